@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mmcmap: the Memory Mapped Concurrent Map, an embedded key-value store.
+ *
+ * The model
+ *   A store is one file, mapped into memory, that holds a hash array mapped
+ *   trie (Bagwell, "Ideal Hash Trees", 2001) with generations (Prokopec et
+ *   al., "Concurrent Tries with Efficient Non-Blocking Snapshots", 2012).
+ *   Any number of threads read it without locks while one of them writes.
+ *   Keys and values are byte strings of any content: keys of 0 to 65,535
+ *   bytes, values of 0 to 4,294,967,295 bytes. There is no order of keys.
+ *
+ * Visibility and durability
+ *   A put or delete is visible to all readers at one instant, before the call
+ *   returns. When it is on disk depends on the durability of the store:
+ *     MMCMAP_ASYNC   within `flush_interval_ms` plus one sync (the default);
+ *     MMCMAP_SYNC    when the call returns;
+ *     MMCMAP_MANUAL  when the next mmcmap_sync() or mmcmap_close() returns.
+ *   After a crash the store is exactly what it was at one commit.
+ *
+ * Threads
+ *   A store handle may be used by any number of threads at once. A snapshot
+ *   or a cursor belongs to one thread at a time. No call may run while another
+ *   thread closes the handle that it uses.
+ *
+ * Processes
+ *   One process at a time has a store open for writing; or several have it
+ *   open read-only. Another that tries waits for `timeout_ms`, then gets
+ *   MMCMAP_EBUSY. A handle that was opened before fork() answers
+ *   MMCMAP_EFORK in the child, where only closing it makes sense.
+ *
+ * Errors
+ *   Functions that can fail return 0 (MMCMAP_OK) or a negative code.
+ *   Outputs come last; on failure they are zeroed, a buffer aside, which keeps
+ *   its memory. mmcmap_last_error() tells more about the failure, per thread.
+ *
+ * Memory
+ *   Every open has a close. Pointers that point into the store (from a
+ *   snapshot or cursor) are good until that snapshot is closed.
+ */
+#ifndef MMCMAP_H
+#define MMCMAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define MMCMAP_API __attribute__((visibility("default")))
+#else
+#define MMCMAP_API
+#endif
+
+#define MMCMAP_VERSION_MAJOR 0
+#define MMCMAP_VERSION_MINOR 1
+#define MMCMAP_VERSION_PATCH 0
+#define MMCMAP_VERSION "0.1.0"
+
+#define MMCMAP_KEY_SIZE_MAX 65535u
+#define MMCMAP_VALUE_SIZE_MAX 4294967295u
+
+typedef struct mmcmap mmcmap;
+typedef struct mmcmap_snapshot mmcmap_snapshot;
+typedef struct mmcmap_cursor mmcmap_cursor;
+
+/* Bytes that somebody else owns. `data` may be NULL if `size` is 0. */
+typedef struct mmcmap_slice {
+  const void *data;
+  size_t size;
+} mmcmap_slice;
+
+/*
+ * Bytes that the caller owns. Start with all zeros; calls grow it with
+ * realloc() as needed and reuse it. mmcmap_buffer_free() gives it back.
+ */
+typedef struct mmcmap_buffer {
+  void *data;
+  size_t size;     /* bytes in use */
+  size_t capacity; /* bytes allocated */
+} mmcmap_buffer;
+
+/* ---- Errors ------------------------------------------------------------ */
+
+enum mmcmap_error_code {
+  MMCMAP_OK = 0,
+  MMCMAP_NOTFOUND = -1,   /* the key is not there; not a failure */
+  MMCMAP_EINVAL = -2,     /* an argument is out of its range */
+  MMCMAP_ENOMEM = -3,     /* no memory */
+  MMCMAP_EIO = -4,        /* the medium failed */
+  MMCMAP_ENOSPC = -5,     /* the disk or the quota is full */
+  MMCMAP_EFULL = -6,      /* the store has reached its max_size */
+  MMCMAP_EBUSY = -7,      /* somebody else has the lock */
+  MMCMAP_ECORRUPT = -8,   /* the file is damaged */
+  MMCMAP_EEXIST = -9,     /* the file exists, and `exclusive` was asked for */
+  MMCMAP_ENOENT = -10,    /* no such file, and it was not to be created */
+  MMCMAP_EACCES = -11,    /* permission denied */
+  MMCMAP_EREADONLY = -12, /* the store is open read-only */
+  MMCMAP_EFORMAT = -13,   /* not a mmcmap file */
+  MMCMAP_EVERSION = -14,  /* a mmcmap file of a version or with features that
+                             this library does not know */
+  MMCMAP_EADDRESS = -15,  /* the file is larger than the range of addresses
+                             that this process was granted */
+  MMCMAP_ETOOBIG = -16,   /* a key or value is too long */
+  MMCMAP_EFORK = -17,     /* the handle was opened before fork() */
+  MMCMAP_ENOTSUP = -18,   /* this file system or system cannot do it */
+  MMCMAP_ESYSTEM = -19    /* another error of the system, see
+                             mmcmap_last_error() */
+};
+
+/* The code's short name, such as "ECORRUPT"; "EUNKNOWN" for no code of ours.
+   A constant string. */
+MMCMAP_API const char *mmcmap_error_name(int code);
+
+/* A sentence for people, without a full stop. A constant string. */
+MMCMAP_API const char *mmcmap_strerror(int code);
+
+/* What is known about the last call that failed on this thread. Calls that
+   succeed leave it as it is. */
+typedef struct mmcmap_error {
+  int code;
+  int system_errno;  /* errno of the system call that failed, or 0 */
+  const char *what;  /* the step or rule that failed, a constant string */
+  uint64_t offset;   /* where in the file, for MMCMAP_ECORRUPT; else 0 */
+} mmcmap_error;
+
+MMCMAP_API void mmcmap_last_error(mmcmap_error *error_out);
+
+/* ---- Opening and closing ----------------------------------------------- */
+
+enum mmcmap_durability { MMCMAP_ASYNC = 0, MMCMAP_SYNC = 1, MMCMAP_MANUAL = 2 };
+
+enum mmcmap_hash_kind {
+  MMCMAP_HASH_XXH3 = 0,    /* XXH3 with a secret of the file's own */
+  MMCMAP_HASH_SIPHASH = 1, /* SipHash-2-4: for keys that strangers choose */
+  MMCMAP_HASH_MURMUR3 = 2  /* MurmurHash3, as the original mmcmap had */
+};
+
+typedef struct mmcmap_options {
+  size_t struct_size;          /* set by mmcmap_options_init() */
+  int durability;              /* enum mmcmap_durability; MMCMAP_ASYNC */
+  uint32_t flush_interval_ms;  /* async: longest time between commits; 100 */
+  bool readonly;               /* false; true: the file is never written */
+  bool create;                 /* true: make the file if it is not there */
+  bool exclusive;              /* false; true: fail if the file is there */
+  bool lock;                   /* true; false (read-only stores only): take no
+                                  lock, for media that nobody writes */
+  unsigned mode;               /* permission bits of a new file; 0600 */
+  uint64_t max_size_bytes;     /* of the file; 0: no limit. At least
+                                  MMCMAP_MAX_SIZE_MIN */
+  uint32_t timeout_ms;         /* to wait for another writer; 5000 */
+  int hash;                    /* enum mmcmap_hash_kind, for a new file;
+                                  MMCMAP_HASH_XXH3 */
+} mmcmap_options;
+
+#define MMCMAP_MAX_SIZE_MIN 131072u
+
+MMCMAP_API void mmcmap_options_init(mmcmap_options *options_out);
+
+/*
+ * Opens the store in the file `path`, which is made if it is not there.
+ * `options` may be NULL: the defaults. The same file opened again in one
+ * process is the same store with one more reference; options that differ
+ * between such opens (hash, mode and max_size_bytes aside, which only the
+ * first one sets) are kept per handle.
+ *   MMCMAP_ENOENT, MMCMAP_EEXIST, MMCMAP_EACCES; MMCMAP_EBUSY: another process
+ *   has it; MMCMAP_EFORMAT, MMCMAP_EVERSION, MMCMAP_ECORRUPT; MMCMAP_EIO,
+ *   MMCMAP_ENOSPC, MMCMAP_ENOMEM, MMCMAP_ENOTSUP, MMCMAP_ESYSTEM;
+ *   MMCMAP_EINVAL: an option out of its range.
+ */
+MMCMAP_API int mmcmap_open(const char *path, const mmcmap_options *options,
+                           mmcmap **store_out);
+
+/*
+ * Ends the handle; the last handle commits what is not on disk yet and closes
+ * the file. Snapshots and cursors of the handle must have been closed before.
+ * NULL is allowed. The handle is gone whatever is returned; an error says that
+ * the last commit failed.
+ */
+MMCMAP_API int mmcmap_close(mmcmap *store);
+
+/* Ends the handle like mmcmap_close(), without a commit, and deletes the file
+   that it opened. MMCMAP_EBUSY, and the handle lives on, if there are other
+   handles or snapshots of the same file in this process; MMCMAP_EREADONLY. */
+MMCMAP_API int mmcmap_remove(mmcmap *store);
+
+/* The path as it was given to mmcmap_open(). Good until the handle is closed. */
+MMCMAP_API const char *mmcmap_path(const mmcmap *store);
+
+/* ---- Records ----------------------------------------------------------- */
+
+/* Copies the value of `key` into `value_out`. MMCMAP_NOTFOUND if absent. */
+MMCMAP_API int mmcmap_get(mmcmap *store, mmcmap_slice key,
+                          mmcmap_buffer *value_out);
+
+/* MMCMAP_OK if `key` is there, else MMCMAP_NOTFOUND. */
+MMCMAP_API int mmcmap_has(mmcmap *store, mmcmap_slice key);
+
+/* Sets the value of `key`, copying both.
+   MMCMAP_ETOOBIG, MMCMAP_EREADONLY, MMCMAP_ENOSPC, MMCMAP_EFULL, MMCMAP_EBUSY
+   (no lock within timeout_ms): nothing has changed. With MMCMAP_SYNC also
+   MMCMAP_EIO: the change is visible but not known to be on disk. */
+MMCMAP_API int mmcmap_put(mmcmap *store, mmcmap_slice key, mmcmap_slice value);
+
+/* Deletes `key`. MMCMAP_NOTFOUND if absent; other errors as mmcmap_put(). */
+MMCMAP_API int mmcmap_delete(mmcmap *store, mmcmap_slice key);
+
+/* The number of records now. */
+MMCMAP_API int mmcmap_count(mmcmap *store, uint64_t *count_out);
+
+/* A number that changes with the content: as long as it is the same, so is the
+   content, across closing and reopening too. Below 2^48. */
+MMCMAP_API int mmcmap_version(mmcmap *store, uint64_t *version_out);
+
+/* Bytes of the data file. */
+MMCMAP_API int mmcmap_size(mmcmap *store, uint64_t *size_bytes_out);
+
+/* Commits: returns when all that was visible before the call is on disk. */
+MMCMAP_API int mmcmap_sync(mmcmap *store);
+
+MMCMAP_API void mmcmap_buffer_free(mmcmap_buffer *buffer);
+
+/* ---- Snapshots and cursors --------------------------------------------- */
+
+/* The store at this moment, in constant time and without a copy. */
+MMCMAP_API int mmcmap_snapshot_open(mmcmap *store,
+                                    mmcmap_snapshot **snapshot_out);
+
+/* NULL is allowed. Cursors of the snapshot must have been closed before. */
+MMCMAP_API void mmcmap_snapshot_close(mmcmap_snapshot *snapshot);
+
+/* Points `value_out` at the value, without a copy. MMCMAP_NOTFOUND if absent. */
+MMCMAP_API int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
+                                   mmcmap_slice *value_out);
+MMCMAP_API uint64_t mmcmap_snapshot_count(const mmcmap_snapshot *snapshot);
+MMCMAP_API uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot);
+
+/* Walks all records of a snapshot once, in no order. */
+MMCMAP_API int mmcmap_cursor_open(mmcmap_snapshot *snapshot,
+                                  mmcmap_cursor **cursor_out);
+
+/* Points at the next record, without a copy. MMCMAP_NOTFOUND at the end. */
+MMCMAP_API int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
+                                  mmcmap_slice *value_out);
+MMCMAP_API void mmcmap_cursor_close(mmcmap_cursor *cursor);
+
+/* ---- Figures ----------------------------------------------------------- */
+
+typedef struct mmcmap_stat {
+  uint64_t count;             /* records */
+  uint64_t size_bytes;        /* of the data file */
+  uint64_t used_bytes;        /* of it handed out: segments begun */
+  uint64_t log_bytes;         /* written to the log since the store was opened */
+  uint64_t large_bytes;       /* of them in values on pages of their own */
+  uint64_t recycled_bytes;    /* handed out again within an epoch */
+  uint64_t segment_bytes;     /* size of a segment */
+  uint64_t segment_count;     /* segments begun */
+  uint64_t epoch;             /* the open epoch */
+  uint64_t durable_epoch;     /* the newest epoch on disk */
+  uint64_t superblock_epoch;  /* the epoch that recovery would start from */
+  uint64_t version;           /* as mmcmap_version() */
+  uint64_t commit_count;      /* commits since the store was opened */
+  uint64_t sync_count;        /* fdatasync calls since the store was opened */
+  uint64_t snapshot_count;    /* snapshots open in this process */
+  uint64_t reader_count;      /* threads that have read from this store */
+  uint64_t recovered_commits; /* rolled forward when the store was opened */
+  uint64_t max_size_bytes;    /* 0: no limit */
+  uint64_t address_bytes;     /* the range of addresses granted */
+  int hash;                   /* enum mmcmap_hash_kind */
+  int durability;             /* enum mmcmap_durability of this handle */
+  bool readonly;
+  bool was_clean;             /* the store had been closed properly */
+} mmcmap_stat;
+
+MMCMAP_API int mmcmap_stat_get(mmcmap *store, mmcmap_stat *stat_out);
+
+/* ---- Tools ------------------------------------------------------------- */
+
+/* MurmurHash3_x86_32 (Appleby, 2011) of `data`, as the original's users
+   know it. */
+MMCMAP_API uint32_t mmcmap_murmur3(mmcmap_slice data, uint32_t seed);
+
+/* MMCMAP_VERSION of the library that runs. A constant string. */
+MMCMAP_API const char *mmcmap_library_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

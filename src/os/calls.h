@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every system call that the library makes on files, mappings and locks goes
+ * through this table, so that tests can count calls, fail them or die in them
+ * (after SQLite's unix syscall table). Only folder os includes it. The entries
+ * have the meaning of the calls they are named after; -1 and errno on failure.
+ * The table is written by tests only, before they open a store.
+ */
+#ifndef OS_CALLS_H
+#define OS_CALLS_H
+
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/vfs.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct os_calls {
+  int (*open)(const char *path, int flags, mode_t mode);
+  int (*close)(int fd);
+  ssize_t (*pread)(int fd, void *data, size_t size, off_t offset);
+  ssize_t (*pwrite)(int fd, const void *data, size_t size, off_t offset);
+  int (*fdatasync)(int fd);
+  int (*fsync)(int fd);
+  int (*ftruncate)(int fd, off_t size);
+  int (*fallocate)(int fd, int mode, off_t offset, off_t size);
+  int (*fstat)(int fd, struct stat *stat_out);
+  int (*stat)(const char *path, struct stat *stat_out);
+  int (*fstatfs)(int fd, struct statfs *statfs_out);
+  int (*fchmod)(int fd, mode_t mode);
+  int (*link)(const char *from, const char *to);
+  int (*unlink)(const char *path);
+  int (*lock)(int fd, int command, struct flock *lock); /* fcntl F_OFD_* */
+  void *(*mmap)(void *at, size_t size, int protection, int flags, int fd,
+                off_t offset);
+  int (*munmap)(void *at, size_t size);
+  int (*madvise)(void *at, size_t size, int advice);
+  ssize_t (*getrandom)(void *data, size_t size, unsigned flags);
+};
+
+extern struct os_calls os_calls;
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Files: opening, whole reads and writes at an offset, space, syncs, names.
+ * Interrupted and short calls are carried on with; every failure is noted with
+ * its errno (base/errors.h) and returned as a code. Descriptors are
+ * close-on-exec.
+ */
+#ifndef OS_FILE_H
+#define OS_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct file_identity {
+  uint64_t device;
+  uint64_t inode;
+};
+
+/* Opens an existing regular file (anything else: MMCMAP_EFORMAT, what "not a
+   regular file"). MMCMAP_ENOENT, MMCMAP_EACCES, ... */
+int file_open(const char *path, bool readonly, int *fd_out);
+
+/* Makes a new file `path` for reading and writing with permission bits `mode`
+   (the umask does not narrow them further than open() would);
+   MMCMAP_EEXIST if the name is taken. */
+int file_create(const char *path, unsigned mode, int *fd_out);
+
+/* Closes; never fails in a way that a caller could act on. */
+void file_close(int fd);
+
+/* Reads up to `size` bytes; fewer only at the end of the file. */
+int file_read(int fd, void *data, size_t size, uint64_t offset,
+              size_t *got_out);
+
+/* Writes all `size` bytes. */
+int file_write(int fd, const void *data, size_t size, uint64_t offset);
+
+/* fdatasync: data, and the size if it changed, are on the medium. Never
+   retried: after a failure the kernel may have dropped the pages. */
+int file_sync(int fd);
+
+/* Makes the names in the folder that holds `path` durable. A folder that
+   cannot be opened for reading or synced on this file system (EINVAL) is not
+   an error: nothing better can be done. */
+int file_sync_folder_of(const char *path);
+
+int file_size(int fd, uint64_t *size_out);
+
+/* Really allocates [offset, offset + size), extending the file if need be;
+   existing bytes stay. Where the file system has no fallocate, zeros are
+   written behind the present end. MMCMAP_ENOSPC also for quotas and
+   RLIMIT_FSIZE (SIGXFSZ aside, which the host decides). */
+int file_allocate(int fd, uint64_t offset, uint64_t size);
+
+int file_truncate(int fd, uint64_t size);
+
+int file_identify(int fd, struct file_identity *identity_out);
+
+/* The same by name; MMCMAP_ENOENT if there is no such file. */
+int file_identify_path(const char *path, struct file_identity *identity_out);
+
+/* True on a file system that lives on another machine (NFS, CIFS/SMB, Ceph,
+   9p, AFS, FUSE excluded), where mappings are not coherent between users. */
+int file_is_network(int fd, bool *network_out);
+
+/* Gives the file a further name; MMCMAP_EEXIST if it is taken. */
+int file_link(const char *from, const char *to);
+
+/* MMCMAP_ENOENT if there is no such name. */
+int file_unlink(const char *path);
+
+#endif

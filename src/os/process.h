@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The process: forks, clocks, randomness, page size.
+ */
+#ifndef OS_PROCESS_H
+#define OS_PROCESS_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* How many forks lie between this process and the one that loaded the
+   library: a handle that notes it can tell that it was inherited. */
+extern _Atomic uint32_t process_fork_generation_cell;
+
+static inline uint32_t process_fork_generation(void) {
+  return atomic_load_explicit(&process_fork_generation_cell,
+                              memory_order_relaxed);
+}
+
+/*
+ * Installs, once per process, handlers that run around every fork():
+ * `prepare` before it and `parent` after it in the parent, `child` in the
+ * child, after the generation has been raised. Further calls do nothing and
+ * succeed. Each handler may be NULL.
+ */
+int process_watch_forks(void (*prepare)(void), void (*parent)(void),
+                        void (*child)(void));
+
+/* Fills `data` with unpredictable bytes. */
+int process_random(void *data, size_t size);
+
+uint64_t process_monotonic_ns(void);
+uint64_t process_page_size(void);
+void process_sleep_ms(uint32_t milliseconds);
+
+#endif
