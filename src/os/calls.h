@@ -19,6 +19,7 @@
 struct os_calls {
   int (*open)(const char *path, int flags, mode_t mode);
   int (*close)(int fd);
+  int (*duplicate)(int fd, int least); /* fcntl F_DUPFD_CLOEXEC */
   ssize_t (*pread)(int fd, void *data, size_t size, off_t offset);
   ssize_t (*pwrite)(int fd, const void *data, size_t size, off_t offset);
   int (*fdatasync)(int fd);

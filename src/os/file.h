@@ -3,7 +3,7 @@
  * Files: opening, whole reads and writes at an offset, space, syncs, names.
  * Interrupted and short calls are carried on with; every failure is noted with
  * its errno (base/errors.h) and returned as a code. Descriptors are
- * close-on-exec.
+ * close-on-exec and never those of the standard streams.
  */
 #ifndef OS_FILE_H
 #define OS_FILE_H
@@ -64,7 +64,8 @@ int file_identify_path(const char *path, struct file_identity *identity_out);
    9p, AFS, FUSE excluded), where mappings are not coherent between users. */
 int file_is_network(int fd, bool *network_out);
 
-/* Gives the file a further name; MMCMAP_EEXIST if it is taken. */
+/* Gives the file a further name; MMCMAP_EEXIST if it is taken, MMCMAP_ENOTSUP
+   on a file system where a file has one name only. */
 int file_link(const char *from, const char *to);
 
 /* MMCMAP_ENOENT if there is no such name. */

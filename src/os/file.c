@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Files, through the table of calls.h. A call that a signal interrupts is made
+ * again, a short read or write is carried on with, and errno turns into a code
+ * in the line after the call, before anything else can change it. Syncs are
+ * the exception: they are made once, whatever they answer.
+ */
+#include "os/file.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "base/errors.h"
+#include "os/calls.h"
+
+enum {
+  FILE_DESCRIPTOR_MIN = 3,
+  FILE_ZERO_CHUNK_BYTES = 65536
+};
+
+/* Moves a descriptor out of the way of the standard streams: a program that
+   closed them and prints a message would print it into the store. */
+static int file_leave_standard_streams(int fd, int *fd_out) {
+  if (fd >= FILE_DESCRIPTOR_MIN) {
+    *fd_out = fd;
+    return MMCMAP_OK;
+  }
+  int moved = os_calls.duplicate(fd, FILE_DESCRIPTOR_MIN);
+  int code = moved < 0 ? error_set_errno(errno, "fcntl F_DUPFD") : MMCMAP_OK;
+  file_close(fd);
+  *fd_out = moved;
+  return code;
+}
+
+static int file_check_regular(int fd) {
+  struct stat stat;
+  if (os_calls.fstat(fd, &stat) != 0)
+    return error_set_errno(errno, "fstat");
+  if (!S_ISREG(stat.st_mode))
+    return error_set(MMCMAP_EFORMAT, "not a regular file");
+  return MMCMAP_OK;
+}
+
+int file_open(const char *path, bool readonly, int *fd_out) {
+  /* O_NONBLOCK: a FIFO must not make us wait; regular files ignore it. */
+  int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY |
+              O_NONBLOCK;
+  int fd;
+
+  *fd_out = -1;
+  do
+    fd = os_calls.open(path, flags, 0);
+  while (fd < 0 && errno == EINTR);
+  if (fd < 0) {
+    int failure = errno;
+    if (failure == EISDIR || failure == ENXIO)
+      return error_set(MMCMAP_EFORMAT, "not a regular file");
+    return error_set_errno(failure, "open");
+  }
+
+  int code = file_check_regular(fd);
+  if (code != MMCMAP_OK) {
+    file_close(fd);
+    return code;
+  }
+  return file_leave_standard_streams(fd, fd_out);
+}
+
+int file_create(const char *path, unsigned mode, int *fd_out) {
+  int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY;
+  int fd;
+
+  *fd_out = -1;
+  do
+    fd = os_calls.open(path, flags, (mode_t)mode);
+  while (fd < 0 && errno == EINTR);
+  if (fd < 0)
+    return error_set_errno(errno, "open");
+
+  int code = file_leave_standard_streams(fd, fd_out);
+  if (code != MMCMAP_OK)
+    os_calls.unlink(path); /* a failed call changes nothing */
+  return code;
+}
+
+void file_close(int fd) {
+  /* Not again after EINTR: on Linux the descriptor is gone by then. */
+  os_calls.close(fd);
+}
+
+int file_read(int fd, void *data, size_t size, uint64_t offset,
+              size_t *got_out) {
+  uint8_t *at = data;
+  size_t got = 0;
+
+  *got_out = 0;
+  while (got < size) {
+    ssize_t n = os_calls.pread(fd, at + got, size - got,
+                               (off_t)(offset + got));
+    if (n == 0)
+      break;
+    if (n > 0)
+      got += (size_t)n;
+    else if (errno != EINTR)
+      return error_set_errno(errno, "pread");
+  }
+  *got_out = got;
+  return MMCMAP_OK;
+}
+
+int file_write(int fd, const void *data, size_t size, uint64_t offset) {
+  const uint8_t *at = data;
+
+  for (size_t done = 0; done < size;) {
+    ssize_t n = os_calls.pwrite(fd, at + done, size - done,
+                                (off_t)(offset + done));
+    if (n == 0) /* no reason given; trying for ever would be worse */
+      return error_set_errno(EIO, "pwrite of nothing");
+    if (n > 0)
+      done += (size_t)n;
+    else if (errno != EINTR)
+      return error_set_errno(errno, "pwrite");
+  }
+  return MMCMAP_OK;
+}
+
+int file_sync(int fd) {
+  if (os_calls.fdatasync(fd) != 0)
+    return error_set_errno(errno, "fdatasync");
+  return MMCMAP_OK;
+}
+
+/* The path up to its last slash, "." without one, "/" for names in the root
+   folder. */
+static int file_folder_of(const char *path, char folder_out[PATH_MAX]) {
+  const char *slash = strrchr(path, '/');
+  size_t size = slash == NULL ? 0 : (size_t)(slash - path);
+
+  if (slash == NULL || slash == path) {
+    strcpy(folder_out, slash == NULL ? "." : "/");
+    return MMCMAP_OK;
+  }
+  if (size >= PATH_MAX)
+    return error_set_errno(ENAMETOOLONG, "folder of a path");
+  memcpy(folder_out, path, size);
+  folder_out[size] = '\0';
+  return MMCMAP_OK;
+}
+
+int file_sync_folder_of(const char *path) {
+  char folder[PATH_MAX];
+  int fd;
+
+  int code = file_folder_of(path, folder);
+  if (code != MMCMAP_OK)
+    return code;
+  do
+    fd = os_calls.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  while (fd < 0 && errno == EINTR);
+  if (fd < 0) {
+    int failure = errno; /* a folder may be writable and not readable */
+    if (failure == EACCES || failure == EPERM)
+      return MMCMAP_OK;
+    return error_set_errno(failure, "open of a folder");
+  }
+
+  if (os_calls.fsync(fd) != 0 && errno != EINVAL && errno != EOPNOTSUPP)
+    code = error_set_errno(errno, "fsync of a folder");
+  file_close(fd);
+  return code;
+}
+
+int file_size(int fd, uint64_t *size_out) {
+  struct stat stat;
+
+  *size_out = 0;
+  if (os_calls.fstat(fd, &stat) != 0)
+    return error_set_errno(errno, "fstat");
+  *size_out = (uint64_t)stat.st_size;
+  return MMCMAP_OK;
+}
+
+/* Writes zeros from the end of the file to `end`. Only what is new is written:
+   somebody may be using the bytes before it. */
+static int file_extend_with_zeros(int fd, uint64_t end) {
+  static const uint8_t zeros[FILE_ZERO_CHUNK_BYTES];
+  uint64_t at;
+
+  int code = file_size(fd, &at);
+  while (code == MMCMAP_OK && at < end) {
+    size_t size = sizeof zeros - (size_t)(at % sizeof zeros);
+    if (size > end - at)
+      size = (size_t)(end - at);
+    code = file_write(fd, zeros, size, at);
+    at += size;
+  }
+  return code;
+}
+
+int file_allocate(int fd, uint64_t offset, uint64_t size) {
+  int result;
+
+  do
+    result = os_calls.fallocate(fd, 0, (off_t)offset, (off_t)size);
+  while (result != 0 && errno == EINTR);
+  if (result == 0)
+    return MMCMAP_OK;
+  if (errno == EOPNOTSUPP || errno == ENOSYS)
+    return file_extend_with_zeros(fd, offset + size);
+  return error_set_errno(errno, "fallocate");
+}
+
+int file_truncate(int fd, uint64_t size) {
+  int result;
+
+  do
+    result = os_calls.ftruncate(fd, (off_t)size);
+  while (result != 0 && errno == EINTR);
+  if (result != 0)
+    return error_set_errno(errno, "ftruncate");
+  return MMCMAP_OK;
+}
+
+static struct file_identity file_identity_of(const struct stat *stat) {
+  return (struct file_identity){(uint64_t)stat->st_dev,
+                                (uint64_t)stat->st_ino};
+}
+
+int file_identify(int fd, struct file_identity *identity_out) {
+  struct stat stat;
+
+  *identity_out = (struct file_identity){0, 0};
+  if (os_calls.fstat(fd, &stat) != 0)
+    return error_set_errno(errno, "fstat");
+  *identity_out = file_identity_of(&stat);
+  return MMCMAP_OK;
+}
+
+int file_identify_path(const char *path, struct file_identity *identity_out) {
+  struct stat stat;
+
+  *identity_out = (struct file_identity){0, 0};
+  if (os_calls.stat(path, &stat) != 0)
+    return error_set_errno(errno, "stat");
+  *identity_out = file_identity_of(&stat);
+  return MMCMAP_OK;
+}
+
+int file_is_network(int fd, bool *network_out) {
+  /* As statfs(2) lists them; linux/magic.h lacks some, and C libraries other
+     than glibc come without it. */
+  static const uint32_t network_magics[] = {
+      0x00006969, /* NFS */
+      0x0000517b, /* SMB */
+      0xff534d42, /* CIFS */
+      0xfe534d42, /* SMB2 */
+      0x00c36400, /* Ceph */
+      0x01021997, /* 9p */
+      0x5346414f, /* AFS */
+      0x6b414653, /* AFS of kafs */
+  };
+  struct statfs statfs;
+  int result;
+
+  *network_out = false;
+  do
+    result = os_calls.fstatfs(fd, &statfs);
+  while (result != 0 && errno == EINTR);
+  if (result != 0)
+    return error_set_errno(errno, "fstatfs");
+  for (size_t i = 0; i < sizeof network_magics / sizeof *network_magics; i++)
+    if ((uint32_t)statfs.f_type == network_magics[i])
+      *network_out = true;
+  return MMCMAP_OK;
+}
+
+int file_link(const char *from, const char *to) {
+  if (os_calls.link(from, to) == 0)
+    return MMCMAP_OK;
+  /* EPERM is how a file system without further names says so (link(2)). */
+  return error_set_errno(errno == EPERM ? EOPNOTSUPP : errno, "link");
+}
+
+int file_unlink(const char *path) {
+  if (os_calls.unlink(path) != 0)
+    return error_set_errno(errno, "unlink");
+  return MMCMAP_OK;
+}

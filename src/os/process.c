@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What belongs to the whole process. Its state is the generation and the fork
+ * handlers; both are set once and by forks only, and the child handler runs
+ * in a process with a single thread.
+ */
+#include "os/process.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/errors.h"
+#include "os/calls.h"
+
+_Atomic uint32_t process_fork_generation_cell;
+
+/* Written by the first process_watch_forks(), inside pthread_once(). */
+static struct {
+  pthread_once_t once;
+  int failure; /* errno of pthread_atfork(), or 0 */
+  void (*child)(void);
+} process_forks = {.once = PTHREAD_ONCE_INIT};
+
+/* How the arguments get into the function that pthread_once() calls without
+   any: per thread, since several may be about to be the first. */
+static _Thread_local struct {
+  void (*prepare)(void);
+  void (*parent)(void);
+  void (*child)(void);
+} process_forks_wanted;
+
+static void process_in_child(void) {
+  /* First, so that the handler already sees every handle as inherited. */
+  atomic_fetch_add_explicit(&process_fork_generation_cell, 1,
+                            memory_order_relaxed);
+  if (process_forks.child != NULL)
+    process_forks.child();
+}
+
+static void process_install_handlers(void) {
+  process_forks.child = process_forks_wanted.child;
+  process_forks.failure =
+      pthread_atfork(process_forks_wanted.prepare, process_forks_wanted.parent,
+                     process_in_child);
+}
+
+int process_watch_forks(void (*prepare)(void), void (*parent)(void),
+                        void (*child)(void)) {
+  process_forks_wanted.prepare = prepare;
+  process_forks_wanted.parent = parent;
+  process_forks_wanted.child = child;
+  CHECK(pthread_once(&process_forks.once, process_install_handlers) == 0);
+  if (process_forks.failure != 0)
+    return error_set_errno(process_forks.failure, "pthread_atfork");
+  return MMCMAP_OK;
+}
+
+int process_random(void *data, size_t size) {
+  uint8_t *at = data;
+
+  for (size_t got = 0; got < size;) {
+    ssize_t n = os_calls.getrandom(at + got, size - got, 0);
+    if (n == 0)
+      return error_set_errno(EIO, "getrandom of nothing");
+    if (n > 0)
+      got += (size_t)n;
+    else if (errno != EINTR)
+      return error_set_errno(errno, "getrandom");
+  }
+  return MMCMAP_OK;
+}
+
+uint64_t process_monotonic_ns(void) {
+  struct timespec now;
+  CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t process_page_size(void) {
+  long size = sysconf(_SC_PAGESIZE);
+  CHECK(size > 0);
+  return (uint64_t)size;
+}
+
+void process_sleep_ms(uint32_t milliseconds) {
+  struct timespec left = {
+      .tv_sec = (time_t)(milliseconds / 1000),
+      .tv_nsec = (long)(milliseconds % 1000) * 1000000,
+  };
+  /* Carried on with after a signal; nothing else can fail here. */
+  while (clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR)
+    continue;
+}
