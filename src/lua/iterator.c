@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Iterators of a store form a list that begins in it and is linked through
+ * them. An iterator is in the list if and only if it holds a snapshot. It
+ * leaves the list at the end of its loop, at an error, when it is closed or
+ * collected, and when its store is closed. So finalizers may run in any order:
+ * the store's ends its iterators, and theirs then find nothing to do.
+ *
+ * While an iterator is in the list its `store` pointer is good: its user value
+ * holds the store, and the store's finalizer clears the list.
+ */
+#include "iterator.h"
+
+#include "failure.h"
+
+#include <string.h>
+
+#define ITERATOR_TYPE "mmcmap.iterator"
+
+enum iterator_state {
+  ITERATOR_NEW,      /* holds nothing yet */
+  ITERATOR_RUNNING,  /* in the list */
+  ITERATOR_FINISHED, /* has come to its end, or failed */
+  ITERATOR_CLOSED,   /* by its user */
+  ITERATOR_ORPHANED  /* its store has been closed */
+};
+
+typedef struct lua_iterator {
+  enum iterator_state state;
+  bool keys_only;
+  bool has_codec;
+  mmcmap_snapshot *snapshot;
+  mmcmap_cursor *cursor;
+  lua_store *store;
+  struct lua_iterator *next;
+  struct lua_iterator **link; /* what points here: a `next`, or `children` */
+} lua_iterator;
+
+/* The addresses are keys of Lua's registry: of the metatable, of next(). */
+static char iterator_key;
+static char iterator_next_key;
+
+static void iterator_end(lua_iterator *it, enum iterator_state state) {
+  if (it->state == ITERATOR_RUNNING) {
+    *it->link = it->next;
+    if (it->next)
+      it->next->link = it->link;
+    mmcmap_cursor_close(it->cursor);
+    mmcmap_snapshot_close(it->snapshot);
+    it->cursor = NULL;
+    it->snapshot = NULL;
+    it->store = NULL;
+  }
+  it->state = state;
+}
+
+void iterator_end_all(lua_store *store) {
+  while (store->children)
+    iterator_end(store->children, ITERATOR_ORPHANED);
+}
+
+/* The first upvalue of each function here is the metatable. */
+static lua_iterator *iterator_check(lua_State *L) {
+  lua_iterator *it = lua_touserdata(L, 1);
+  if (it && lua_getmetatable(L, 1)) {
+    bool same = lua_rawequal(L, -1, lua_upvalueindex(1));
+    lua_pop(L, 1);
+    if (same)
+      return it;
+  }
+  lua_pushfstring(L, ITERATOR_TYPE " expected, got %s", luaL_typename(L, 1));
+  luaL_argerror(L, 1, lua_tostring(L, -1));
+  return NULL;
+}
+
+/* Builds the message first: closing the cursor would lose the cause. */
+static int iterator_fail(lua_State *L, lua_iterator *it, int code) {
+  failure_return(L, lua_store_path(L, 1), code);
+  lua_pop(L, 1);
+  iterator_end(it, ITERATOR_FINISHED);
+  return luaL_error(L, "%s", lua_tostring(L, -1));
+}
+
+static int iterator_push_record(lua_State *L, lua_iterator *it,
+                                struct scratch *scratch, mmcmap_slice key,
+                                mmcmap_slice value) {
+  if (it->keys_only)
+    value.size = 0;
+  int code = scratch_fill(scratch, key, value);
+  if (code < 0)
+    return iterator_fail(L, it, code);
+  if (it->keys_only) {
+    scratch_push(L, scratch);
+    return 1;
+  }
+  scratch_push_two(L, scratch, key.size);
+  if (it->has_codec)
+    lua_store_decode(L, 1);
+  return 2;
+}
+
+/* Raises unless there is a record to look for; false at the end. */
+static bool iterator_running(lua_State *L, const lua_iterator *it) {
+  switch (it->state) {
+    case ITERATOR_RUNNING:
+      return true;
+    case ITERATOR_FINISHED:
+      return false;
+    case ITERATOR_ORPHANED:
+      return luaL_error(L, "attempt to use an iterator: the store is closed");
+    default:
+      return luaL_error(L, "attempt to use a closed iterator");
+  }
+}
+
+/***
+An iteration over a store. `pairs(db)`, `db:pairs()` and `db:keys()` make one;
+it is the second value that they return.
+@type iterator
+*/
+
+/***
+The next record, in no order. A `for` loop calls it by itself.
+@function next
+@treturn[1] string the key
+@treturn[1] string the value (not from `keys`)
+@treturn[2] nil at the end
+@usage
+local next, it = db:pairs()
+print(next(it))
+it:close()
+*/
+static int iterator_next(lua_State *L) {
+  lua_iterator *it = iterator_check(L);
+  struct scratch *scratch = NULL;
+  if (iterator_running(L, it))
+    scratch = scratch_take(L, &it->store->scratch);
+  mmcmap_slice key, value;
+  int code = MMCMAP_NOTFOUND;
+  if (iterator_running(L, it)) /* again: a finalizer may have come by */
+    code = mmcmap_cursor_next(it->cursor, &key, &value);
+  if (code == MMCMAP_OK)
+    return iterator_push_record(L, it, scratch, key, value);
+  if (code != MMCMAP_NOTFOUND)
+    return iterator_fail(L, it, code);
+  iterator_end(it, ITERATOR_FINISHED);
+  lua_pushnil(L);
+  return 1;
+}
+
+/***
+Lets go of the snapshot. Needed only for an iteration that does not run to its
+end, and there only before Lua 5.4, or with `pairs(db)` in place of
+`db:pairs()`; without it the garbage collector does it some time later.
+@function close
+@usage
+local next, it = db:keys()
+local any_key = next(it)
+it:close()
+*/
+static int iterator_close(lua_State *L) {
+  lua_iterator *it = iterator_check(L);
+  if (it->state != ITERATOR_ORPHANED)
+    iterator_end(it, ITERATOR_CLOSED);
+  return 0;
+}
+
+static int iterator_tostring(lua_State *L) {
+  lua_iterator *it = iterator_check(L);
+  bool running = it->state == ITERATOR_RUNNING;
+  lua_pushfstring(L, ITERATOR_TYPE " (%s)",
+                  running ? lua_store_path(L, 1) : "closed");
+  return 1;
+}
+
+void iterator_register(lua_State *L) {
+  lua_pushlightuserdata(L, &iterator_key);
+  lua_createtable(L, 0, 6);
+  lua_pushliteral(L, ITERATOR_TYPE);
+  lua_setfield(L, -2, "__name");
+  static const luaL_Reg metamethods[] = {{"__gc", iterator_close},
+                                         {"__close", iterator_close},
+                                         {"__tostring", iterator_tostring}};
+  for (size_t i = 0; i < sizeof metamethods / sizeof metamethods[0]; i++) {
+    lua_pushvalue(L, -1);
+    lua_pushcclosure(L, metamethods[i].func, 1);
+    lua_setfield(L, -2, metamethods[i].name);
+  }
+  lua_createtable(L, 0, 2);
+  lua_pushvalue(L, -2);
+  lua_pushcclosure(L, iterator_close, 1);
+  lua_setfield(L, -2, "close");
+  lua_pushlightuserdata(L, &iterator_next_key);
+  lua_pushvalue(L, -3);
+  lua_pushcclosure(L, iterator_next, 1);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -4, "next");
+  lua_rawset(L, LUA_REGISTRYINDEX);
+  lua_setfield(L, -2, "__index");
+  lua_rawset(L, LUA_REGISTRYINDEX);
+}
+
+static lua_iterator *iterator_new(lua_State *L, const lua_store *store) {
+  lua_iterator *it = lua_newuserdata(L, sizeof *it);
+  memset(it, 0, sizeof *it);
+  it->has_codec = store->has_codec;
+  lua_pushlightuserdata(L, &iterator_key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+  lua_setmetatable(L, -2);
+  compat_get_uservalue(L, 1);
+  compat_set_uservalue(L, -2);
+  return it;
+}
+
+/* Takes the snapshot and joins the list. */
+static int iterator_start(lua_iterator *it, lua_store *store) {
+  int code = mmcmap_snapshot_open(store->handle, &it->snapshot);
+  if (code < 0)
+    return code;
+  code = mmcmap_cursor_open(it->snapshot, &it->cursor);
+  if (code < 0) {
+    mmcmap_snapshot_close(it->snapshot);
+    it->snapshot = NULL;
+    return code;
+  }
+  it->store = store;
+  it->next = store->children;
+  it->link = &store->children;
+  if (it->next)
+    it->next->link = &it->next;
+  store->children = it;
+  it->state = ITERATOR_RUNNING;
+  return MMCMAP_OK;
+}
+
+int iterator_open(lua_State *L, lua_store *store, bool keys_only) {
+  lua_settop(L, 1);
+  lua_pushlightuserdata(L, &iterator_next_key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+  lua_iterator *it = iterator_new(L, store);
+  it->keys_only = keys_only;
+  lua_pushnil(L);
+  lua_pushvalue(L, -2);
+  if (!store->handle)
+    return luaL_error(L, "attempt to use a closed store");
+  int code = iterator_start(it, store);
+  return code < 0 ? failure_raise(L, lua_store_path(L, 1), code) : 4;
+}
