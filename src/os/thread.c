@@ -57,12 +57,18 @@ static struct timespec thread_deadline(clockid_t clock, uint32_t timeout_ms) {
   return at;
 }
 
+/* POSIX threads say EAGAIN for want of some resource, which elsewhere means a
+   lock that is taken. */
+static int thread_error(int failure, const char *what) {
+  return error_set_errno(failure == EAGAIN ? ENOMEM : failure, what);
+}
+
 /* ---- Mutex ------------------------------------------------------------- */
 
 int thread_mutex_init(struct thread_mutex *mutex) {
   int failure = pthread_mutex_init(&mutex->mutex, NULL);
   if (failure != 0)
-    return error_set_errno(failure, "pthread_mutex_init");
+    return thread_error(failure, "pthread_mutex_init");
   return MMCMAP_OK;
 }
 
@@ -114,13 +120,13 @@ int thread_condition_init(struct thread_condition *condition) {
   pthread_condattr_t attributes;
   int failure = pthread_condattr_init(&attributes);
   if (failure != 0)
-    return error_set_errno(failure, "pthread_condattr_init");
+    return thread_error(failure, "pthread_condattr_init");
   failure = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
   if (failure == 0)
     failure = pthread_cond_init(&condition->condition, &attributes);
   pthread_condattr_destroy(&attributes);
   if (failure != 0)
-    return error_set_errno(failure, "pthread_cond_init");
+    return thread_error(failure, "pthread_cond_init");
   return MMCMAP_OK;
 }
 
@@ -161,7 +167,7 @@ int thread_start(pthread_t *thread_out, const char *name,
   int failure = pthread_create(thread_out, NULL, run, context);
   CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
   if (failure != 0)
-    return error_set_errno(failure, "pthread_create");
+    return thread_error(failure, "pthread_create");
 
   strncat(short_name, name, sizeof short_name - 1);
   pthread_setname_np(*thread_out, short_name); /* for people only */
