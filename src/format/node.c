@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Nodes: the parts of reading that are off the hot path, and writing. Writing
+ * fills bytes that nobody can reach yet; the words that tell kind and size go
+ * in by single stores, because a node that is written over a recycled one must
+ * be measurable at every instant.
+ */
+#include "format/node.h"
+
+_Static_assert(BRANCH_WAYS == 1 << BRANCH_LEVEL_BITS, "ways and bits agree");
+_Static_assert((BRANCH_SECONDARY_LEVEL - 1) * BRANCH_LEVEL_BITS < 64 &&
+                   BRANCH_SECONDARY_LEVEL * BRANCH_LEVEL_BITS >= 64,
+               "the primary hash is used up where the secondary begins");
+_Static_assert(COLLISION_LEVEL == 2 * BRANCH_SECONDARY_LEVEL,
+               "both hashes have as many levels");
+_Static_assert((BRANCH_TRAILER_LEVEL - 1) * BRANCH_LEVEL_BITS <= 32,
+               "the short prefix names every level without a trailer");
+
+int node_branch_error(const struct node_source *source, uint64_t offset,
+                      unsigned level) {
+  if (!bytes_within(offset, NODE_HEADER_BYTES, source->size))
+    return error_set_corrupt("F20 slot beyond the file", offset);
+  const uint8_t *at = source->base + offset;
+  uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
+  unsigned kind = level == COLLISION_LEVEL ? NODE_COLLISION : NODE_BRANCH;
+  if (node_meta_kind(meta) != kind)
+    return error_set_corrupt("F21 node kind", offset);
+  if (node_meta_flags(meta) != level)
+    return error_set_corrupt("F24 branch level", offset);
+  return error_set_corrupt("F25 branch slots", offset);
+}
+
+/* `hash` with only the bits that lead to `level` of its own trie. */
+static uint64_t prefix_bits(uint64_t hash, unsigned level) {
+  unsigned used = BRANCH_LEVEL_BITS * level;
+  if (used == 0) return 0;
+  return used >= 64 ? hash : hash >> (64 - used) << (64 - used);
+}
+
+struct branch_place branch_place_of(uint32_t map_id, unsigned level,
+                                    uint64_t primary, uint64_t secondary) {
+  struct branch_place place = {.map_id = map_id, .level = level};
+  place.primary = prefix_bits(primary, level);
+  if (level > BRANCH_SECONDARY_LEVEL)
+    place.secondary = prefix_bits(secondary, level - BRANCH_SECONDARY_LEVEL);
+  return place;
+}
+
+struct branch_place branch_read_place(const struct branch_view *branch) {
+  struct branch_place place = {.map_id =
+                                   bytes_u32(branch->at + NODE_MAP_ID_AT),
+                               .level = branch->level};
+  if (branch->level >= BRANCH_TRAILER_LEVEL) {
+    const uint8_t *trailer =
+        branch->at + NODE_HEADER_BYTES + 8 * (size_t)branch->slot_count;
+    place.primary = bytes_u64(trailer);
+    place.secondary = bytes_u64(trailer + 8);
+  } else {
+    place.primary = (uint64_t)bytes_u32(branch->at + BRANCH_PREFIX_AT) << 32;
+  }
+  return place;
+}
+
+void branch_write_frame_of_slots(uint8_t *at, const struct branch_place *place,
+                                 uint64_t epoch, uint64_t bitmap,
+                                 uint32_t slot_count) {
+  unsigned level = place->level;
+  bool is_collision = level == COLLISION_LEVEL;
+  bytes_set_u32(at + BRANCH_PREFIX_AT, (uint32_t)(place->primary >> 32));
+  bytes_set_u32(at + NODE_MAP_ID_AT, place->map_id);
+  bytes_store_relaxed(
+      at + NODE_META_AT,
+      node_meta(is_collision ? NODE_COLLISION : NODE_BRANCH, level, epoch));
+  bytes_store_relaxed(at + NODE_SHAPE_AT, is_collision ? slot_count : bitmap);
+  if (level >= BRANCH_TRAILER_LEVEL) {
+    uint8_t *trailer = branch_slot_at(at, slot_count);
+    bytes_set_u64(trailer, place->primary);
+    bytes_set_u64(trailer + 8, place->secondary);
+  }
+}
+
+/* Checks the pages of a large value and completes the view with them. */
+static int view_extent(const struct node_source *source,
+                       struct record_view *view) {
+  uint64_t offset = view->extent_offset;
+  if (offset % EXTENT_PAGE_BYTES != 0 ||
+      !bytes_within(offset, extent_size(view->value_size), source->size))
+    return error_set_corrupt("F31 large value beyond the file", view->offset);
+  const uint8_t *at = source->base + offset;
+  if (bytes_u64(at) != EXTENT_MAGIC || bytes_u64(at + 24) != view->value_size)
+    return error_set_corrupt("F32 large value header", offset);
+  view->value = at + EXTENT_HEADER_BYTES;
+  return MMCMAP_OK;
+}
+
+int node_record_other(const struct node_source *source, uint64_t offset,
+                      struct record_view *view_out) {
+  if (!bytes_within(offset, NODE_HEADER_BYTES, source->size))
+    return error_set_corrupt("F20 slot beyond the file", offset);
+  const uint8_t *at = source->base + offset;
+  uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
+  uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);
+  uint64_t key_size = shape >> 32;
+  if (node_meta_kind(meta) != NODE_RECORD)
+    return error_set_corrupt("F21 node kind", offset);
+  if (node_meta_flags(meta) != RECORD_LARGE || key_size > MMCMAP_KEY_SIZE_MAX)
+    return error_set_corrupt("F28 record lengths and flags", offset);
+  struct record_view view = {.at = at, .offset = offset, .is_large = true};
+  view.key_size = (uint16_t)key_size;
+  view.value_size = (uint32_t)shape;
+  view.epoch = node_meta_epoch(meta);
+  if (!bytes_within(offset,
+                    record_size(view.key_size, view.value_size, true),
+                    source->size))
+    return error_set_corrupt("F28 record lengths and flags", offset);
+  view.extent_offset = bytes_u64(at + NODE_HEADER_BYTES);
+  view.extent_checksum = bytes_u64(at + NODE_HEADER_BYTES + 8);
+  view.key = at + NODE_HEADER_BYTES + RECORD_LARGE_BYTES;
+  int code = view_extent(source, &view);
+  if (code == MMCMAP_OK) *view_out = view;
+  return code;
+}
+
+static uint32_t record_checksum(const uint8_t *at, uint64_t payload_size,
+                                const struct hasher *hasher) {
+  return (uint32_t)hasher_checksum(
+      hasher, at + RECORD_CHECKSUM_FROM,
+      NODE_HEADER_BYTES - RECORD_CHECKSUM_FROM + payload_size);
+}
+
+void record_write(uint8_t *at, const struct record_parts *parts,
+                  const struct hasher *hasher) {
+  uint64_t size =
+      record_size(parts->key_size, parts->value_size, parts->is_large);
+  bytes_set_u32(at + NODE_MAP_ID_AT, parts->map_id);
+  bytes_store_relaxed(at + NODE_META_AT,
+                      node_meta(NODE_RECORD,
+                                parts->is_large ? RECORD_LARGE : 0,
+                                parts->epoch));
+  bytes_store_relaxed(at + NODE_SHAPE_AT,
+                      record_shape(parts->key_size, parts->value_size));
+  bytes_set_u64(at + size - 8, 0); /* padding; the payload covers the rest */
+  uint8_t *end = at + NODE_HEADER_BYTES;
+  if (parts->is_large) {
+    bytes_set_u64(end, parts->extent_offset);
+    bytes_set_u64(end + 8, parts->extent_checksum);
+    end += RECORD_LARGE_BYTES;
+  }
+  if (parts->key_size > 0) memcpy(end, parts->key, parts->key_size);
+  end += parts->key_size;
+  if (!parts->is_large && parts->value_size > 0) {
+    memcpy(end, parts->value, parts->value_size);
+    end += parts->value_size;
+  }
+  uint64_t payload_size = (uint64_t)(end - at) - NODE_HEADER_BYTES;
+  bytes_set_u32(at + RECORD_CHECKSUM_AT,
+                record_checksum(at, payload_size, hasher));
+}
+
+int record_verify(const struct node_source *source,
+                  const struct record_view *record,
+                  const struct hasher *hasher) {
+  uint64_t payload_size =
+      record->key_size +
+      (record->is_large ? RECORD_LARGE_BYTES : (uint64_t)record->value_size);
+  if (bytes_u32(record->at + RECORD_CHECKSUM_AT) !=
+      record_checksum(record->at, payload_size, hasher))
+    return error_set_corrupt("F29 record checksum", record->offset);
+  if (!record->is_large) return MMCMAP_OK;
+  const uint8_t *extent = source->base + record->extent_offset;
+  if (hasher_checksum(hasher, extent,
+                      EXTENT_HEADER_BYTES + (size_t)record->value_size) !=
+      record->extent_checksum)
+    return error_set_corrupt("F33 large value checksum",
+                             record->extent_offset);
+  return MMCMAP_OK;
+}
+
+uint64_t extent_write(uint8_t *at, uint32_t map_id, uint64_t primary,
+                      const void *value, uint32_t value_size,
+                      const struct hasher *hasher) {
+  memset(at, 0, EXTENT_HEADER_BYTES);
+  bytes_set_u64(at, EXTENT_MAGIC);
+  bytes_set_u32(at + 8, map_id);
+  bytes_set_u64(at + 16, primary);
+  bytes_set_u64(at + 24, value_size);
+  if (value_size > 0) memcpy(at + EXTENT_HEADER_BYTES, value, value_size);
+  return hasher_checksum(hasher, at, EXTENT_HEADER_BYTES + (size_t)value_size);
+}
+
+int node_measure(const struct node_source *source, uint64_t offset,
+                 uint64_t limit, enum node_kind *kind_out,
+                 uint64_t *size_out) {
+  *kind_out = NODE_BRANCH;
+  *size_out = 0;
+  CHECK(limit <= source->size);
+  if (!bytes_within(offset, NODE_HEADER_BYTES, limit))
+    return error_set_corrupt("F19 node beyond its frame", offset);
+  const uint8_t *at = source->base + offset;
+  uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
+  uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);
+  unsigned flags = node_meta_flags(meta);
+  uint64_t size = 0;
+  switch (node_meta_kind(meta)) {
+  case NODE_BRANCH:
+    *kind_out = NODE_BRANCH;
+    size = branch_size((uint32_t)__builtin_popcountll(shape), flags);
+    break;
+  case NODE_COLLISION:
+    *kind_out = NODE_COLLISION;
+    if (shape > COLLISION_SLOTS_MAX)
+      return error_set_corrupt("F34 collision slots", offset);
+    size = branch_size((uint32_t)shape, COLLISION_LEVEL);
+    break;
+  case NODE_RECORD:
+    *kind_out = NODE_RECORD;
+    if (shape >> 32 > MMCMAP_KEY_SIZE_MAX || (flags & ~(unsigned)RECORD_LARGE) != 0)
+      return error_set_corrupt("F28 record lengths and flags", offset);
+    size = record_size((uint16_t)(shape >> 32), (uint32_t)shape,
+                       flags & RECORD_LARGE);
+    break;
+  default:
+    return error_set_corrupt("F21 node kind", offset);
+  }
+  if (!bytes_within(offset, size, limit))
+    return error_set_corrupt("F19 node beyond its frame", offset);
+  *size_out = size;
+  return MMCMAP_OK;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The order in place: space and segment header, sync, superblock A, sync,
+ * superblock B, sync. So a store that was ever in use has a second superblock;
+ * a file of the first size without one, and without a valid first, was never
+ * finished and holds nothing.
+ */
+#include "maint/create.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/errors.h"
+#include "format/segment.h"
+#include "format/superblock.h"
+#include "os/file.h"
+#include "os/lock.h"
+#include "os/process.h"
+#include "space/space.h"
+
+static int describe_new_store(const struct create_options *options,
+                              struct superblock *superblock_out) {
+  struct superblock *superblock = superblock_out;
+  memset(superblock, 0, sizeof *superblock);
+  superblock->segment_size = options->segment_size;
+  superblock->hash = options->hash;
+  superblock->sequence = 1;
+  superblock->flags = SUPERBLOCK_CLEAN;
+  superblock->epoch = 0;
+  superblock->next_epoch = 1;
+  superblock->segment_count = 1;
+  superblock->heads[HEAD_LOG].offset =
+      SEGMENT_FIRST_HEADER_OFFSET + SEGMENT_HEADER_BYTES;
+  superblock->heads[HEAD_LOG].limit = options->segment_size;
+  superblock->used_bytes = superblock->heads[HEAD_LOG].offset;
+  int code = process_random(superblock->file_id, sizeof superblock->file_id);
+  if (code == MMCMAP_OK)
+    code = process_random(&superblock->salt, sizeof superblock->salt);
+  if (code == MMCMAP_OK)
+    code = process_random(superblock->secret, sizeof superblock->secret);
+  return code;
+}
+
+static int write_superblock(int fd, struct superblock *superblock,
+                            uint64_t offset) {
+  uint8_t page[SUPERBLOCK_BYTES];
+  superblock_encode(superblock, page);
+  superblock->sequence++;
+  int code = file_write(fd, page, sizeof page, offset);
+  return code == MMCMAP_OK ? file_sync(fd) : code;
+}
+
+int create_in_place(int fd, const struct create_options *options) {
+  struct superblock superblock;
+  uint8_t header_bytes[SEGMENT_HEADER_BYTES];
+  int code = describe_new_store(options, &superblock);
+  if (code != MMCMAP_OK) return code;
+  struct segment_header header = {.kind = SEGMENT_LOG, .run = 1};
+  segment_encode(&header, superblock.file_id, header_bytes);
+  code = file_allocate(fd, 0, SPACE_FILE_SIZE_MIN);
+  if (code == MMCMAP_OK)
+    code = file_write(fd, header_bytes, sizeof header_bytes,
+                      SEGMENT_FIRST_HEADER_OFFSET);
+  if (code == MMCMAP_OK) code = file_sync(fd);
+  if (code == MMCMAP_OK)
+    code = write_superblock(fd, &superblock, SUPERBLOCK_A_OFFSET);
+  if (code == MMCMAP_OK)
+    code = write_superblock(fd, &superblock, SUPERBLOCK_B_OFFSET);
+  return code;
+}
+
+static bool is_zero(const uint8_t *bytes, size_t size) {
+  for (size_t i = 0; i < size; i++)
+    if (bytes[i] != 0) return false;
+  return true;
+}
+
+int create_is_unfinished(int fd, bool *unfinished_out) {
+  uint8_t page[SUPERBLOCK_BYTES];
+  struct superblock superblock;
+  uint64_t size;
+  size_t got;
+  *unfinished_out = false;
+  int code = file_size(fd, &size);
+  if (code != MMCMAP_OK) return code;
+  *unfinished_out = size == 0;
+  if (size != SPACE_FILE_SIZE_MIN) return MMCMAP_OK;
+  code = file_read(fd, page, sizeof page, SUPERBLOCK_B_OFFSET, &got);
+  if (code != MMCMAP_OK || !is_zero(page, sizeof page)) return code;
+  code = file_read(fd, page, sizeof page, SUPERBLOCK_A_OFFSET, &got);
+  if (code != MMCMAP_OK) return code;
+  *unfinished_out = superblock_decode(page, SUPERBLOCK_A_OFFSET, true,
+                                      &superblock) != MMCMAP_OK;
+  return MMCMAP_OK;
+}
+
+/* A name beside `path` that nobody else uses; the caller frees it. */
+static int temporary_name(const char *path, char **name_out) {
+  uint64_t random;
+  *name_out = NULL;
+  int code = process_random(&random, sizeof random);
+  if (code != MMCMAP_OK) return code;
+  size_t size = strlen(path) + sizeof ".new-0123456789abcdef";
+  char *name = malloc(size);
+  if (name == NULL) return error_set(MMCMAP_ENOMEM, "temporary name");
+  snprintf(name, size, "%s.new-%016llx", path, (unsigned long long)random);
+  *name_out = name;
+  return MMCMAP_OK;
+}
+
+int create_file(const char *path, const struct create_options *options,
+                uint64_t lock_offset, int *fd_out) {
+  char *name;
+  int fd = -1;
+  *fd_out = -1;
+  int code = temporary_name(path, &name);
+  if (code != MMCMAP_OK) return code;
+  code = file_create(name, options->mode, &fd);
+  if (code != MMCMAP_OK) goto done;
+  code = lock_try(fd, lock_offset, LOCK_EXCLUSIVE);
+  if (code == MMCMAP_OK) code = create_in_place(fd, options);
+  if (code == MMCMAP_OK) code = file_link(name, path);
+  (void)file_unlink(name);
+  if (code == MMCMAP_OK) code = file_sync_folder_of(path);
+done:
+  free(name);
+  if (code != MMCMAP_OK && fd >= 0) file_close(fd);
+  if (code == MMCMAP_OK) *fd_out = fd;
+  return code;
+}

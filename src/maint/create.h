@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making a new store, so that a crash at any moment leaves no file that cannot
+ * be opened: a new file is made under a temporary name and linked when it is
+ * whole; an empty file that is there already is filled in an order that tells
+ * an unfinished one from a damaged one.
+ */
+#ifndef MAINT_CREATE_H
+#define MAINT_CREATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct create_options {
+  int hash; /* enum mmcmap_hash_kind */
+  unsigned mode;
+  uint32_t segment_size;
+};
+
+/* Makes `path`, complete and synced, and returns its descriptor with the
+   exclusive store lock on byte `lock_offset` held. MMCMAP_EEXIST if the name
+   is taken. */
+int create_file(const char *path, const struct create_options *options,
+                uint64_t lock_offset, int *fd_out);
+
+/* True if the file behind `fd` is empty, or is what a crash of
+   create_in_place() left. */
+int create_is_unfinished(int fd, bool *unfinished_out);
+
+/* Makes a store of the empty or unfinished file, whose lock is held. */
+int create_in_place(int fd, const struct create_options *options);
+
+#endif

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A commit is accepted when all frames of its epoch fit: salt, chain, checksum,
+ * and the pages of every large value that they name. What comes after the
+ * last accepted commit is not looked at again.
+ */
+#include "maint/recovery.h"
+
+#include <string.h>
+
+#include "base/errors.h"
+#include "format/frame.h"
+#include "format/segment.h"
+#include "os/file.h"
+
+/* After an unclean end there may have been epochs that were seen but not
+   committed: their numbers are never given again, so that equal versions mean
+   equal content. */
+#define RECOVERY_EPOCH_SKIP (UINT64_C(1) << 28)
+
+static int read_superblock(int fd, uint64_t offset, bool readonly,
+                           struct superblock *superblock_out) {
+  uint8_t page[SUPERBLOCK_BYTES];
+  size_t got;
+  memset(page, 0, sizeof page);
+  int code = file_read(fd, page, sizeof page, offset, &got);
+  if (code != MMCMAP_OK) return code;
+  return superblock_decode(page, offset, readonly, superblock_out);
+}
+
+/* Of two failures the one that says more: a file with one damaged superblock
+   and one that is not there at all is damaged, not foreign. */
+static int worse_failure(int a, int b) {
+  static const int by_weight[] = {MMCMAP_EVERSION, MMCMAP_ECORRUPT};
+  for (size_t i = 0; i < sizeof by_weight / sizeof by_weight[0]; i++)
+    if (a == by_weight[i] || b == by_weight[i]) return by_weight[i];
+  return a;
+}
+
+int recovery_choose_superblock(int fd, uint64_t file_size, bool readonly,
+                               struct superblock *superblock_out,
+                               unsigned *place_out) {
+  struct superblock found[SUPERBLOCK_COUNT];
+  memset(superblock_out, 0, sizeof *superblock_out);
+  *place_out = 0;
+  int a = read_superblock(fd, SUPERBLOCK_A_OFFSET, readonly, &found[0]);
+  int b = read_superblock(fd, SUPERBLOCK_B_OFFSET, readonly, &found[1]);
+  if (a != MMCMAP_OK && b != MMCMAP_OK) {
+    if (a == MMCMAP_EIO || b == MMCMAP_EIO) return MMCMAP_EIO;
+    int code = worse_failure(a, b);
+    if (code == MMCMAP_ECORRUPT)
+      return error_set_corrupt("F4 both superblocks", 0);
+    return error_set(code, code == MMCMAP_EVERSION ? "F2 format version"
+                                                   : "F1 magic");
+  }
+  unsigned place = a != MMCMAP_OK ? 1 : 0;
+  if (a == MMCMAP_OK && b == MMCMAP_OK &&
+      found[1].sequence > found[0].sequence)
+    place = 1;
+  if (found[place].used_bytes > file_size)
+    return error_set_corrupt("F10 file shorter than used", file_size);
+  *superblock_out = found[place];
+  *place_out = place;
+  return MMCMAP_OK;
+}
+
+static uint64_t segments_to(const struct superblock *state, uint64_t end) {
+  return (end + state->segment_size - 1) / state->segment_size;
+}
+
+/* Verifies the large values of a frame, and notes how far they reach. */
+static bool large_values_fit(const struct node_source *source,
+                             const struct hasher *hasher, uint64_t offset,
+                             const struct frame *frame,
+                             struct superblock *state) {
+  uint64_t at = offset + FRAME_HEADER_BYTES;
+  uint64_t end = offset + frame->size_bytes;
+  while (at < end) {
+    enum node_kind kind;
+    uint64_t size;
+    struct record_view record;
+    if (node_measure(source, at, end, &kind, &size) != MMCMAP_OK) return false;
+    if (kind == NODE_RECORD) {
+      if (node_record(source, at, &record) != MMCMAP_OK) return false;
+      if (record.is_large) {
+        if (record_verify(source, &record, hasher) != MMCMAP_OK) return false;
+        uint64_t segments =
+            segments_to(state, record.extent_offset +
+                                   extent_size(record.value_size));
+        if (segments > state->segment_count) state->segment_count = segments;
+      }
+    }
+    at += size;
+  }
+  /* What is left of the last run for large values is not known. */
+  state->heads[HEAD_LARGE].offset = state->heads[HEAD_LARGE].limit = 0;
+  return true;
+}
+
+/* Where the log goes on after `frame`; false if it cannot be there. */
+static bool follow(const struct frame *frame, struct superblock *state) {
+  uint64_t next = frame->next_offset;
+  uint64_t segment_size = state->segment_size;
+  if (next % 8 != 0 || next < SEGMENT_FIRST_HEADER_OFFSET ||
+      next > SLOT_OFFSET_LIMIT - segment_size ||
+      segment_size - next % segment_size < FRAME_HEADER_BYTES)
+    return false;
+  uint64_t segments = next / segment_size + 1;
+  if (segments > state->segment_count) state->segment_count = segments;
+  state->heads[HEAD_LOG].offset = next;
+  state->heads[HEAD_LOG].limit = segments * segment_size;
+  return true;
+}
+
+/* Takes the commit that begins at the head of `state`, if there is one. */
+static bool take_commit(const struct node_source *source,
+                        const struct hasher *hasher,
+                        struct superblock *state) {
+  struct superblock next = *state;
+  uint64_t epoch = 0;
+  struct frame frame;
+  do {
+    uint64_t offset = next.heads[HEAD_LOG].offset;
+    if (frame_read(source, offset, next.segment_size, next.salt, next.chain,
+                   hasher, &frame, &next.chain) != MMCMAP_OK)
+      return false;
+    if (epoch == 0) epoch = frame.epoch;
+    if (frame.epoch != epoch || epoch < state->next_epoch) return false;
+    if ((frame.flags & FRAME_HAS_LARGE) != 0 &&
+        !large_values_fit(source, hasher, offset, &frame, &next))
+      return false;
+    if (!follow(&frame, &next)) return false;
+  } while ((frame.flags & FRAME_ENDS_EPOCH) == 0);
+  next.epoch = epoch;
+  next.next_epoch = epoch + 1;
+  next.root = frame.root;
+  next.count = frame.count;
+  next.catalog = frame.catalog;
+  *state = next;
+  return true;
+}
+
+void recovery_roll_forward(const struct node_source *source,
+                           const struct hasher *hasher,
+                           const struct superblock *superblock,
+                           struct recovered *recovered_out) {
+  memset(recovered_out, 0, sizeof *recovered_out);
+  struct superblock state = *superblock;
+  recovered_out->was_clean = (state.flags & SUPERBLOCK_CLEAN) != 0;
+  if (!recovered_out->was_clean) {
+    while (take_commit(source, hasher, &state)) recovered_out->commits++;
+    state.next_epoch += RECOVERY_EPOCH_SKIP;
+  }
+  recovered_out->state = state;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Nodes that were born and unlinked in the open epoch, kept by kind and exact
+ * size until no reader can see them, then handed out again. Exact sizes keep a
+ * frame scannable: a node is only ever written over by one of its kind and
+ * size. Everything is forgotten at a seal, because then the nodes belong to an
+ * epoch that never changes. The writer lock guards it.
+ */
+#ifndef SPACE_RECYCLER_H
+#define SPACE_RECYCLER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "format/node.h"
+#include "share/readers.h"
+
+enum {
+  RECYCLER_RECORD_SIZE_MAX = 4096,
+  RECYCLER_CLASSES = BRANCH_WAYS + RECYCLER_RECORD_SIZE_MAX / 8 + 1,
+  /* Looking for the horizon costs a line per reader: not more often than once
+     per so many tries that could use it. */
+  RECYCLER_TRIES_PER_ADVANCE = 32
+};
+
+struct recycled {
+  uint64_t offset;
+  uint64_t tick; /* when it was unlinked */
+};
+
+/* A queue, oldest first; `capacity` is 0 or a power of two. */
+struct recycler_ring {
+  struct recycled *items;
+  uint32_t first;
+  uint32_t count;
+  uint32_t capacity;
+};
+
+struct recycler {
+  struct readers *readers;
+  uint64_t horizon; /* what was unlinked at ticks below may be used */
+  uint32_t tries;
+  uint64_t reused_bytes; /* since the store was opened */
+  struct recycler_ring rings[RECYCLER_CLASSES];
+};
+
+/* The class of a branch with `slot_count` slots and no trailer, or of a record
+   of `size` bytes with no flags; -1 if there is none. */
+static inline int recycler_class_of_branch(uint32_t slot_count) {
+  return (int)slot_count - 1;
+}
+
+static inline int recycler_class_of_record(uint64_t size) {
+  return size <= RECYCLER_RECORD_SIZE_MAX ? (int)(BRANCH_WAYS + size / 8) : -1;
+}
+
+void recycler_init(struct recycler *recycler, struct readers *readers);
+void recycler_destroy(struct recycler *recycler);
+
+/* Keeps a node that has just been unlinked. Without memory it is dropped. */
+void recycler_put(struct recycler *recycler, int class, uint64_t offset);
+
+/* True and a node of this class that nobody can see, if there is one. */
+bool recycler_take(struct recycler *recycler, int class, uint64_t *offset_out);
+
+/* Forgets all nodes: at every seal. */
+void recycler_clear(struct recycler *recycler);
+
+#endif

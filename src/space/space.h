@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The space of the data file: how long it is, which segments have been begun,
+ * and growing it by really allocated bytes. Segments are begun one after the
+ * other; none is used again yet. The writer lock guards all but `size_bytes`,
+ * which readers compare offsets with.
+ *
+ * Invariant: the file is at least `size_bytes` long as long as the store is
+ * open, so that whatever lies below may be touched in the mapping.
+ */
+#ifndef SPACE_SPACE_H
+#define SPACE_SPACE_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "format/node.h"
+#include "format/segment.h"
+#include "os/map.h"
+
+enum {
+  SPACE_FILE_SIZE_MIN = 65536,        /* of a new file */
+  SPACE_GROWTH_MIN = 65536,           /* the file grows by at least this, */
+  SPACE_GROWTH_MAX = 32 * 1024 * 1024 /* at most this, a 16th in between */
+};
+
+struct space {
+  int fd;
+  struct map map;
+  uint32_t segment_size;
+  uint8_t file_id[16];
+  uint64_t max_size_bytes;     /* 0: no limit */
+  uint64_t segment_count;      /* begun */
+  _Atomic uint64_t size_bytes; /* of the file */
+};
+
+/* What is mapped now. A reader takes it once, before it loads the root. */
+static inline struct node_source space_source(const struct space *space) {
+  struct node_source source = {
+      .base = space->map.read,
+      .size = atomic_load_explicit(&space->size_bytes, memory_order_acquire)};
+  return source;
+}
+
+static inline uint64_t space_size(const struct space *space) {
+  return atomic_load_explicit(&space->size_bytes, memory_order_relaxed);
+}
+
+/* Makes the file at least `end` bytes long. MMCMAP_EFULL beyond the limit,
+   MMCMAP_EADDRESS beyond the mapping, MMCMAP_ENOSPC. */
+int space_ensure(struct space *space, uint64_t end);
+
+/* Begins `run` segments behind those begun so far, in the open epoch `epoch`,
+   and writes their header. */
+int space_begin_segments(struct space *space, enum segment_kind kind,
+                         uint64_t run, uint64_t epoch, uint64_t *number_out);
+
+/* Cuts the file down to what lies before `end`. Nobody else may use the store
+   any more: the end of the file moves below pages that were mapped. */
+int space_trim(struct space *space, uint64_t end);
+
+#endif

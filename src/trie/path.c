@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Paths: finding where a key is or would be, and storing a slot there so that
+ * readers see either all of a change or nothing of it.
+ */
+#include "base/errors.h"
+#include "trie/trie.h"
+
+static int end_at_record(const struct node_source *source,
+                         const struct trie_key *key, uint64_t slot,
+                         struct trie_path *path) {
+  path->slot = slot;
+  int code = node_record(source, slot_offset(slot), &path->record);
+  if (code != MMCMAP_OK) return code;
+  path->ending = record_has_key(&path->record, key->data, key->size)
+                     ? TRIE_ENDS_SAME
+                     : TRIE_ENDS_OTHER;
+  return MMCMAP_OK;
+}
+
+/* Chooses the slot of `step`, whose branch has been read; whether there is
+   one. */
+static int choose_slot(const struct trie *trie,
+                       const struct node_source *source, struct trie_key *key,
+                       struct trie_step *step, bool *found_out) {
+  const struct branch_view *branch = &step->branch;
+  if (branch->level == COLLISION_LEVEL)
+    return trie_search_collision(source, branch, key, &step->index, found_out);
+  unsigned way = trie_way(trie->hasher, key, branch->level);
+  step->index = branch_index(branch->bitmap, way);
+  *found_out = branch->bitmap >> way & 1;
+  return MMCMAP_OK;
+}
+
+int trie_find_path(const struct trie *trie, struct trie_key *key,
+                   struct trie_path *path_out) {
+  struct node_source source = space_source(trie->log->space);
+  struct trie_path *path = path_out;
+  path->depth = 0;
+  uint64_t slot = atomic_load_explicit(trie->root, memory_order_relaxed);
+  if (slot == SLOT_EMPTY) {
+    path->ending = TRIE_ENDS_EMPTY;
+    return MMCMAP_OK;
+  }
+  while (!slot_is_record(slot)) {
+    if (path->depth > COLLISION_LEVEL)
+      return error_set_corrupt("F34 collision slots", slot_offset(slot));
+    struct trie_step *step = &path->steps[path->depth];
+    int code = node_branch(&source, slot_offset(slot), path->depth,
+                           &step->branch);
+    if (code != MMCMAP_OK) return code;
+    step->epoch = node_epoch(step->branch.at);
+    path->depth++;
+    bool found;
+    code = choose_slot(trie, &source, key, step, &found);
+    if (code != MMCMAP_OK) return code;
+    if (!found) {
+      path->ending = TRIE_ENDS_VACANT;
+      return MMCMAP_OK;
+    }
+    slot = branch_slot(&step->branch, step->index);
+  }
+  return end_at_record(&source, key, slot, path);
+}
+
+int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
+                      unsigned level, uint64_t *offset_out) {
+  if (level < BRANCH_TRAILER_LEVEL &&
+      recycler_take(&trie->log->recycler, recycler_class_of_branch(slot_count),
+                    offset_out)) {
+    trie->log->recycler.reused_bytes += branch_size(slot_count, level);
+    return MMCMAP_OK;
+  }
+  return log_alloc(trie->log, branch_size(slot_count, level), offset_out);
+}
+
+/* Copies a sealed branch into the open epoch, one slot replaced. */
+static int copy_branch(const struct trie *trie, const struct trie_step *step,
+                       uint64_t slot, uint64_t *offset_out) {
+  const struct branch_view *branch = &step->branch;
+  int code = trie_alloc_branch(trie, branch->slot_count, branch->level,
+                               offset_out);
+  if (code != MMCMAP_OK) return code;
+  uint8_t *at = log_at(trie->log, *offset_out);
+  struct branch_place place = branch_read_place(branch);
+  branch_write_frame_of_slots(at, &place, trie->log->epoch, branch->bitmap,
+                              branch->slot_count);
+  memcpy(branch_slot_at(at, 0), branch->at + NODE_HEADER_BYTES,
+         8 * (size_t)branch->slot_count);
+  bytes_set_u64(branch_slot_at(at, step->index), slot);
+  return MMCMAP_OK;
+}
+
+int trie_publish(const struct trie *trie, const struct trie_path *path,
+                 unsigned depth, uint64_t slot) {
+  while (depth > 0) {
+    const struct trie_step *step = &path->steps[depth - 1];
+    if (step->epoch == trie->log->epoch) {
+      uint8_t *at = log_at(trie->log, step->branch.offset);
+      bytes_store_release(branch_slot_at(at, step->index), slot);
+      return MMCMAP_OK;
+    }
+    uint64_t offset;
+    int code = copy_branch(trie, step, slot, &offset);
+    if (code != MMCMAP_OK) return code;
+    slot = slot_of_branch(offset);
+    depth--;
+  }
+  atomic_store_explicit(trie->root, slot, memory_order_release);
+  return MMCMAP_OK;
+}
+
+void trie_retire_branch(const struct trie *trie,
+                        const struct branch_view *branch, uint64_t epoch) {
+  if (epoch != trie->log->epoch || branch->level >= BRANCH_TRAILER_LEVEL)
+    return;
+  recycler_put(&trie->log->recycler,
+               recycler_class_of_branch(branch->slot_count), branch->offset);
+}
+
+void trie_retire_record(const struct trie *trie,
+                        const struct record_view *record) {
+  if (record->epoch != trie->log->epoch || record->is_large) return;
+  uint64_t size = record_size(record->key_size, record->value_size, false);
+  recycler_put(&trie->log->recycler, recycler_class_of_record(size),
+               record->offset);
+}

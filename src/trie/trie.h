@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The trie of one map: 64-way branches over the bits of a key's hash (Bagwell's
+ * hash array mapped trie), each node with the epoch of its birth (the
+ * generations of Prokopec's Ctrie).
+ *
+ * Invariants
+ *   - A node of a sealed epoch never changes. A node of the open epoch is
+ *     changed only by one atomic store to one of its slots.
+ *   - Whatever a slot refers to was written before the slot was stored.
+ *   - The form is canonical: it depends on the keys, not on their history. A
+ *     branch has two slots or more, or one that leads to a branch.
+ *   - A branch of level n is n steps below the root.
+ *
+ * Writing needs the writer lock; lookups need nothing but a pin, or a root
+ * whose epoch is sealed.
+ */
+#ifndef TRIE_TRIE_H
+#define TRIE_TRIE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "format/node.h"
+#include "space/log.h"
+
+/* A key and its hashes; the secondary one is computed when it is needed. */
+struct trie_key {
+  const void *data;
+  size_t size;
+  uint64_t primary;
+  uint64_t secondary;
+  bool has_secondary;
+};
+
+static inline struct trie_key trie_key_of(const struct hasher *hasher,
+                                          const void *data, size_t size) {
+  struct trie_key key = {.data = data, .size = size};
+  key.primary = hasher_primary(hasher, data, size);
+  return key;
+}
+
+static inline uint64_t trie_key_secondary(const struct hasher *hasher,
+                                          struct trie_key *key) {
+  if (!key->has_secondary) {
+    key->secondary = hasher_secondary(hasher, key->data, key->size);
+    key->has_secondary = true;
+  }
+  return key->secondary;
+}
+
+/* The way of `key` through a branch of `level`. */
+static inline unsigned trie_way(const struct hasher *hasher,
+                                struct trie_key *key, unsigned level) {
+  if (UNLIKELY(level >= BRANCH_SECONDARY_LEVEL))
+    return branch_way(0, trie_key_secondary(hasher, key), level);
+  return branch_way(key->primary, 0, level);
+}
+
+/* What a trie is written with. */
+struct trie {
+  struct log *log;
+  const struct hasher *hasher;
+  uint32_t map_id;
+  _Atomic uint64_t *root; /* the cell of the root's slot */
+};
+
+/* ---- lookup.c ---------------------------------------------------------- */
+
+/* Finds a key's record under `root`. MMCMAP_NOTFOUND, MMCMAP_ECORRUPT. */
+int trie_lookup(const struct node_source *source, const struct hasher *hasher,
+                uint64_t root, struct trie_key *key,
+                struct record_view *record_out);
+
+/* Looks for `key` among the sorted slots of a collision node: the index where
+   it is or belongs, and whether it is there. */
+int trie_search_collision(const struct node_source *source,
+                          const struct branch_view *node,
+                          const struct trie_key *key, unsigned *index_out,
+                          bool *found_out);
+
+/* ---- path.c ------------------------------------------------------------ */
+
+struct trie_step {
+  struct branch_view branch;
+  uint64_t epoch;
+  unsigned index; /* of the slot taken, or where a new one belongs */
+};
+
+enum trie_ending {
+  TRIE_ENDS_EMPTY,  /* there is no root */
+  TRIE_ENDS_VACANT, /* the last branch has no slot for the key */
+  TRIE_ENDS_SAME,   /* the slot is the record of this key */
+  TRIE_ENDS_OTHER   /* the slot is the record of another key */
+};
+
+/* The way from the root to where a key is or would be. */
+struct trie_path {
+  struct trie_step steps[COLLISION_LEVEL + 1];
+  unsigned depth; /* steps taken */
+  enum trie_ending ending;
+  uint64_t slot; /* the record's, if it ends at one */
+  struct record_view record;
+};
+
+int trie_find_path(const struct trie *trie, struct trie_key *key,
+                   struct trie_path *path_out);
+
+/*
+ * Stores `slot` where the step before `depth` leads, or as the root: in place
+ * if that branch is of the open epoch, else in a copy of it, and so on upward;
+ * the last store publishes everything. On failure nothing is published.
+ */
+int trie_publish(const struct trie *trie, const struct trie_path *path,
+                 unsigned depth, uint64_t slot);
+
+/* Space for a branch, a recycled one if there is one of its size. */
+int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
+                      unsigned level, uint64_t *offset_out);
+
+/* Called after a node has been unlinked by a published store: recycles it if
+   it was born in the open epoch. */
+void trie_retire_branch(const struct trie *trie,
+                        const struct branch_view *branch, uint64_t epoch);
+void trie_retire_record(const struct trie *trie,
+                        const struct record_view *record);
+
+/* ---- put.c, remove.c --------------------------------------------------- */
+
+/* Sets a key's value; `created_out` tells whether it is a new key. Sizes have
+   been checked. On failure nothing has changed. */
+int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
+             uint32_t value_size, bool *created_out);
+
+/* Removes a key. MMCMAP_NOTFOUND; on failure nothing has changed. */
+int trie_remove(const struct trie *trie, struct trie_key *key);
+
+/* ---- cursor.c ---------------------------------------------------------- */
+
+struct trie_cursor_step {
+  struct branch_view branch;
+  unsigned next; /* index of the slot to take next */
+};
+
+/* Walks a sealed root; good as long as the root is. */
+struct trie_cursor {
+  uint64_t root;
+  uint64_t left; /* records that there can still be: bounds hostile tries */
+  bool begun;
+  unsigned depth;
+  struct trie_cursor_step steps[COLLISION_LEVEL + 1];
+};
+
+void trie_cursor_init(struct trie_cursor *cursor, uint64_t root,
+                      uint64_t count);
+
+/* The next record; MMCMAP_NOTFOUND at the end. After an error the cursor stays
+   at its end. */
+int trie_cursor_next(struct trie_cursor *cursor,
+                     const struct node_source *source,
+                     struct record_view *record_out);
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A failed commit is not the flusher's to report: it stops the writers, and the
+ * next one says so. The flusher then has nothing left to do and sleeps.
+ */
+#include "txn/flusher.h"
+
+#include <string.h>
+
+#include "base/errors.h"
+#include "os/process.h"
+
+int flusher_init(struct flusher *flusher, struct committer *committer) {
+  memset(flusher, 0, sizeof *flusher);
+  flusher->committer = committer;
+  int code = thread_mutex_init(&flusher->mutex);
+  if (code != MMCMAP_OK) return code;
+  code = thread_condition_init(&flusher->wake);
+  if (code != MMCMAP_OK) thread_mutex_destroy(&flusher->mutex);
+  return code;
+}
+
+void flusher_destroy(struct flusher *flusher) {
+  thread_condition_destroy(&flusher->wake);
+  thread_mutex_destroy(&flusher->mutex);
+}
+
+static uint64_t written_bytes(struct flusher *flusher) {
+  struct writer *writer = flusher->committer->writer;
+  thread_mutex_lock(&writer->mutex);
+  uint64_t bytes = writer->log.written_bytes;
+  thread_mutex_unlock(&writer->mutex);
+  return bytes;
+}
+
+/* Lets the interval pass, unless the thread is to stop. The mutex is held, but
+   for the sleeping. */
+static void wait_interval(struct flusher *flusher) {
+  uint64_t end_ns = process_monotonic_ns() +
+                    flusher->interval_ms * UINT64_C(1000000);
+  while (!flusher->is_stopping) {
+    uint64_t now_ns = process_monotonic_ns();
+    if (now_ns >= end_ns) return;
+    uint32_t left_ms = (uint32_t)((end_ns - now_ns + 999999) / 1000000);
+    (void)thread_condition_wait_timed(&flusher->wake, &flusher->mutex,
+                                      left_ms);
+  }
+}
+
+static void wait_for_load(struct flusher *flusher) {
+  uint64_t before = written_bytes(flusher);
+  for (int i = 0; i < FLUSHER_INTERVALS_MAX && !flusher->is_stopping; i++) {
+    wait_interval(flusher);
+    uint64_t now = written_bytes(flusher);
+    if (now - before < FLUSHER_BUSY_BYTES) return;
+    before = now;
+  }
+}
+
+static void *run(void *context) {
+  struct flusher *flusher = context;
+  thread_mutex_lock(&flusher->mutex);
+  while (!flusher->is_stopping) {
+    if (!atomic_load(&flusher->is_dirty)) {
+      thread_condition_wait(&flusher->wake, &flusher->mutex);
+      continue;
+    }
+    wait_for_load(flusher);
+    atomic_store(&flusher->is_dirty, false);
+    thread_mutex_unlock(&flusher->mutex);
+    (void)commit_all(flusher->committer);
+    thread_mutex_lock(&flusher->mutex);
+  }
+  thread_mutex_unlock(&flusher->mutex);
+  return NULL;
+}
+
+int flusher_wake(struct flusher *flusher, uint32_t interval_ms) {
+  int code = MMCMAP_OK;
+  thread_mutex_lock(&flusher->mutex);
+  if (!flusher->is_running) {
+    flusher->interval_ms = interval_ms;
+    code = thread_start(&flusher->thread, "mmcmap-flusher", run, flusher);
+    flusher->is_running = code == MMCMAP_OK;
+  } else if (interval_ms < flusher->interval_ms) {
+    flusher->interval_ms = interval_ms;
+  }
+  if (code == MMCMAP_OK) {
+    atomic_store(&flusher->is_dirty, true);
+    thread_condition_broadcast(&flusher->wake);
+  }
+  thread_mutex_unlock(&flusher->mutex);
+  return code;
+}
+
+void flusher_stop(struct flusher *flusher) {
+  thread_mutex_lock(&flusher->mutex);
+  flusher->is_stopping = true;
+  thread_condition_broadcast(&flusher->wake);
+  bool was_running = flusher->is_running;
+  thread_mutex_unlock(&flusher->mutex);
+  if (was_running) thread_join(flusher->thread);
+  flusher->is_stopping = false;
+  flusher->is_running = false;
+  atomic_store(&flusher->is_dirty, false);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The flusher: the thread that commits for `async` stores. It sleeps as long
+ * as nothing has changed; after the first change it lets the interval pass,
+ * then commits. While much is being written it waits up to
+ * FLUSHER_INTERVALS_MAX intervals, because each seal makes writers copy the
+ * branches that they touch next.
+ */
+#ifndef TXN_FLUSHER_H
+#define TXN_FLUSHER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "os/thread.h"
+#include "txn/commit.h"
+
+enum {
+  FLUSHER_INTERVALS_MAX = 10,
+  FLUSHER_BUSY_BYTES = 1 << 20 /* per interval: more than that is "much" */
+};
+
+struct flusher {
+  struct thread_mutex mutex; /* guards all below, but reading `is_dirty` */
+  struct thread_condition wake;
+  struct committer *committer;
+  pthread_t thread;
+  uint32_t interval_ms;
+  bool is_running;
+  bool is_stopping;
+  _Atomic bool is_dirty; /* there may be changes that nobody has committed */
+};
+
+int flusher_init(struct flusher *flusher, struct committer *committer);
+
+/* Stops the thread, if there is one, and waits for its end. Then the flusher
+   can be started again. */
+void flusher_stop(struct flusher *flusher);
+void flusher_destroy(struct flusher *flusher);
+
+/* The part of flusher_notify() that wakes the thread, or starts it at the first
+   call. */
+int flusher_wake(struct flusher *flusher, uint32_t interval_ms);
+
+/* Called after each change, outside the writer lock. MMCMAP_ENOMEM and others
+   if the thread cannot be started: the change stands, but nobody commits it.
+   The flusher clears the flag before it takes the writer lock to seal, so a
+   change that is not in that commit sees it cleared. */
+static inline int flusher_notify(struct flusher *flusher,
+                                 uint32_t interval_ms) {
+  if (LIKELY(atomic_load_explicit(&flusher->is_dirty, memory_order_relaxed)))
+    return MMCMAP_OK;
+  return flusher_wake(flusher, interval_ms);
+}
+
+#endif
