@@ -143,8 +143,8 @@ static int os_file_is_network(lua_State *L) {
 
 /* file_link(from, to) */
 static int os_file_link(lua_State *L) {
-  return probe_result(L,
-                      file_link(luaL_checkstring(L, 1), luaL_checkstring(L, 2)));
+  const char *from = luaL_checkstring(L, 1), *to = luaL_checkstring(L, 2);
+  return probe_result(L, file_link(from, to));
 }
 
 static int os_file_unlink(lua_State *L) {

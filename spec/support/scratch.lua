@@ -1,0 +1,84 @@
+-- SPDX-License-Identifier: MIT
+--
+-- What specs need of the world: names for temporary files, whole files as
+-- strings, the shell, a small file system that fills up, and a Lua process
+-- that starts from nothing. All files lie in MMCMAP_TMP_DIR, which the runner
+-- removes; without one, in a folder made here.
+
+local scratch = {}
+
+local folder = os.getenv("MMCMAP_TMP_DIR")
+local number = 0
+
+local function quoted(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+scratch.quoted = quoted
+
+-- What a shell command prints, without the last line's end.
+function scratch.shell(command)
+  local pipe = assert(io.popen(command))
+  local output = pipe:read("*a")
+  pipe:close()
+  return (output:gsub("\n$", ""))
+end
+
+-- The folder of all temporary files.
+function scratch.folder()
+  if not folder then
+    folder = os.tmpname()
+    os.remove(folder)
+    scratch.shell("mkdir " .. quoted(folder))
+  end
+  return folder
+end
+
+-- A path in it that nobody has used.
+function scratch.path(word)
+  number = number + 1
+  return ("%s/%s-%d-%d"):format(scratch.folder(), word or "file",
+    os.time() % 100000, number)
+end
+
+function scratch.write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+-- The file's bytes, or nil if there is none.
+function scratch.read(path)
+  local file = io.open(path, "rb")
+  local text = file and file:read("*a")
+  if file then file:close() end
+  return text
+end
+
+function scratch.is_root()
+  return scratch.shell("id -u") == "0"
+end
+
+-- Calls f(path) with a folder on a file system of `size` ("64k") of its own;
+-- false and why if it cannot be had.
+function scratch.with_small_file_system(size, f)
+  if not scratch.is_root() then return false, "needs root to mount a tmpfs" end
+  local place = scratch.path("mount")
+  local mounted = scratch.shell(("mkdir %s && mount -t tmpfs -o size=%s tmpfs "
+    .. "%s 2>/dev/null && echo yes"):format(quoted(place), size, quoted(place)))
+  if mounted ~= "yes" then return false, "a tmpfs cannot be mounted here" end
+  local ok, message = pcall(f, place)
+  scratch.shell("umount -l " .. quoted(place))
+  assert(ok, message)
+  return true
+end
+
+-- Runs Lua code in a new process of the same interpreter: what it printed.
+-- `redirections` are the shell's.
+function scratch.fresh(code, redirections)
+  local file = scratch.write(scratch.path("fresh"), code)
+  return scratch.shell(("$(readlink /proc/$PPID/exe) %s %s"):format(
+    quoted(file), redirections or ""))
+end
+
+return scratch
