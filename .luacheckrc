@@ -2,5 +2,4 @@
 -- "max": what any of Lua 5.1 to 5.4 and LuaJIT has, for code that asks.
 std = "max"
 max_line_length = 100
-max_code_line_length = 80
 files["spec"].std = "max+busted"

@@ -105,12 +105,15 @@ local function outer()
     quoted(interpreter()), quoted(source .. "/spec/run.lua"),
     table.concat(words, " ") }, " ")
   local status = status_of(command, temporary .. "/status")
+  local finished = io.open(temporary .. "/finished")
+  if finished then finished:close() end
   os.execute("chmod -R u+rwx " .. quoted(temporary) .. " 2>/dev/null; rm -rf "
     .. quoted(temporary))
-  if status ~= 0 and status ~= FAILED then
-    -- It died, or a checking tool ended it: no test says so.
-    print("Bail out! the specs' process ended with status "
+  if not finished or status ~= 0 and status ~= FAILED then
+    -- It died, a spec or a checking tool ended it: no test says so.
+    print("Bail out! the specs' process ended early or badly, with status "
       .. tostring(status))
+    os.exit(1)
   end
   os.exit(status == 0 and 0 or 1)
 end
@@ -195,6 +198,9 @@ local function inner()
   local closes = _VERSION ~= "Lua 5.1" or rawget(_G, "jit")
   local function finish()
     local good = totals.count > 0 and totals.failed == 0
+    local file = assert(io.open(os.getenv("MMCMAP_TMP_DIR") .. "/../finished",
+      "w"))
+    file:close()
     -- The state is closed, so that finalizers run and leaks are seen. 5.1 can
     -- close it only by returning.
     if not good or closes then os.exit(good and 0 or FAILED, true) end
