@@ -12,6 +12,7 @@
 #include "iterator.h"
 
 #include "failure.h"
+#include "lua_records.h"
 
 #include <string.h>
 
@@ -95,7 +96,7 @@ static int iterator_push_record(lua_State *L, lua_iterator *it,
   }
   scratch_push_two(L, scratch, key.size);
   if (it->has_codec)
-    lua_store_decode(L, 1);
+    lua_records_decode(L, 1);
   return 2;
 }
 

@@ -1,23 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store's methods and metamethods. The rule that keeps them safe: anything
- * that may run Lua code (a finalizer at any allocation, a codec) may close the
- * store. So each function first takes its arguments, and asks for the handle
- * last, by store_handle(), with nothing of Lua's between that and the engine.
+ * Opening and closing a store, what concerns the whole of it, and the tables
+ * that make the userdata an object.
  */
 #include "lua_store.h"
 
 #include "failure.h"
 #include "iterator.h"
+#include "lua_records.h"
 #include "options.h"
 
 #include <string.h>
 
 #define STORE_TYPE "mmcmap"
 
-/* The first upvalue of each function here is the metatable: to compare it is
-   several times faster than luaL_checkudata(). */
-static lua_store *store_check(lua_State *L) {
+/* To compare metatables is several times faster than luaL_checkudata(). */
+lua_store *lua_store_check(lua_State *L) {
   lua_store *store = lua_touserdata(L, 1);
   if (store && lua_getmetatable(L, 1)) {
     bool same = lua_rawequal(L, -1, lua_upvalueindex(1));
@@ -30,12 +28,6 @@ static lua_store *store_check(lua_State *L) {
   return NULL;
 }
 
-static mmcmap *store_handle(lua_State *L, const lua_store *store) {
-  if (!store->handle)
-    luaL_error(L, "attempt to use a closed store");
-  return store->handle;
-}
-
 const char *lua_store_path(lua_State *L, int owner) {
   compat_get_uservalue(L, owner);
   lua_rawgeti(L, -1, STORE_ENV_PATH);
@@ -43,233 +35,29 @@ const char *lua_store_path(lua_State *L, int owner) {
   return lua_tostring(L, -1);
 }
 
-static int store_fail(lua_State *L, int code) {
+mmcmap *lua_store_handle(lua_State *L, const lua_store *store) {
+  if (!store->handle)
+    luaL_error(L, "attempt to use a closed store");
+  return store->handle;
+}
+
+int lua_store_fail(lua_State *L, int code) {
   return failure_return(L, lua_store_path(L, 1), code);
 }
 
-static int store_raise(lua_State *L, int code) {
+int lua_store_raise(lua_State *L, int code) {
   return failure_raise(L, lua_store_path(L, 1), code);
-}
-
-/* The argument of a method as bytes, which live as long as it is there. */
-static mmcmap_slice store_bytes(lua_State *L, int arg) {
-  mmcmap_slice bytes;
-  bytes.data = luaL_checklstring(L, arg, &bytes.size);
-  return bytes;
-}
-
-/* The same for an operand, which has no argument number. */
-static mmcmap_slice store_operand(lua_State *L, int index, const char *what) {
-  mmcmap_slice bytes;
-  bytes.data = lua_tolstring(L, index, &bytes.size);
-  if (!bytes.data)
-    luaL_error(L, "bad %s (string expected, got %s)", what,
-               luaL_typename(L, index));
-  return bytes;
-}
-
-/* ---- Codec ------------------------------------------------------------- */
-
-/* Replaces the value on top of the stack by what function `which` of the codec
-   makes of it. */
-static void store_convert(lua_State *L, int owner, int which) {
-  compat_get_uservalue(L, owner);
-  lua_rawgeti(L, -1, which);
-  lua_replace(L, -2);
-  lua_insert(L, -2);
-  lua_call(L, 1, 1);
-}
-
-void lua_store_decode(lua_State *L, int owner) {
-  store_convert(L, owner, STORE_ENV_DECODE);
-}
-
-/* Replaces the value on top of the stack by its encoding. */
-static void store_encode(lua_State *L) {
-  store_convert(L, 1, STORE_ENV_ENCODE);
-  if (!lua_isstring(L, -1))
-    luaL_error(L, "codec: encode must return a string, got %s",
-               luaL_typename(L, -1));
-}
-
-/* ---- Records ----------------------------------------------------------- */
-
-/* Pushes the value if the key is there. */
-static int store_lookup(lua_State *L, lua_store *store, mmcmap_slice key) {
-  struct scratch *scratch = scratch_take(L, &store->scratch);
-  int code = mmcmap_get(store_handle(L, store), key, &scratch->buffer);
-  if (code == MMCMAP_OK) {
-    scratch_push(L, scratch);
-    if (store->has_codec)
-      lua_store_decode(L, 1);
-  }
-  return code;
-}
-
-/***
-A store: an open file of records, each a key and a value. Keys and values are
-strings of any bytes; numbers are taken as Lua's own string functions take
-them. Functions that can fail return `nil`, a message and a short code such as
-`"ENOSPC"`; used through an operator they raise the message. Wrong arguments
-and the use of a closed store raise.
-@type store
-*/
-
-/***
-The value of a key.
-@function get
-@tparam string key
-@param[opt] default what to return if the key is absent
-@return[1] the value, or `default`
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage
-db:get("hello")       -- "world"
-db:get("nobody")      -- nil
-db:get("nobody", 0)   -- 0
-*/
-static int store_get(lua_State *L) {
-  lua_store *store = store_check(L);
-  mmcmap_slice key = store_bytes(L, 2);
-  lua_settop(L, 3);
-  int code = store_lookup(L, store, key);
-  if (code == MMCMAP_NOTFOUND)
-    lua_settop(L, 3);
-  else if (code < 0)
-    return store_fail(L, code);
-  return 1;
-}
-
-/***
-Sets the value of a key, new or known.
-@function put
-@tparam string key up to 65,535 bytes
-@tparam string value up to 4,294,967,295 bytes; with a codec any value but nil
-@treturn[1] boolean true
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage assert(db:put("hello", "world"))
-*/
-static int store_put(lua_State *L) {
-  lua_store *store = store_check(L);
-  mmcmap_slice key = store_bytes(L, 2);
-  luaL_argcheck(L, lua_isnoneornil(L, 4), 4,
-                "options of put are not supported yet");
-  if (store->has_codec && !lua_isnoneornil(L, 3)) {
-    lua_settop(L, 3);
-    store_encode(L);
-  }
-  mmcmap_slice value = store_bytes(L, 3);
-  int code = mmcmap_put(store_handle(L, store), key, value);
-  if (code < 0)
-    return store_fail(L, code);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
-/***
-Deletes a key.
-@function delete
-@tparam string key
-@treturn[1] boolean true if it was there, else false
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage
-db:delete("hello")  -- true
-db:delete("hello")  -- false
-*/
-static int store_delete(lua_State *L) {
-  lua_store *store = store_check(L);
-  mmcmap_slice key = store_bytes(L, 2);
-  int code = mmcmap_delete(store_handle(L, store), key);
-  if (code < 0 && code != MMCMAP_NOTFOUND)
-    return store_fail(L, code);
-  lua_pushboolean(L, code == MMCMAP_OK);
-  return 1;
-}
-
-/***
-Tells whether a key is there, without reading its value.
-@function has
-@tparam string key
-@treturn[1] boolean
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage if not db:has("level") then db:put("level", 1) end
-*/
-static int store_has(lua_State *L) {
-  lua_store *store = store_check(L);
-  mmcmap_slice key = store_bytes(L, 2);
-  int code = mmcmap_has(store_handle(L, store), key);
-  if (code < 0 && code != MMCMAP_NOTFOUND)
-    return store_fail(L, code);
-  lua_pushboolean(L, code == MMCMAP_OK);
-  return 1;
-}
-
-/***
-`db.key` and `db[key]`: the method of that name, else the value of that key,
-else nil. For keys that may have a method's name use `get`.
-@function __index
-@usage
-db.hello = "moon"
-print(db.hello)       -- moon
-print(db["a b"])      -- nil
-*/
-static int store_index(lua_State *L) {
-  lua_settop(L, 2);
-  lua_pushvalue(L, 2);
-  lua_rawget(L, lua_upvalueindex(2));
-  if (!lua_isnil(L, -1))
-    return 1;
-  lua_store *store = store_check(L);
-  mmcmap_slice key = store_operand(L, 2, "key");
-  int code = store_lookup(L, store, key);
-  if (code == MMCMAP_NOTFOUND)
-    lua_pushnil(L);
-  else if (code < 0)
-    return store_raise(L, code);
-  return 1;
-}
-
-/***
-`db.key = value`: put, or delete if the value is nil. Raises if it fails.
-@function __newindex
-@usage
-db.hello = "moon"
-db.hello = nil
-*/
-static int store_newindex(lua_State *L) {
-  lua_store *store = store_check(L);
-  mmcmap_slice key = store_operand(L, 2, "key");
-  lua_settop(L, 3);
-  int code;
-  if (lua_isnil(L, 3)) {
-    code = mmcmap_delete(store_handle(L, store), key);
-  } else {
-    if (store->has_codec)
-      store_encode(L);
-    mmcmap_slice value = store_operand(L, 3, "value");
-    code = mmcmap_put(store_handle(L, store), key, value);
-  }
-  if (code < 0 && code != MMCMAP_NOTFOUND)
-    return store_raise(L, code);
-  return 0;
 }
 
 /* ---- The whole store --------------------------------------------------- */
 
 /* Pushes the figure that `read` finds. */
 static int store_figure(lua_State *L, int (*read)(mmcmap *, uint64_t *)) {
-  lua_store *store = store_check(L);
+  lua_store *store = lua_store_check(L);
   uint64_t figure;
-  int code = read(store_handle(L, store), &figure);
+  int code = read(lua_store_handle(L, store), &figure);
   if (code < 0)
-    return store_fail(L, code);
+    return lua_store_fail(L, code);
   compat_push_u64(L, figure);
   return 1;
 }
@@ -286,11 +74,11 @@ The number of records now. The same as `#db`, which raises if it fails.
 static int store_count(lua_State *L) { return store_figure(L, mmcmap_count); }
 
 static int store_len(lua_State *L) {
-  lua_store *store = store_check(L);
+  lua_store *store = lua_store_check(L);
   uint64_t count;
-  int code = mmcmap_count(store_handle(L, store), &count);
+  int code = mmcmap_count(lua_store_handle(L, store), &count);
   if (code < 0)
-    return store_raise(L, code);
+    return lua_store_raise(L, code);
   compat_push_u64(L, count);
   return 1;
 }
@@ -339,7 +127,7 @@ for key, value in db:pairs() do print(key, value) end
 for key, value in pairs(db) do print(key, value) end  -- not in Lua 5.1
 */
 static int store_pairs(lua_State *L) {
-  return iterator_open(L, store_check(L), false);
+  return iterator_open(L, lua_store_check(L), false);
 }
 
 /***
@@ -350,7 +138,7 @@ Iterates like `pairs`, over the keys only, and does not read the values.
 @usage for key in db:keys() do print(key) end
 */
 static int store_keys(lua_State *L) {
-  return iterator_open(L, store_check(L), true);
+  return iterator_open(L, lua_store_check(L), true);
 }
 
 /***
@@ -365,29 +153,27 @@ db:put("score", 1000)
 assert(db:sync())
 */
 static int store_sync(lua_State *L) {
-  lua_store *store = store_check(L);
-  int code = mmcmap_sync(store_handle(L, store));
+  lua_store *store = lua_store_check(L);
+  int code = mmcmap_sync(lua_store_handle(L, store));
   if (code < 0)
-    return store_fail(L, code);
+    return lua_store_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;
 }
 
 /* The figures of mmcmap_stat that are plain numbers, by their names. */
-#define FIGURE(name) {#name, offsetof(mmcmap_stat, name)}
+#define FIGURE(name) \
+  { #name, offsetof(mmcmap_stat, name) }
 static const struct store_stat_field {
   const char *name;
   size_t offset;
 } store_stat_fields[] = {
-    FIGURE(count),          FIGURE(size_bytes),
-    FIGURE(used_bytes),     FIGURE(log_bytes),
-    FIGURE(large_bytes),    FIGURE(recycled_bytes),
-    FIGURE(segment_bytes),  FIGURE(segment_count),
-    FIGURE(epoch),          FIGURE(durable_epoch),
-    FIGURE(version),        FIGURE(superblock_epoch),
-    FIGURE(commit_count),   FIGURE(sync_count),
-    FIGURE(snapshot_count), FIGURE(reader_count),
-    FIGURE(max_size_bytes), FIGURE(recovered_commits),
+    FIGURE(count),         FIGURE(size_bytes),     FIGURE(used_bytes),
+    FIGURE(log_bytes),     FIGURE(large_bytes),    FIGURE(recycled_bytes),
+    FIGURE(segment_bytes), FIGURE(segment_count),  FIGURE(epoch),
+    FIGURE(durable_epoch), FIGURE(version),        FIGURE(superblock_epoch),
+    FIGURE(commit_count),  FIGURE(sync_count),     FIGURE(snapshot_count),
+    FIGURE(reader_count),  FIGURE(max_size_bytes), FIGURE(recovered_commits),
     FIGURE(address_bytes),
 };
 
@@ -407,11 +193,11 @@ A table of figures: `count`, `size_bytes`, `used_bytes`, `log_bytes`,
 for name, figure in pairs(db:stat()) do print(name, figure) end
 */
 static int store_stat(lua_State *L) {
-  lua_store *store = store_check(L);
+  lua_store *store = lua_store_check(L);
   mmcmap_stat stat;
-  int code = mmcmap_stat_get(store_handle(L, store), &stat);
+  int code = mmcmap_stat_get(lua_store_handle(L, store), &stat);
   if (code < 0)
-    return store_fail(L, code);
+    return lua_store_fail(L, code);
   size_t count = sizeof store_stat_fields / sizeof store_stat_fields[0];
   lua_createtable(L, 0, (int)count + 4);
   for (size_t i = 0; i < count; i++) {
@@ -431,7 +217,7 @@ static int store_stat(lua_State *L) {
 }
 
 static int store_tostring(lua_State *L) {
-  lua_store *store = store_check(L);
+  lua_store *store = lua_store_check(L);
   lua_pushfstring(L, STORE_TYPE " (%s)",
                   store->handle ? lua_store_path(L, 1) : "closed");
   return 1;
@@ -452,7 +238,7 @@ static int store_end(lua_store *store) {
 static int store_end_or_push(lua_State *L, lua_store *store) {
   int code = store->handle ? store_end(store) : MMCMAP_OK;
   if (code < 0)
-    store_fail(L, code);
+    lua_store_fail(L, code);
   return code;
 }
 
@@ -470,7 +256,7 @@ when it is collected.
 @usage assert(db:close())
 */
 static int store_close(lua_State *L) {
-  if (store_end_or_push(L, store_check(L)) < 0)
+  if (store_end_or_push(L, lua_store_check(L)) < 0)
     return 3;
   lua_pushboolean(L, 1);
   return 1;
@@ -479,13 +265,13 @@ static int store_close(lua_State *L) {
 /* An error that is already under way is worth more than ours. */
 static int store_close_scope(lua_State *L) {
   lua_settop(L, 2);
-  if (store_end_or_push(L, store_check(L)) < 0 && lua_isnil(L, 2))
+  if (store_end_or_push(L, lua_store_check(L)) < 0 && lua_isnil(L, 2))
     return luaL_error(L, "%s", lua_tostring(L, -2));
   return 0;
 }
 
 static int store_gc(lua_State *L) {
-  lua_store *store = store_check(L);
+  lua_store *store = lua_store_check(L);
   if (store->handle)
     (void)store_end(store);
   mmcmap_buffer_free(&store->scratch.buffer);
@@ -503,8 +289,8 @@ elsewhere too, in this process or another.
 @usage assert(db:remove())
 */
 static int store_remove(lua_State *L) {
-  lua_store *store = store_check(L);
-  mmcmap *handle = store_handle(L, store);
+  lua_store *store = lua_store_check(L);
+  mmcmap *handle = lua_store_handle(L, store);
   iterator_end_all(store);
   int code = mmcmap_remove(handle);
   if (code != MMCMAP_EBUSY && code != MMCMAP_EREADONLY) {
@@ -512,7 +298,7 @@ static int store_remove(lua_State *L) {
     scratch_release(&store->scratch);
   }
   if (code < 0)
-    return store_fail(L, code);
+    return lua_store_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -593,19 +379,20 @@ static int store_open(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"get", store_get},         {"put", store_put},
-    {"delete", store_delete},   {"has", store_has},
-    {"count", store_count},     {"pairs", store_pairs},
-    {"keys", store_keys},       {"size", store_size},
-    {"sync", store_sync},       {"close", store_close},
-    {"remove", store_remove},   {"version", store_version},
-    {"stat", store_stat},       {NULL, NULL},
+    {"count", store_count},   {"pairs", store_pairs},
+    {"keys", store_keys},     {"size", store_size},
+    {"sync", store_sync},     {"close", store_close},
+    {"remove", store_remove}, {"version", store_version},
+    {"stat", store_stat},     {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {
-    {"__newindex", store_newindex}, {"__len", store_len},
-    {"__pairs", store_pairs},       {"__tostring", store_tostring},
-    {"__gc", store_gc},             {"__close", store_close_scope},
+    {"__newindex", lua_records_newindex},
+    {"__len", store_len},
+    {"__pairs", store_pairs},
+    {"__tostring", store_tostring},
+    {"__gc", store_gc},
+    {"__close", store_close_scope},
     {NULL, NULL},
 };
 
@@ -626,9 +413,10 @@ void lua_store_register(lua_State *L) {
   lua_pushliteral(L, STORE_TYPE);
   lua_setfield(L, metatable, "__name");
   lua_pushvalue(L, metatable);
-  lua_createtable(L, 0, sizeof store_methods / sizeof store_methods[0]);
+  lua_createtable(L, 0, 16);
   store_add(L, store_methods, metatable);
-  lua_pushcclosure(L, store_index, 2);
+  store_add(L, lua_records_methods, metatable);
+  lua_pushcclosure(L, lua_records_index, 2);
   lua_setfield(L, metatable, "__index");
   lua_pushcclosure(L, store_open, 1);
 }

@@ -2,6 +2,11 @@
 /*
  * The store as a Lua object: a userdata that owns one handle of the engine.
  * It knows the iterators that read from it, and ends them before the handle.
+ *
+ * The rule that keeps its functions safe: anything that may run Lua code (a
+ * finalizer at any allocation, a codec) may close the store. So each one first
+ * takes its arguments, and asks for the handle last, by lua_store_handle(),
+ * with nothing of Lua's between that and the call of the engine.
  */
 #ifndef LUA_STORE_H
 #define LUA_STORE_H
@@ -35,13 +40,20 @@ enum lua_store_env {
 /* Makes the metatable, and pushes the function open(). Once per state. */
 void lua_store_register(lua_State *L);
 
+/* The store at index 1; raises if there is something else. The first upvalue
+   of the function that runs must be the metatable. */
+lua_store *lua_store_check(lua_State *L);
+
+/* The handle; raises if the store is closed. */
+mmcmap *lua_store_handle(lua_State *L, const lua_store *store);
+
+/* As failure_return() and failure_raise(), for the store at index 1. */
+int lua_store_fail(lua_State *L, int code);
+int lua_store_raise(lua_State *L, int code);
+
 /* Pushes the path as it was given to open(), and returns it. `owner` is the
    index of the store, or of an iterator of it. The engine's own copy of the
    path would not do: it ends with the handle, which a finalizer may close. */
 const char *lua_store_path(lua_State *L, int owner);
-
-/* Replaces the encoded value on top of the stack by the decoded one. Runs
-   Lua code. */
-void lua_store_decode(lua_State *L, int owner);
 
 #endif

@@ -34,10 +34,9 @@ static int module_murmur3(lua_State *L) {
   mmcmap_slice data;
   data.data = luaL_checklstring(L, 1, &data.size);
   lua_Number seed = luaL_optnumber(L, 2, 0);
-  luaL_argcheck(L,
-                seed >= 0 && seed <= UINT32_MAX &&
-                    seed == (lua_Number)(uint32_t)seed,
-                2, "integer from 0 to 2^32 - 1 expected");
+  luaL_argcheck(
+      L, seed >= 0 && seed <= UINT32_MAX && seed == (lua_Number)(uint32_t)seed,
+      2, "integer from 0 to 2^32 - 1 expected");
   compat_push_u64(L, mmcmap_murmur3(data, (uint32_t)seed));
   return 1;
 }

@@ -181,8 +181,10 @@ bool options_push_codec(lua_State *L, int arg) {
     return false;
   }
   if (!lua_istable(L, -1) && !lua_isuserdata(L, -1)) {
-    lua_pushfstring(L, "option 'codec' must be an object with encode and "
-                       "decode, got %s", luaL_typename(L, -1));
+    lua_pushfstring(L,
+                    "option 'codec' must be an object with encode and "
+                    "decode, got %s",
+                    luaL_typename(L, -1));
     luaL_argerror(L, arg, lua_tostring(L, -1));
   }
   push_function(L, arg, "encode");
@@ -197,6 +199,4 @@ const char *options_durability_name(int durability) {
   return durability_names[durability];
 }
 
-const char *options_hash_name(int hash) {
-  return hash_names[hash];
-}
+const char *options_hash_name(int hash) { return hash_names[hash]; }

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The part of a store's interface that deals with single records, as functions
+ * to be registered by lua_store.c.
+ */
+#ifndef LUA_RECORDS_H
+#define LUA_RECORDS_H
+
+#include "lua_store.h"
+
+/* get, put, delete, has; ends with NULL. Upvalue: the metatable. */
+extern const luaL_Reg lua_records_methods[];
+
+/* __index. Upvalues: the metatable, and the table of methods. */
+int lua_records_index(lua_State *L);
+
+/* __newindex. Upvalue: the metatable. */
+int lua_records_newindex(lua_State *L);
+
+/* Replaces the encoded value on top of the stack by the decoded one. `owner`
+   is the index of the store, or of an iterator of it. Runs Lua code. */
+void lua_records_decode(lua_State *L, int owner);
+
+#endif
