@@ -44,8 +44,7 @@ static char iterator_next_key;
 static void iterator_end(lua_iterator *it, enum iterator_state state) {
   if (it->state == ITERATOR_RUNNING) {
     *it->link = it->next;
-    if (it->next)
-      it->next->link = it->link;
+    if (it->next) it->next->link = it->link;
     mmcmap_cursor_close(it->cursor);
     mmcmap_snapshot_close(it->snapshot);
     it->cursor = NULL;
@@ -66,8 +65,7 @@ static lua_iterator *iterator_check(lua_State *L) {
   if (it && lua_getmetatable(L, 1)) {
     bool same = lua_rawequal(L, -1, lua_upvalueindex(1));
     lua_pop(L, 1);
-    if (same)
-      return it;
+    if (same) return it;
   }
   lua_pushfstring(L, ITERATOR_TYPE " expected, got %s", luaL_typename(L, 1));
   luaL_argerror(L, 1, lua_tostring(L, -1));
@@ -85,18 +83,15 @@ static int iterator_fail(lua_State *L, lua_iterator *it, int code) {
 static int iterator_push_record(lua_State *L, lua_iterator *it,
                                 struct scratch *scratch, mmcmap_slice key,
                                 mmcmap_slice value) {
-  if (it->keys_only)
-    value.size = 0;
+  if (it->keys_only) value.size = 0;
   int code = scratch_fill(scratch, key, value);
-  if (code < 0)
-    return iterator_fail(L, it, code);
+  if (code < 0) return iterator_fail(L, it, code);
   if (it->keys_only) {
     scratch_push(L, scratch);
     return 1;
   }
   scratch_push_two(L, scratch, key.size);
-  if (it->has_codec)
-    lua_records_decode(L, 1);
+  if (it->has_codec) lua_records_decode(L, 1);
   return 2;
 }
 
@@ -134,16 +129,14 @@ it:close()
 static int iterator_next(lua_State *L) {
   lua_iterator *it = iterator_check(L);
   struct scratch *scratch = NULL;
-  if (iterator_running(L, it))
-    scratch = scratch_take(L, &it->store->scratch);
+  if (iterator_running(L, it)) scratch = scratch_take(L, &it->store->scratch);
   mmcmap_slice key, value;
   int code = MMCMAP_NOTFOUND;
   if (iterator_running(L, it)) /* again: a finalizer may have come by */
     code = mmcmap_cursor_next(it->cursor, &key, &value);
   if (code == MMCMAP_OK)
     return iterator_push_record(L, it, scratch, key, value);
-  if (code != MMCMAP_NOTFOUND)
-    return iterator_fail(L, it, code);
+  if (code != MMCMAP_NOTFOUND) return iterator_fail(L, it, code);
   iterator_end(it, ITERATOR_FINISHED);
   lua_pushnil(L);
   return 1;
@@ -161,8 +154,7 @@ it:close()
 */
 static int iterator_close(lua_State *L) {
   lua_iterator *it = iterator_check(L);
-  if (it->state != ITERATOR_ORPHANED)
-    iterator_end(it, ITERATOR_CLOSED);
+  if (it->state != ITERATOR_ORPHANED) iterator_end(it, ITERATOR_CLOSED);
   return 0;
 }
 
@@ -216,8 +208,7 @@ static lua_iterator *iterator_new(lua_State *L, const lua_store *store) {
 /* Takes the snapshot and joins the list. */
 static int iterator_start(lua_iterator *it, lua_store *store) {
   int code = mmcmap_snapshot_open(store->handle, &it->snapshot);
-  if (code < 0)
-    return code;
+  if (code < 0) return code;
   code = mmcmap_cursor_open(it->snapshot, &it->cursor);
   if (code < 0) {
     mmcmap_snapshot_close(it->snapshot);
@@ -227,8 +218,7 @@ static int iterator_start(lua_iterator *it, lua_store *store) {
   it->store = store;
   it->next = store->children;
   it->link = &store->children;
-  if (it->next)
-    it->next->link = &it->next;
+  if (it->next) it->next->link = &it->next;
   store->children = it;
   it->state = ITERATOR_RUNNING;
   return MMCMAP_OK;
@@ -242,8 +232,7 @@ int iterator_open(lua_State *L, lua_store *store, bool keys_only) {
   it->keys_only = keys_only;
   lua_pushnil(L);
   lua_pushvalue(L, -2);
-  if (!store->handle)
-    return luaL_error(L, "attempt to use a closed store");
+  if (!store->handle) return luaL_error(L, "attempt to use a closed store");
   int code = iterator_start(it, store);
   return code < 0 ? failure_raise(L, lua_store_path(L, 1), code) : 4;
 }

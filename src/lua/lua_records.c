@@ -56,8 +56,7 @@ static int records_lookup(lua_State *L, lua_store *store, mmcmap_slice key) {
   int code = mmcmap_get(lua_store_handle(L, store), key, &scratch->buffer);
   if (code == MMCMAP_OK) {
     scratch_push(L, scratch);
-    if (store->has_codec)
-      lua_records_decode(L, 1);
+    if (store->has_codec) lua_records_decode(L, 1);
   }
   return code;
 }
@@ -119,8 +118,7 @@ static int records_put(lua_State *L) {
   }
   mmcmap_slice value = records_bytes(L, 3);
   int code = mmcmap_put(lua_store_handle(L, store), key, value);
-  if (code < 0)
-    return lua_store_fail(L, code);
+  if (code < 0) return lua_store_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -141,8 +139,7 @@ static int records_delete(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
   int code = mmcmap_delete(lua_store_handle(L, store), key);
-  if (code < 0 && code != MMCMAP_NOTFOUND)
-    return lua_store_fail(L, code);
+  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
   lua_pushboolean(L, code == MMCMAP_OK);
   return 1;
 }
@@ -161,8 +158,7 @@ static int records_has(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
   int code = mmcmap_has(lua_store_handle(L, store), key);
-  if (code < 0 && code != MMCMAP_NOTFOUND)
-    return lua_store_fail(L, code);
+  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
   lua_pushboolean(L, code == MMCMAP_OK);
   return 1;
 }
@@ -180,8 +176,7 @@ int lua_records_index(lua_State *L) {
   lua_settop(L, 2);
   lua_pushvalue(L, 2);
   lua_rawget(L, lua_upvalueindex(2));
-  if (!lua_isnil(L, -1))
-    return 1;
+  if (!lua_isnil(L, -1)) return 1;
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_operand(L, 2, "key");
   int code = records_lookup(L, store, key);
@@ -207,13 +202,11 @@ int lua_records_newindex(lua_State *L) {
   if (lua_isnil(L, 3)) {
     code = mmcmap_delete(lua_store_handle(L, store), key);
   } else {
-    if (store->has_codec)
-      records_encode(L);
+    if (store->has_codec) records_encode(L);
     mmcmap_slice value = records_operand(L, 3, "value");
     code = mmcmap_put(lua_store_handle(L, store), key, value);
   }
-  if (code < 0 && code != MMCMAP_NOTFOUND)
-    return lua_store_raise(L, code);
+  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_raise(L, code);
   return 0;
 }
 

@@ -20,8 +20,7 @@ lua_store *lua_store_check(lua_State *L) {
   if (store && lua_getmetatable(L, 1)) {
     bool same = lua_rawequal(L, -1, lua_upvalueindex(1));
     lua_pop(L, 1);
-    if (same)
-      return store;
+    if (same) return store;
   }
   lua_pushfstring(L, STORE_TYPE " expected, got %s", luaL_typename(L, 1));
   luaL_argerror(L, 1, lua_tostring(L, -1));
@@ -36,8 +35,7 @@ const char *lua_store_path(lua_State *L, int owner) {
 }
 
 mmcmap *lua_store_handle(lua_State *L, const lua_store *store) {
-  if (!store->handle)
-    luaL_error(L, "attempt to use a closed store");
+  if (!store->handle) luaL_error(L, "attempt to use a closed store");
   return store->handle;
 }
 
@@ -56,8 +54,7 @@ static int store_figure(lua_State *L, int (*read)(mmcmap *, uint64_t *)) {
   lua_store *store = lua_store_check(L);
   uint64_t figure;
   int code = read(lua_store_handle(L, store), &figure);
-  if (code < 0)
-    return lua_store_fail(L, code);
+  if (code < 0) return lua_store_fail(L, code);
   compat_push_u64(L, figure);
   return 1;
 }
@@ -77,8 +74,7 @@ static int store_len(lua_State *L) {
   lua_store *store = lua_store_check(L);
   uint64_t count;
   int code = mmcmap_count(lua_store_handle(L, store), &count);
-  if (code < 0)
-    return lua_store_raise(L, code);
+  if (code < 0) return lua_store_raise(L, code);
   compat_push_u64(L, count);
   return 1;
 }
@@ -155,8 +151,7 @@ assert(db:sync())
 static int store_sync(lua_State *L) {
   lua_store *store = lua_store_check(L);
   int code = mmcmap_sync(lua_store_handle(L, store));
-  if (code < 0)
-    return lua_store_fail(L, code);
+  if (code < 0) return lua_store_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -196,8 +191,7 @@ static int store_stat(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_stat stat;
   int code = mmcmap_stat_get(lua_store_handle(L, store), &stat);
-  if (code < 0)
-    return lua_store_fail(L, code);
+  if (code < 0) return lua_store_fail(L, code);
   size_t count = sizeof store_stat_fields / sizeof store_stat_fields[0];
   lua_createtable(L, 0, (int)count + 4);
   for (size_t i = 0; i < count; i++) {
@@ -237,8 +231,7 @@ static int store_end(lua_store *store) {
 /* Closes the store. If that fails, pushes nil, message, code. */
 static int store_end_or_push(lua_State *L, lua_store *store) {
   int code = store->handle ? store_end(store) : MMCMAP_OK;
-  if (code < 0)
-    lua_store_fail(L, code);
+  if (code < 0) lua_store_fail(L, code);
   return code;
 }
 
@@ -256,8 +249,7 @@ when it is collected.
 @usage assert(db:close())
 */
 static int store_close(lua_State *L) {
-  if (store_end_or_push(L, lua_store_check(L)) < 0)
-    return 3;
+  if (store_end_or_push(L, lua_store_check(L)) < 0) return 3;
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -272,8 +264,7 @@ static int store_close_scope(lua_State *L) {
 
 static int store_gc(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  if (store->handle)
-    (void)store_end(store);
+  if (store->handle) (void)store_end(store);
   mmcmap_buffer_free(&store->scratch.buffer);
   return 0;
 }
@@ -297,8 +288,7 @@ static int store_remove(lua_State *L) {
     store->handle = NULL;
     scratch_release(&store->scratch);
   }
-  if (code < 0)
-    return lua_store_fail(L, code);
+  if (code < 0) return lua_store_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -365,14 +355,14 @@ local db = assert(mmcmap.open("game.mmc", { durability = "sync" }))
 static int store_open(lua_State *L) {
   size_t path_size;
   const char *path = luaL_checklstring(L, 1, &path_size);
+  luaL_argcheck(L, path_size > 0, 1, "path is empty");
   luaL_argcheck(L, strlen(path) == path_size, 1, "path contains a zero byte");
   lua_settop(L, 2);
   mmcmap_options options;
   options_read(L, 2, &options);
   lua_store *store = store_new(L);
   int code = mmcmap_open(path, &options, &store->handle);
-  if (code == MMCMAP_EINVAL)
-    return failure_raise(L, path, code);
+  if (code == MMCMAP_EINVAL) return failure_raise(L, path, code);
   return code < 0 ? failure_return(L, path, code) : 1;
 }
 

@@ -36,22 +36,19 @@ static void raise_type(lua_State *L, int arg, const struct option *option,
 
 static lua_Number read_number(lua_State *L, int arg,
                               const struct option *option) {
-  if (lua_type(L, -1) != LUA_TNUMBER)
-    raise_type(L, arg, option, "a number");
+  if (lua_type(L, -1) != LUA_TNUMBER) raise_type(L, arg, option, "a number");
   return lua_tonumber(L, -1);
 }
 
 static void read_boolean(lua_State *L, int arg, const struct option *option,
                          void *field) {
-  if (!lua_isboolean(L, -1))
-    raise_type(L, arg, option, "a boolean");
+  if (!lua_isboolean(L, -1)) raise_type(L, arg, option, "a boolean");
   *(bool *)field = lua_toboolean(L, -1);
 }
 
 static void read_word(lua_State *L, int arg, const struct option *option,
                       void *field) {
-  if (lua_type(L, -1) != LUA_TSTRING)
-    raise_type(L, arg, option, "a string");
+  if (lua_type(L, -1) != LUA_TSTRING) raise_type(L, arg, option, "a string");
   for (int i = 0; option->words[i]; i++) {
     if (strcmp(lua_tostring(L, -1), option->words[i]) == 0) {
       *(int *)field = i;
@@ -121,8 +118,7 @@ static const struct option options[] = {
 
 static bool option_exists(const char *name) {
   for (size_t i = 0; i < OPTION_COUNT; i++) {
-    if (strcmp(options[i].name, name) == 0)
-      return true;
+    if (strcmp(options[i].name, name) == 0) return true;
   }
   return strcmp(name, "codec") == 0;
 }
@@ -144,8 +140,7 @@ static void check_names(lua_State *L, int arg) {
 
 void options_read(lua_State *L, int arg, mmcmap_options *options_out) {
   mmcmap_options_init(options_out);
-  if (lua_isnoneornil(L, arg))
-    return;
+  if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
   check_names(L, arg);
   for (size_t i = 0; i < OPTION_COUNT; i++) {
@@ -162,8 +157,7 @@ void options_read(lua_State *L, int arg, mmcmap_options *options_out) {
 /* Pushes the function `name` of the codec on top of the stack. */
 static void push_function(lua_State *L, int arg, const char *name) {
   lua_getfield(L, -1, name);
-  if (lua_isfunction(L, -1))
-    return;
+  if (lua_isfunction(L, -1)) return;
   if (luaL_getmetafield(L, -1, "__call")) {
     lua_pop(L, 1);
     return;
@@ -173,8 +167,7 @@ static void push_function(lua_State *L, int arg, const char *name) {
 }
 
 bool options_push_codec(lua_State *L, int arg) {
-  if (lua_isnoneornil(L, arg))
-    return false;
+  if (lua_isnoneornil(L, arg)) return false;
   lua_getfield(L, arg, "codec");
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);

@@ -29,8 +29,7 @@ void scratch_register(lua_State *L) {
 }
 
 struct scratch *scratch_take(lua_State *L, struct scratch *own) {
-  if (!own->busy)
-    return own;
+  if (!own->busy) return own;
   struct scratch *other = lua_newuserdata(L, sizeof *other);
   memset(other, 0, sizeof *other);
   lua_pushlightuserdata(L, &scratch_key);
@@ -42,19 +41,16 @@ struct scratch *scratch_take(lua_State *L, struct scratch *own) {
 int scratch_fill(struct scratch *scratch, mmcmap_slice first,
                  mmcmap_slice second) {
   mmcmap_buffer *buffer = &scratch->buffer;
-  if (second.size > SIZE_MAX - first.size)
-    return MMCMAP_ENOMEM;
+  if (second.size > SIZE_MAX - first.size) return MMCMAP_ENOMEM;
   size_t size = first.size + second.size;
   if (size > buffer->capacity) {
     size_t capacity = size <= SCRATCH_KEEP_BYTES / 2 ? 2 * size : size;
     void *data = realloc(buffer->data, capacity);
-    if (!data)
-      return MMCMAP_ENOMEM;
+    if (!data) return MMCMAP_ENOMEM;
     buffer->data = data;
     buffer->capacity = capacity;
   }
-  if (first.size)
-    memcpy(buffer->data, first.data, first.size);
+  if (first.size) memcpy(buffer->data, first.data, first.size);
   if (second.size)
     memcpy((char *)buffer->data + first.size, second.data, second.size);
   buffer->size = size;
@@ -88,6 +84,5 @@ void scratch_push_two(lua_State *L, struct scratch *scratch,
 }
 
 void scratch_release(struct scratch *scratch) {
-  if (!scratch->busy)
-    mmcmap_buffer_free(&scratch->buffer);
+  if (!scratch->busy) mmcmap_buffer_free(&scratch->buffer);
 }

@@ -1,0 +1,164 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Keys and values of every awkward size, of any bytes: around the hash's
+-- block sizes, pages, and the places where a record is laid out differently.
+
+local helper = require "spec.support.helper"
+local mmcmap = require "mmcmap"
+
+local MIB = 1024 * 1024
+
+local key_sizes = { 0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64,
+  65, 127, 128, 129, 240, 241, 255, 256, 257, 1023, 1024, 4095, 4096, 4097,
+  32767, 32768, 65534, 65535 }
+
+local value_sizes = { 0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 127, 128, 255, 256,
+  4095, 4096, 4097, 65535, 65536, 65537, MIB / 4 - 1, MIB / 4, MIB / 4 + 1,
+  MIB / 2, MIB - 1, MIB, MIB + 1, 3 * MIB + 5, 9 * MIB }
+
+-- Not assert.equal: it would print megabytes.
+local function same(expected, found, what)
+  assert.equal("string", type(found), what)
+  assert.equal(#expected, #found, what)
+  assert.is_true(expected == found, what .. " has other bytes")
+end
+
+describe("sizes:", function()
+  local db, path
+
+  before_each(function()
+    path = helper.path()
+    db = helper.store({ durability = "manual" }, path)
+  end)
+  after_each(helper.close_all)
+
+  local function reopen()
+    assert(db:close())
+    db = helper.store(nil, path)
+  end
+
+  it("keys of 0 to 65,535 bytes", function()
+    for _, size in ipairs(key_sizes) do
+      assert.is_true(db:put(helper.bytes(size), "value of " .. size))
+    end
+    for _ = 1, 2 do
+      assert.equal(#key_sizes, #db)
+      for _, size in ipairs(key_sizes) do
+        assert.equal("value of " .. size, db:get(helper.bytes(size)))
+      end
+      reopen()
+    end
+    local records, count = helper.records(db)
+    assert.equal(#key_sizes, count)
+    for _, size in ipairs(key_sizes) do
+      assert.equal("value of " .. size, records[helper.bytes(size)])
+      assert.is_true(db:delete(helper.bytes(size)))
+    end
+    assert.equal(0, #db)
+  end)
+
+  it("keys that differ in their last byte only", function()
+    for _, size in ipairs(key_sizes) do
+      if size > 0 then
+        local stem = helper.bytes(size - 1)
+        db:put(stem .. "\1", "one")
+        db:put(stem .. "\2", "two")
+        assert.equal("one", db:get(stem .. "\1"))
+        assert.equal("two", db:get(stem .. "\2"))
+        assert.is_nil(db:get(stem .. "\3"))
+      end
+    end
+  end)
+
+  it("a key of 65,536 bytes is refused and changes nothing", function()
+    local key = helper.bytes(65536)
+    local version = db:version()
+    local ok, message, code = db:put(key, "value")
+    assert.is_nil(ok)
+    assert.equal("ETOOBIG", code)
+    assert.matches("too long", message, 1, true)
+    assert.is_truthy(message:find(path, 1, true))
+    assert.equal(0, #db)
+    assert.equal(version, db:version())
+    assert.is_nil((db:get(key)))
+    assert.is_falsy((db:has(key)))
+    assert.is_falsy((db:delete(key)))
+    assert.has_error(function() db[key] = "value" end)
+  end)
+
+  it("values of 0 bytes to some MiB", function()
+    for _, size in ipairs(value_sizes) do
+      assert.is_true(db:put("v" .. size, helper.bytes(size)))
+      same(helper.bytes(size), db:get("v" .. size), "value of " .. size)
+    end
+    reopen()
+    assert.equal(#value_sizes, #db)
+    for _, size in ipairs(value_sizes) do
+      same(helper.bytes(size), db:get("v" .. size), "value of " .. size)
+    end
+    local records = helper.records(db)
+    for _, size in ipairs(value_sizes) do
+      same(helper.bytes(size), records["v" .. size], "value of " .. size)
+    end
+  end)
+
+  it("every value size under one key, up and down", function()
+    for i = 1, #value_sizes do
+      local size = value_sizes[i]
+      db:put("key", helper.bytes(size, 1))
+      same(helper.bytes(size, 1), db:get("key"), "value of " .. size)
+    end
+    for i = #value_sizes, 1, -1 do
+      local size = value_sizes[i]
+      db:put("key", helper.bytes(size, 2))
+      same(helper.bytes(size, 2), db:get("key"), "value of " .. size)
+    end
+    assert.equal(1, #db)
+    reopen()
+    same(helper.bytes(0), db:get("key"), "the last value")
+  end)
+
+  it("long keys with large values", function()
+    local sizes = { MIB / 4 - 65536, MIB / 4 - 65535, MIB / 4, MIB, 2 * MIB }
+    for _, size in ipairs(sizes) do
+      db:put(helper.bytes(65535, size), helper.bytes(size))
+    end
+    reopen()
+    for _, size in ipairs(sizes) do
+      same(helper.bytes(size), db:get(helper.bytes(65535, size)),
+        "value of " .. size)
+    end
+  end)
+
+  it("records just around a quarter of a segment, in one key's steps",
+    function()
+      for size = MIB / 4 - 70, MIB / 4 + 10 do
+        db:put("border", helper.bytes(size))
+        same(helper.bytes(size), db:get("border"), "value of " .. size)
+      end
+    end)
+
+  it("every byte in keys and values", function()
+    for byte = 0, 255 do
+      local char = string.char(byte)
+      db:put(char, char:rep(3) .. "\0" .. char)
+    end
+    reopen()
+    assert.equal(256, #db)
+    for byte = 0, 255 do
+      local char = string.char(byte)
+      assert.equal(char:rep(3) .. "\0" .. char, db:get(char))
+    end
+  end)
+
+  it("large values are read by another process", function()
+    db:put("large", helper.bytes(3 * MIB + 5))
+    assert(db:close())
+    assert.equal("3145733 " .. mmcmap.murmur3(helper.bytes(3 * MIB + 5)),
+      helper.child([[
+        local db = assert(mmcmap.open((...)))
+        local value = db:get("large")
+        io.write(#value, " ", mmcmap.murmur3(value))
+      ]], path))
+  end)
+end)

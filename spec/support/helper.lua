@@ -1,0 +1,162 @@
+-- SPDX-License-Identifier: MIT
+--
+-- What the black-box specs share: a place for files, a second process, and
+-- what differs between the Lua versions. It needs nothing but Lua and mmcmap.
+--
+--   MMCMAP_TMP_DIR  where files are made; else a new folder
+--   MMCMAP_LUA      the interpreter for second processes; else the one that runs
+
+local mmcmap = require "mmcmap"
+
+local helper = {}
+
+-- Whether pairs(db) asks for __pairs: not in Lua 5.1, nor in most LuaJITs.
+helper.has_pairs_metamethod = (function()
+  local asked = false
+  local proxy = setmetatable({}, {
+    __pairs = function() asked = true return next, {} end,
+  })
+  for _ in pairs(proxy) do end -- luacheck: ignore 512
+  return asked
+end)()
+
+helper.has_to_be_closed = _VERSION == "Lua 5.4"
+
+-- load() for a string, in every version.
+function helper.load(code)
+  return assert((loadstring or load)(code)) -- luacheck: ignore 113
+end
+
+function helper.quoted(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+-- ---- Files ------------------------------------------------------------------
+
+local temporary
+local file_count = 0
+
+function helper.temporary_folder()
+  if not temporary then
+    temporary = os.getenv("MMCMAP_TMP_DIR")
+    if not temporary then
+      temporary = os.tmpname()
+      os.remove(temporary)
+      os.execute("mkdir -p " .. helper.quoted(temporary))
+    end
+  end
+  return temporary
+end
+
+-- A path where nothing is yet.
+function helper.path(suffix)
+  file_count = file_count + 1
+  local path = ("%s/api-%d%s"):format(helper.temporary_folder(), file_count,
+    suffix or ".mmc")
+  os.remove(path)
+  return path
+end
+
+function helper.folder()
+  local path = helper.path(".d")
+  os.execute("mkdir -p " .. helper.quoted(path))
+  return path
+end
+
+function helper.exists(path)
+  local file = io.open(path, "rb")
+  if file then file:close() end
+  return file ~= nil
+end
+
+function helper.read(path)
+  local file = assert(io.open(path, "rb"))
+  local bytes = file:read("*a")
+  file:close()
+  return bytes
+end
+
+function helper.write(path, bytes)
+  local file = assert(io.open(path, "wb"))
+  assert(file:write(bytes))
+  file:close()
+  return path
+end
+
+function helper.output_of(command)
+  local pipe = assert(io.popen(command .. " 2>&1"))
+  local output = pipe:read("*a")
+  pipe:close()
+  return output
+end
+
+function helper.is_root()
+  return helper.output_of("id -u"):match("%d+") == "0"
+end
+
+-- ---- Stores -----------------------------------------------------------------
+
+local opened = setmetatable({}, { __mode = "k" })
+
+-- A new store, closed by helper.close_all().
+function helper.store(options, path)
+  local db = assert(mmcmap.open(path or helper.path(), options))
+  opened[db] = true
+  return db
+end
+
+-- For after_each: what a failed test has left open.
+function helper.close_all()
+  for db in pairs(opened) do db:close() end
+  opened = setmetatable({}, { __mode = "k" })
+end
+
+-- All records, by a loop, as a table; and how many the loop saw.
+function helper.records(db)
+  local records, count = {}, 0
+  for key, value in db:pairs() do
+    records[key] = value
+    count = count + 1
+  end
+  return records, count
+end
+
+-- Bytes without a period that could hide a wrong length or offset.
+function helper.bytes(size, seed)
+  local words, state = {}, (seed or 0) * 7919 + size % 65521 + 1
+  for i = 1, math.min(size, 4099) do
+    state = (state * 16807) % 2147483647
+    words[i] = string.char(state % 256)
+  end
+  local block = table.concat(words)
+  if size <= #block then return block end
+  return block:rep(math.floor(size / #block) + 1):sub(1, size)
+end
+
+-- ---- Second processes -------------------------------------------------------
+
+function helper.interpreter()
+  local named = os.getenv("MMCMAP_LUA")
+  if named then return named end
+  local lowest = 0
+  while arg[lowest - 1] do lowest = lowest - 1 end
+  return arg[lowest]
+end
+
+-- Runs `code` in another process with this one's Lua and returns all that it
+-- printed, errors too. The code gets the other arguments as `...`.
+function helper.child(code, ...)
+  local script = helper.write(helper.path(".lua"), table.concat({
+    ("package.path = %q"):format(package.path),
+    ("package.cpath = %q"):format(package.cpath),
+    'local mmcmap = require "mmcmap"',
+    code,
+  }, "\n"))
+  local words = { helper.quoted(helper.interpreter()), helper.quoted(script) }
+  for i = 1, select("#", ...) do
+    words[i + 2] = helper.quoted(tostring((select(i, ...))))
+  end
+  return (helper.output_of(table.concat(words, " ")))
+end
+
+return helper
