@@ -13,6 +13,7 @@
 -- whatever becomes of the second. Specs find
 --   MMCMAP_BUILD_DIR, MMCMAP_SOURCE_DIR   absolute
 --   MMCMAP_TMP_DIR                        the only place to write in
+--   MMCMAP_LUA                            the interpreter, for further processes
 -- MMCMAP_RUN_WITH is put before the second process's command (valgrind ...).
 -- Options are busted's, with '=' (--filter=word).
 --
@@ -72,6 +73,7 @@ local function environment(source, build, temporary)
     LUA_PATH = path, LUA_CPATH = cpath,
     MMCMAP_BUILD_DIR = build, MMCMAP_SOURCE_DIR = source,
     MMCMAP_TMP_DIR = temporary, MMCMAP_RUN_INNER = "yes",
+    MMCMAP_LUA = interpreter(),
   } do
     words[#words + 1] = name .. "=" .. quoted(value)
   end
