@@ -9,8 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-_Noreturn void check_failed(const char *condition, const char *file,
-                            int line) {
+_Noreturn void check_failed(const char *condition, const char *file, int line) {
   fprintf(stderr, "mmcmap: %s:%d: check failed: %s\n", file, line, condition);
   abort();
 }

@@ -46,14 +46,12 @@ _Static_assert(ERROR_ROW_COUNT == 1 - MMCMAP_ESYSTEM,
 static _Thread_local mmcmap_error error_last = {MMCMAP_OK, 0, "", 0};
 
 const char *mmcmap_error_name(int code) {
-  if (code > 0 || code <= -ERROR_ROW_COUNT)
-    return "EUNKNOWN";
+  if (code > 0 || code <= -ERROR_ROW_COUNT) return "EUNKNOWN";
   return error_rows[-code].name;
 }
 
 const char *mmcmap_strerror(int code) {
-  if (code > 0 || code <= -ERROR_ROW_COUNT)
-    return "unknown error code";
+  if (code > 0 || code <= -ERROR_ROW_COUNT) return "unknown error code";
   return error_rows[-code].text;
 }
 

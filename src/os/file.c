@@ -14,10 +14,7 @@
 #include "base/errors.h"
 #include "os/calls.h"
 
-enum {
-  FILE_DESCRIPTOR_MIN = 3,
-  FILE_ZERO_CHUNK_BYTES = 65536
-};
+enum { FILE_DESCRIPTOR_MIN = 3, FILE_ZERO_CHUNK_BYTES = 65536 };
 
 /* Moves a descriptor out of the way of the standard streams: a program that
    closed them and prints a message would print it into the store. */
@@ -35,8 +32,7 @@ static int file_leave_standard_streams(int fd, int *fd_out) {
 
 static int file_check_regular(int fd) {
   struct stat stat;
-  if (os_calls.fstat(fd, &stat) != 0)
-    return error_set_errno(errno, "fstat");
+  if (os_calls.fstat(fd, &stat) != 0) return error_set_errno(errno, "fstat");
   if (!S_ISREG(stat.st_mode))
     return error_set(MMCMAP_EFORMAT, "not a regular file");
   return MMCMAP_OK;
@@ -44,8 +40,8 @@ static int file_check_regular(int fd) {
 
 int file_open(const char *path, bool readonly, int *fd_out) {
   /* O_NONBLOCK: a FIFO must not make us wait; regular files ignore it. */
-  int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY |
-              O_NONBLOCK;
+  int flags =
+      (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
   int fd;
 
   *fd_out = -1;
@@ -75,8 +71,7 @@ int file_create(const char *path, unsigned mode, int *fd_out) {
   do
     fd = os_calls.open(path, flags, (mode_t)mode);
   while (fd < 0 && errno == EINTR);
-  if (fd < 0)
-    return error_set_errno(errno, "open");
+  if (fd < 0) return error_set_errno(errno, "open");
 
   int code = file_leave_standard_streams(fd, fd_out);
   if (code != MMCMAP_OK)
@@ -96,10 +91,8 @@ int file_read(int fd, void *data, size_t size, uint64_t offset,
 
   *got_out = 0;
   while (got < size) {
-    ssize_t n = os_calls.pread(fd, at + got, size - got,
-                               (off_t)(offset + got));
-    if (n == 0)
-      break;
+    ssize_t n = os_calls.pread(fd, at + got, size - got, (off_t)(offset + got));
+    if (n == 0) break;
     if (n > 0)
       got += (size_t)n;
     else if (errno != EINTR)
@@ -113,8 +106,8 @@ int file_write(int fd, const void *data, size_t size, uint64_t offset) {
   const uint8_t *at = data;
 
   for (size_t done = 0; done < size;) {
-    ssize_t n = os_calls.pwrite(fd, at + done, size - done,
-                                (off_t)(offset + done));
+    ssize_t n =
+        os_calls.pwrite(fd, at + done, size - done, (off_t)(offset + done));
     if (n == 0) /* no reason given; trying for ever would be worse */
       return error_set_errno(EIO, "pwrite of nothing");
     if (n > 0)
@@ -126,8 +119,7 @@ int file_write(int fd, const void *data, size_t size, uint64_t offset) {
 }
 
 int file_sync(int fd) {
-  if (os_calls.fdatasync(fd) != 0)
-    return error_set_errno(errno, "fdatasync");
+  if (os_calls.fdatasync(fd) != 0) return error_set_errno(errno, "fdatasync");
   return MMCMAP_OK;
 }
 
@@ -153,15 +145,13 @@ int file_sync_folder_of(const char *path) {
   int fd;
 
   int code = file_folder_of(path, folder);
-  if (code != MMCMAP_OK)
-    return code;
+  if (code != MMCMAP_OK) return code;
   do
     fd = os_calls.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   while (fd < 0 && errno == EINTR);
   if (fd < 0) {
     int failure = errno; /* a folder may be writable and not readable */
-    if (failure == EACCES || failure == EPERM)
-      return MMCMAP_OK;
+    if (failure == EACCES || failure == EPERM) return MMCMAP_OK;
     return error_set_errno(failure, "open of a folder");
   }
 
@@ -175,8 +165,7 @@ int file_size(int fd, uint64_t *size_out) {
   struct stat stat;
 
   *size_out = 0;
-  if (os_calls.fstat(fd, &stat) != 0)
-    return error_set_errno(errno, "fstat");
+  if (os_calls.fstat(fd, &stat) != 0) return error_set_errno(errno, "fstat");
   *size_out = (uint64_t)stat.st_size;
   return MMCMAP_OK;
 }
@@ -190,8 +179,7 @@ static int file_extend_with_zeros(int fd, uint64_t end) {
   int code = file_size(fd, &at);
   while (code == MMCMAP_OK && at < end) {
     size_t size = sizeof zeros - (size_t)(at % sizeof zeros);
-    if (size > end - at)
-      size = (size_t)(end - at);
+    if (size > end - at) size = (size_t)(end - at);
     code = file_write(fd, zeros, size, at);
     at += size;
   }
@@ -204,8 +192,7 @@ int file_allocate(int fd, uint64_t offset, uint64_t size) {
   do
     result = os_calls.fallocate(fd, 0, (off_t)offset, (off_t)size);
   while (result != 0 && errno == EINTR);
-  if (result == 0)
-    return MMCMAP_OK;
+  if (result == 0) return MMCMAP_OK;
   if (errno == EOPNOTSUPP || errno == ENOSYS)
     return file_extend_with_zeros(fd, offset + size);
   return error_set_errno(errno, "fallocate");
@@ -217,22 +204,19 @@ int file_truncate(int fd, uint64_t size) {
   do
     result = os_calls.ftruncate(fd, (off_t)size);
   while (result != 0 && errno == EINTR);
-  if (result != 0)
-    return error_set_errno(errno, "ftruncate");
+  if (result != 0) return error_set_errno(errno, "ftruncate");
   return MMCMAP_OK;
 }
 
 static struct file_identity file_identity_of(const struct stat *stat) {
-  return (struct file_identity){(uint64_t)stat->st_dev,
-                                (uint64_t)stat->st_ino};
+  return (struct file_identity){(uint64_t)stat->st_dev, (uint64_t)stat->st_ino};
 }
 
 int file_identify(int fd, struct file_identity *identity_out) {
   struct stat stat;
 
   *identity_out = (struct file_identity){0, 0};
-  if (os_calls.fstat(fd, &stat) != 0)
-    return error_set_errno(errno, "fstat");
+  if (os_calls.fstat(fd, &stat) != 0) return error_set_errno(errno, "fstat");
   *identity_out = file_identity_of(&stat);
   return MMCMAP_OK;
 }
@@ -241,8 +225,7 @@ int file_identify_path(const char *path, struct file_identity *identity_out) {
   struct stat stat;
 
   *identity_out = (struct file_identity){0, 0};
-  if (os_calls.stat(path, &stat) != 0)
-    return error_set_errno(errno, "stat");
+  if (os_calls.stat(path, &stat) != 0) return error_set_errno(errno, "stat");
   *identity_out = file_identity_of(&stat);
   return MMCMAP_OK;
 }
@@ -267,23 +250,19 @@ int file_is_network(int fd, bool *network_out) {
   do
     result = os_calls.fstatfs(fd, &statfs);
   while (result != 0 && errno == EINTR);
-  if (result != 0)
-    return error_set_errno(errno, "fstatfs");
+  if (result != 0) return error_set_errno(errno, "fstatfs");
   for (size_t i = 0; i < sizeof network_magics / sizeof *network_magics; i++)
-    if ((uint32_t)statfs.f_type == network_magics[i])
-      *network_out = true;
+    if ((uint32_t)statfs.f_type == network_magics[i]) *network_out = true;
   return MMCMAP_OK;
 }
 
 int file_link(const char *from, const char *to) {
-  if (os_calls.link(from, to) == 0)
-    return MMCMAP_OK;
+  if (os_calls.link(from, to) == 0) return MMCMAP_OK;
   /* EPERM is how a file system without further names says so (link(2)). */
   return error_set_errno(errno == EPERM ? EOPNOTSUPP : errno, "link");
 }
 
 int file_unlink(const char *path) {
-  if (os_calls.unlink(path) != 0)
-    return error_set_errno(errno, "unlink");
+  if (os_calls.unlink(path) != 0) return error_set_errno(errno, "unlink");
   return MMCMAP_OK;
 }

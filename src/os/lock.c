@@ -52,19 +52,14 @@ int lock_wait(int fd, uint64_t offset, enum lock_kind kind,
 
   for (;;) {
     int code = lock_try(fd, offset, kind);
-    if (code != MMCMAP_EBUSY)
-      return code;
+    if (code != MMCMAP_EBUSY) return code;
     uint64_t waited_ms = (process_monotonic_ns() - begin) / 1000000;
-    if (waited_ms >= timeout_ms)
-      return code;
+    if (waited_ms >= timeout_ms) return code;
     if (pause_ms > timeout_ms - waited_ms)
       pause_ms = (uint32_t)(timeout_ms - waited_ms);
     process_sleep_ms(pause_ms);
-    if (pause_ms < LOCK_RETRY_MAX_MS)
-      pause_ms *= 2;
+    if (pause_ms < LOCK_RETRY_MAX_MS) pause_ms *= 2;
   }
 }
 
-void lock_release(int fd, uint64_t offset) {
-  lock_set(fd, offset, F_UNLCK);
-}
+void lock_release(int fd, uint64_t offset) { lock_set(fd, offset, F_UNLCK); }

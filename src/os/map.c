@@ -25,12 +25,10 @@
 static uint64_t map_used_bytes(void) {
   char text[64];
   int fd = os_calls.open("/proc/self/statm", O_RDONLY | O_CLOEXEC, 0);
-  if (fd < 0)
-    return 0;
+  if (fd < 0) return 0;
   ssize_t n = os_calls.pread(fd, text, sizeof text - 1, 0);
   os_calls.close(fd);
-  if (n <= 0)
-    return 0;
+  if (n <= 0) return 0;
   text[n] = '\0';
   return strtoull(text, NULL, 10) * process_page_size();
 }
@@ -67,14 +65,12 @@ static int map_views(int fd, bool writable, uint64_t size,
 #ifdef MMCMAP_ONE_VIEW
   uint8_t *both =
       map_view(fd, size, writable ? PROT_READ | PROT_WRITE : PROT_READ);
-  if (both == NULL)
-    return errno;
+  if (both == NULL) return errno;
   map.read = both;
   map.write = writable ? both : NULL;
 #else
   map.read = map_view(fd, size, PROT_READ);
-  if (map.read == NULL)
-    return errno;
+  if (map.read == NULL) return errno;
   if (writable) {
     map.write = map_view(fd, size, PROT_READ | PROT_WRITE);
     if (map.write == NULL) {
@@ -94,8 +90,8 @@ static bool map_not_granted(int failure) {
   return failure == ENOMEM || failure == EAGAIN || failure == EOVERFLOW;
 }
 
-int map_open(int fd, bool writable, uint64_t wanted_bytes,
-             uint64_t least_bytes, struct map *map_out) {
+int map_open(int fd, bool writable, uint64_t wanted_bytes, uint64_t least_bytes,
+             struct map *map_out) {
   uint64_t fair = map_fair_bytes();
   uint64_t size = wanted_bytes;
 
@@ -105,12 +101,9 @@ int map_open(int fd, bool writable, uint64_t wanted_bytes,
 
   for (;;) {
     int failure = map_views(fd, writable, size, map_out);
-    if (failure == 0)
-      return MMCMAP_OK;
-    if (!map_not_granted(failure))
-      return error_set_errno(failure, "mmap");
-    if (size <= least_bytes)
-      return error_set(MMCMAP_EADDRESS, "mmap");
+    if (failure == 0) return MMCMAP_OK;
+    if (!map_not_granted(failure)) return error_set_errno(failure, "mmap");
+    if (size <= least_bytes) return error_set(MMCMAP_EADDRESS, "mmap");
     size = map_half(size, least_bytes);
   }
 }
@@ -119,8 +112,7 @@ void map_close(struct map *map) {
   uint8_t *read = (uint8_t *)(uintptr_t)map->read;
   if (map->write != NULL && map->write != read)
     os_calls.munmap(map->write, (size_t)map->size_bytes);
-  if (read != NULL)
-    os_calls.munmap(read, (size_t)map->size_bytes);
+  if (read != NULL) os_calls.munmap(read, (size_t)map->size_bytes);
   *map = (struct map){NULL, NULL, 0};
 }
 
@@ -128,10 +120,8 @@ void map_populate(const struct map *map, uint64_t offset, uint64_t size) {
   uint64_t page = process_page_size();
   uint64_t begin = offset / page * page;
 
-  if (map->write == NULL || offset >= map->size_bytes)
-    return;
-  if (size > map->size_bytes - offset)
-    size = map->size_bytes - offset;
+  if (map->write == NULL || offset >= map->size_bytes) return;
+  if (size > map->size_bytes - offset) size = map->size_bytes - offset;
   /* An older kernel says EINVAL, pages beyond the end of the file EFAULT: the
      pages are then faulted in one by one, as they are written. */
   os_calls.madvise(map->write + begin, (size_t)(offset - begin + size),

@@ -32,8 +32,8 @@ struct map {
  * A granted range larger than a quarter of RLIMIT_AS's remainder would starve
  * the host program: it is halved further while it stays above `least_bytes`.
  */
-int map_open(int fd, bool writable, uint64_t wanted_bytes,
-             uint64_t least_bytes, struct map *map_out);
+int map_open(int fd, bool writable, uint64_t wanted_bytes, uint64_t least_bytes,
+             struct map *map_out);
 
 /* All zeros are allowed: nothing happens. Leaves zeros. */
 void map_close(struct map *map);

@@ -36,8 +36,7 @@ static void process_in_child(void) {
   /* First, so that the handler already sees every handle as inherited. */
   atomic_fetch_add_explicit(&process_fork_generation_cell, 1,
                             memory_order_relaxed);
-  if (process_forks.child != NULL)
-    process_forks.child();
+  if (process_forks.child != NULL) process_forks.child();
 }
 
 static void process_install_handlers(void) {
@@ -63,8 +62,7 @@ int process_random(void *data, size_t size) {
 
   for (size_t got = 0; got < size;) {
     ssize_t n = os_calls.getrandom(at + got, size - got, 0);
-    if (n == 0)
-      return error_set_errno(EIO, "getrandom of nothing");
+    if (n == 0) return error_set_errno(EIO, "getrandom of nothing");
     if (n > 0)
       got += (size_t)n;
     else if (errno != EINTR)

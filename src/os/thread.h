@@ -41,8 +41,8 @@ void thread_condition_broadcast(struct thread_condition *condition);
 
 /* Starts `run(context)` in a thread with all signals blocked, named `name`
    (15 characters at most) where the system shows names. */
-int thread_start(pthread_t *thread_out, const char *name,
-                 void *(*run)(void *), void *context);
+int thread_start(pthread_t *thread_out, const char *name, void *(*run)(void *),
+                 void *context);
 void thread_join(pthread_t thread);
 
 #endif
