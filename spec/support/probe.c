@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,15 +17,16 @@ static const struct {
   const char *name;
   int value;
 } probe_errnos[] = {
-#define PROBE_ERRNO(name) {#name, name}
-    PROBE_ERRNO(EACCES),     PROBE_ERRNO(EAGAIN),  PROBE_ERRNO(EBADF),
-    PROBE_ERRNO(EBUSY),      PROBE_ERRNO(EDQUOT),  PROBE_ERRNO(EEXIST),
-    PROBE_ERRNO(EFAULT),     PROBE_ERRNO(EFBIG),   PROBE_ERRNO(EINTR),
-    PROBE_ERRNO(EINVAL),     PROBE_ERRNO(EIO),     PROBE_ERRNO(EISDIR),
-    PROBE_ERRNO(EMFILE),     PROBE_ERRNO(ENODEV),  PROBE_ERRNO(ENOENT),
-    PROBE_ERRNO(ENOLCK),     PROBE_ERRNO(ENOMEM),  PROBE_ERRNO(ENOSPC),
-    PROBE_ERRNO(ENOSYS),     PROBE_ERRNO(ENOTDIR), PROBE_ERRNO(ENXIO),
-    PROBE_ERRNO(EOPNOTSUPP), PROBE_ERRNO(EPERM),   PROBE_ERRNO(EROFS),
+#define PROBE_ERRNO(name) \
+  { #name, name }
+    PROBE_ERRNO(EACCES),     PROBE_ERRNO(EAGAIN),       PROBE_ERRNO(EBADF),
+    PROBE_ERRNO(EBUSY),      PROBE_ERRNO(EDQUOT),       PROBE_ERRNO(EEXIST),
+    PROBE_ERRNO(EFAULT),     PROBE_ERRNO(EFBIG),        PROBE_ERRNO(EINTR),
+    PROBE_ERRNO(EINVAL),     PROBE_ERRNO(EIO),          PROBE_ERRNO(EISDIR),
+    PROBE_ERRNO(EMFILE),     PROBE_ERRNO(ENODEV),       PROBE_ERRNO(ENOENT),
+    PROBE_ERRNO(ENOLCK),     PROBE_ERRNO(ENOMEM),       PROBE_ERRNO(ENOSPC),
+    PROBE_ERRNO(ENOSYS),     PROBE_ERRNO(ENOTDIR),      PROBE_ERRNO(ENXIO),
+    PROBE_ERRNO(EOPNOTSUPP), PROBE_ERRNO(EPERM),        PROBE_ERRNO(EROFS),
     PROBE_ERRNO(ETXTBSY),    PROBE_ERRNO(ENAMETOOLONG),
 };
 
@@ -36,22 +36,21 @@ enum { PROBE_ERRNO_COUNT = sizeof probe_errnos / sizeof probe_errnos[0] };
 
 static uint64_t probe_u64_of_number(lua_State *L, int arg) {
 #if LUA_VERSION_NUM >= 503
-  if (lua_isinteger(L, arg))
-    return (uint64_t)lua_tointeger(L, arg);
+  if (lua_isinteger(L, arg)) return (uint64_t)lua_tointeger(L, arg);
 #endif
   lua_Number number = lua_tonumber(L, arg);
-  luaL_argcheck(L, number >= 0 && number < 0x1p64 && number == floor(number),
-                arg, "not a 64-bit number");
+  luaL_argcheck(
+      L,
+      number >= 0 && number < 0x1p64 && number == (lua_Number)(uint64_t)number,
+      arg, "not a 64-bit number");
   return (uint64_t)number;
 }
 
 uint64_t probe_check_u64(lua_State *L, int arg) {
-  if (lua_type(L, arg) == LUA_TNUMBER)
-    return probe_u64_of_number(L, arg);
+  if (lua_type(L, arg) == LUA_TNUMBER) return probe_u64_of_number(L, arg);
   size_t size;
   const char *text = luaL_checklstring(L, arg, &size);
-  luaL_argcheck(L,
-                size == 16 && strspn(text, "0123456789abcdefABCDEF") == 16,
+  luaL_argcheck(L, size == 16 && strspn(text, "0123456789abcdefABCDEF") == 16,
                 arg, "not 16 hexadecimal digits");
   return strtoull(text, NULL, 16);
 }
@@ -68,16 +67,19 @@ void probe_push_u64(lua_State *L, uint64_t value) {
 
 int probe_check_int(lua_State *L, int arg) {
   lua_Number number = luaL_checknumber(L, arg);
-  luaL_argcheck(L,
-                number >= -0x1p31 && number < 0x1p31 && number == floor(number),
-                arg, "not a 32-bit number");
+  luaL_argcheck(
+      L,
+      number >= -0x1p31 && number < 0x1p31 && number == (lua_Number)(int)number,
+      arg, "not a 32-bit number");
   return (int)number;
 }
 
 uint32_t probe_check_u32(lua_State *L, int arg) {
   lua_Number number = luaL_checknumber(L, arg);
-  luaL_argcheck(L, number >= 0 && number < 0x1p32 && number == floor(number),
-                arg, "not an unsigned 32-bit number");
+  luaL_argcheck(
+      L,
+      number >= 0 && number < 0x1p32 && number == (lua_Number)(uint32_t)number,
+      arg, "not an unsigned 32-bit number");
   return (uint32_t)number;
 }
 
@@ -93,12 +95,10 @@ bool probe_check_bool(lua_State *L, int arg) {
 /* ---- Errors ------------------------------------------------------------ */
 
 int probe_check_errno(lua_State *L, int arg) {
-  if (lua_type(L, arg) == LUA_TNUMBER)
-    return probe_check_int(L, arg);
+  if (lua_type(L, arg) == LUA_TNUMBER) return probe_check_int(L, arg);
   const char *name = luaL_checkstring(L, arg);
   for (int i = 0; i < PROBE_ERRNO_COUNT; i++)
-    if (strcmp(name, probe_errnos[i].name) == 0)
-      return probe_errnos[i].value;
+    if (strcmp(name, probe_errnos[i].name) == 0) return probe_errnos[i].value;
   return luaL_argerror(L, arg, "no errno that the probe knows");
 }
 
@@ -122,8 +122,7 @@ int probe_fail(lua_State *L, int code) {
 }
 
 int probe_result(lua_State *L, int code) {
-  if (code != MMCMAP_OK)
-    return probe_fail(L, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -153,9 +152,9 @@ __attribute__((visibility("default"))) int luaopen_mmcmap_probe(lua_State *L);
 
 int luaopen_mmcmap_probe(lua_State *L) {
   lua_newtable(L);
-#define PROBE_OPEN(area)     \
-  lua_newtable(L);           \
-  probe_##area##_open(L);    \
+#define PROBE_OPEN(area) \
+  lua_newtable(L); \
+  probe_##area##_open(L); \
   lua_setfield(L, -2, #area);
   PROBE_AREAS(PROBE_OPEN)
   lua_pushstring(L, probe_sanitizer());

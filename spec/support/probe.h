@@ -18,8 +18,8 @@
 #include "compat.h"
 
 #define PROBE_AREAS(AREA) \
-  AREA(base)              \
-  AREA(child)             \
+  AREA(base) \
+  AREA(child) \
   AREA(os)
 
 /* Adds the area's functions to the table on top of the stack. */

@@ -47,8 +47,7 @@ static int base_error_set_errno(lua_State *L) {
 
 /* error_set_corrupt(what, offset): the code's name. */
 static int base_error_set_corrupt(lua_State *L) {
-  int code =
-      error_set_corrupt(base_lasting_text(L, 1), probe_check_u64(L, 2));
+  int code = error_set_corrupt(base_lasting_text(L, 1), probe_check_u64(L, 2));
   lua_pushstring(L, mmcmap_error_name(code));
   return 1;
 }
@@ -141,16 +140,15 @@ static int base_bytes_atomic(lua_State *L) {
 }
 
 static int base_bytes_align_up(lua_State *L) {
-  probe_push_u64(
-      L, bytes_align_up(probe_check_u64(L, 1), probe_check_u64(L, 2)));
+  probe_push_u64(L,
+                 bytes_align_up(probe_check_u64(L, 1), probe_check_u64(L, 2)));
   return 1;
 }
 
 /* bytes_add(a, b): the sum, or nil if it does not fit. */
 static int base_bytes_add(lua_State *L) {
   uint64_t sum;
-  if (!bytes_add(probe_check_u64(L, 1), probe_check_u64(L, 2), &sum))
-    return 0;
+  if (!bytes_add(probe_check_u64(L, 1), probe_check_u64(L, 2), &sum)) return 0;
   probe_push_u64(L, sum);
   return 1;
 }
@@ -166,9 +164,8 @@ static int base_bytes_mul(lua_State *L) {
 
 /* bytes_within(offset, size, limit) */
 static int base_bytes_within(lua_State *L) {
-  lua_pushboolean(L,
-                  bytes_within(probe_check_u64(L, 1), probe_check_u64(L, 2),
-                               probe_check_u64(L, 3)));
+  lua_pushboolean(L, bytes_within(probe_check_u64(L, 1), probe_check_u64(L, 2),
+                                  probe_check_u64(L, 3)));
   return 1;
 }
 
@@ -240,8 +237,7 @@ static int base_hasher(lua_State *L) {
   luaL_argcheck(L, secret_size == HASH_SECRET_BYTES, 2, "not 400 bytes");
 
   int code = hasher_init(&hasher, kind, (const uint8_t *)secret);
-  if (code != MMCMAP_OK)
-    return probe_fail(L, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
   hasher.primary_mask = probe_opt_u64(L, 4, hasher.primary_mask);
   hasher.secondary_mask = probe_opt_u64(L, 5, hasher.secondary_mask);
   probe_push_u64(L, hasher_primary(&hasher, key, size));

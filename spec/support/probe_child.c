@@ -12,11 +12,15 @@
  *   child:wait()         what f returned (or its error message), "exit" or
  *                        "signal", the status (0, 1 after an error) or signal
  *   run(f)               start(f):wait()
+ *   shell(command)       what /bin/sh printed. It runs without LD_PRELOAD,
+ *                        unlike that of io.popen(): a preloaded sanitizer can
+ *                        be the end of a program that was built without it
  * Within the child: say(text), hear(), limit(name, number), raise(signal).
  */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -46,8 +50,7 @@ static struct child *child_check(lua_State *L) {
 static void child_send(int fd, const char *text, size_t size) {
   while (size > 0) {
     ssize_t n = send(fd, text, size, MSG_NOSIGNAL);
-    if (n < 0 && errno != EINTR)
-      return; /* the other side is gone */
+    if (n < 0 && errno != EINTR) return; /* the other side is gone */
     if (n > 0) {
       text += n;
       size -= (size_t)n;
@@ -71,11 +74,9 @@ static ssize_t child_receive(int fd, char *data, size_t size) {
   struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
   for (;;) {
     int ready = poll(&poll_fd, 1, CHILD_PATIENCE_MS);
-    if (ready == 0)
-      return -1;
+    if (ready == 0) return -1;
     ssize_t n = ready < 0 ? -1 : recv(fd, data, size, 0);
-    if (n >= 0)
-      return n;
+    if (n >= 0) return n;
     if (errno != EINTR)
       return 0; /* the other side died with something unread */
   }
@@ -87,12 +88,9 @@ static int child_receive_line(lua_State *L, int fd) {
   luaL_buffinit(L, &buffer);
   for (size_t size = 0;; size++) {
     ssize_t n = child_receive(fd, &byte, 1);
-    if (n < 0)
-      return luaL_error(L, "no line within a minute");
-    if (n == 0 && size == 0)
-      return 0;
-    if (n == 0 || byte == '\n')
-      break;
+    if (n < 0) return luaL_error(L, "no line within a minute");
+    if (n == 0 && size == 0) return 0;
+    if (n == 0 || byte == '\n') break;
     luaL_addchar(&buffer, byte);
   }
   luaL_pushresult(&buffer);
@@ -102,7 +100,7 @@ static int child_receive_line(lua_State *L, int fd) {
 /* ---- The parent -------------------------------------------------------- */
 
 /* Runs the function at index 1 and never returns. */
-static _Noreturn void child_main(lua_State *L, int fd) {
+static _Noreturn void child_call(lua_State *L, int fd) {
   size_t size;
   child_parent_fd = fd;
   lua_pushvalue(L, 1);
@@ -110,14 +108,22 @@ static _Noreturn void child_main(lua_State *L, int fd) {
   if (lua_isboolean(L, -1))
     lua_pushstring(L, lua_toboolean(L, -1) ? "true" : "false");
   const char *text = lua_tolstring(L, -1, &size);
-  if (text != NULL)
-    child_send(fd, text, size);
+  if (text != NULL) child_send(fd, text, size);
   _exit(status);
 }
 
-static int child_start(lua_State *L) {
+/* Runs the command at index 1 and never returns. */
+static _Noreturn void child_exec_shell(lua_State *L, int fd) {
+  const char *command = lua_tostring(L, 1);
+  unsetenv("LD_PRELOAD");
+  if (dup2(fd, STDOUT_FILENO) >= 0)
+    execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+  _exit(127);
+}
+
+/* Pushes a child that runs `main` with what is at index 1. */
+static int child_fork(lua_State *L, void (*main)(lua_State *L, int fd)) {
   int fds[2];
-  luaL_checktype(L, 1, LUA_TFUNCTION);
   lua_settop(L, 1);
   struct child *child = lua_newuserdata(L, sizeof *child);
   *child = (struct child){.pid = 0, .fd = -1};
@@ -129,14 +135,18 @@ static int child_start(lua_State *L) {
   pid_t pid = fork();
   if (pid == 0) {
     close(fds[0]);
-    child_main(L, fds[1]);
+    main(L, fds[1]);
   }
   close(fds[1]);
   child->fd = fds[0];
-  if (pid < 0)
-    return luaL_error(L, "fork: %s", strerror(errno));
+  if (pid < 0) return luaL_error(L, "fork: %s", strerror(errno));
   child->pid = pid;
   return 1;
+}
+
+static int child_start(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  return child_fork(L, child_call);
 }
 
 static int child_line(lua_State *L) {
@@ -150,8 +160,7 @@ static int child_tell(lua_State *L) {
 static int child_kill(lua_State *L) {
   struct child *child = child_check(L);
   int number = lua_isnoneornil(L, 2) ? SIGKILL : probe_check_int(L, 2);
-  if (child->pid > 0)
-    kill(child->pid, number);
+  if (child->pid > 0) kill(child->pid, number);
   return 0;
 }
 
@@ -174,14 +183,12 @@ static int child_wait(lua_State *L) {
   luaL_Buffer buffer;
   char data[512];
   ssize_t n;
-  if (child->pid == 0)
-    return luaL_error(L, "the child was waited for already");
+  if (child->pid == 0) return luaL_error(L, "the child was waited for already");
   luaL_buffinit(L, &buffer);
   while ((n = child_receive(child->fd, data, sizeof data)) > 0)
     luaL_addlstring(&buffer, data, (size_t)n);
   luaL_pushresult(&buffer);
-  if (n < 0)
-    kill(child->pid, SIGKILL); /* it hangs; the status says so */
+  if (n < 0) kill(child->pid, SIGKILL); /* it hangs; the status says so */
 
   int status = child_reap(child);
   bool exited = WIFEXITED(status);
@@ -195,6 +202,16 @@ static int child_run(lua_State *L) {
   lua_replace(L, 1);
   lua_settop(L, 1);
   return child_wait(L);
+}
+
+static int child_shell(lua_State *L) {
+  luaL_checkstring(L, 1);
+  child_fork(L, child_exec_shell);
+  lua_replace(L, 1);
+  lua_settop(L, 1);
+  child_wait(L);
+  lua_settop(L, 2);
+  return 1;
 }
 
 /* A child that nobody waited for does not outlive its handle. */
@@ -249,10 +266,9 @@ void probe_child_open(lua_State *L) {
       {NULL, NULL},
   };
   static const luaL_Reg functions[] = {
-      {"start", child_start}, {"run", child_run},     {"say", child_say},
-      {"hear", child_hear},   {"limit", child_limit}, {"raise", child_raise},
-      {"ignore", child_ignore},
-      {NULL, NULL},
+      {"start", child_start},   {"run", child_run},     {"say", child_say},
+      {"hear", child_hear},     {"limit", child_limit}, {"raise", child_raise},
+      {"ignore", child_ignore}, {"shell", child_shell}, {NULL, NULL},
   };
   luaL_newmetatable(L, CHILD_TYPE);
   luaL_setfuncs(L, methods, 0);

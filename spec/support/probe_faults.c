@@ -12,6 +12,7 @@
  *                                     at most that many bytes
  *   die(name, nth [, bytes])          the process is killed at the nth call,
  *                                     a pwrite after that many bytes
+ *   pretend_file_system(magic)        fstatfs answers with this f_type
  *   watch()                           only counts
  *   counts()                          {name = calls}, "*" for all together
  *   trace()                           the names of the calls, in order
@@ -30,12 +31,14 @@
 #include "os/calls.h"
 #include "probe.h"
 
-#define FAULTS_ENTRIES(ENTRY)                                               \
-  ENTRY(open) ENTRY(close) ENTRY(duplicate) ENTRY(pread) ENTRY(pwrite)      \
-  ENTRY(fdatasync) ENTRY(fsync) ENTRY(ftruncate) ENTRY(fallocate)           \
-  ENTRY(fstat) ENTRY(stat) ENTRY(fstatfs) ENTRY(fchmod) ENTRY(link)         \
-  ENTRY(unlink) ENTRY(lock) ENTRY(mmap) ENTRY(munmap) ENTRY(madvise)        \
+/* clang-format off */
+#define FAULTS_ENTRIES(ENTRY) \
+  ENTRY(open) ENTRY(close) ENTRY(duplicate) ENTRY(pread) ENTRY(pwrite) \
+  ENTRY(fdatasync) ENTRY(fsync) ENTRY(ftruncate) ENTRY(fallocate) \
+  ENTRY(fstat) ENTRY(stat) ENTRY(fstatfs) ENTRY(fchmod) ENTRY(link) \
+  ENTRY(unlink) ENTRY(lock) ENTRY(mmap) ENTRY(munmap) ENTRY(madvise) \
   ENTRY(getrandom)
+/* clang-format on */
 
 #define FAULTS_ENUM(name) FAULTS_##name,
 #define FAULTS_NAME(name) #name,
@@ -63,6 +66,7 @@ static struct faults_entry {
 } faults_entries[FAULTS_COUNT];
 
 static atomic_uchar faults_trace[FAULTS_TRACE_MAX];
+static atomic_uint faults_magic; /* what fstatfs answers; 0: the truth */
 static bool faults_watching;
 static struct os_calls faults_real; /* the table while we watch */
 
@@ -82,8 +86,7 @@ static enum faults_kind faults_judge(struct faults_entry *entry,
       number > atomic_load(&entry->last))
     return FAULTS_NONE;
   *bytes_out = atomic_load(&entry->bytes);
-  if (kind == FAULTS_FAIL)
-    errno = atomic_load(&entry->system_errno);
+  if (kind == FAULTS_FAIL) errno = atomic_load(&entry->system_errno);
   return kind;
 }
 
@@ -93,8 +96,7 @@ static enum faults_kind faults_meet(int index, size_t *bytes_out) {
   long number = atomic_load(&faults_entries[FAULTS_ANY].count);
   if (number < FAULTS_TRACE_MAX)
     atomic_store(&faults_trace[number], (unsigned char)index);
-  enum faults_kind any =
-      faults_judge(&faults_entries[FAULTS_ANY], &bytes_any);
+  enum faults_kind any = faults_judge(&faults_entries[FAULTS_ANY], &bytes_any);
   int errno_any = errno;
   enum faults_kind kind = faults_judge(&faults_entries[index], bytes_out);
   if (kind == FAULTS_NONE && any != FAULTS_NONE) {
@@ -109,8 +111,7 @@ static enum faults_kind faults_meet(int index, size_t *bytes_out) {
 static bool faults_refuse(int index) {
   size_t bytes;
   enum faults_kind kind = faults_meet(index, &bytes);
-  if (kind == FAULTS_DIE)
-    faults_die();
+  if (kind == FAULTS_DIE) faults_die();
   return kind == FAULTS_FAIL;
 }
 
@@ -118,18 +119,15 @@ static bool faults_refuse(int index) {
 static bool faults_refuse_some(int index, size_t *size) {
   size_t bytes = 0;
   enum faults_kind kind = faults_meet(index, &bytes);
-  if (kind == FAULTS_DIE)
-    faults_die();
-  if (kind == FAULTS_SHORT && *size > bytes)
-    *size = bytes;
+  if (kind == FAULTS_DIE) faults_die();
+  if (kind == FAULTS_SHORT && *size > bytes) *size = bytes;
   return kind == FAULTS_FAIL;
 }
 
 /* ---- The calls --------------------------------------------------------- */
 
 static int faults_open(const char *path, int flags, mode_t mode) {
-  return faults_refuse(FAULTS_open) ? -1
-                                    : faults_real.open(path, flags, mode);
+  return faults_refuse(FAULTS_open) ? -1 : faults_real.open(path, flags, mode);
 }
 
 static int faults_close(int fd) {
@@ -137,8 +135,7 @@ static int faults_close(int fd) {
   bool refused = faults_refuse(FAULTS_close);
   int failure = errno;
   int result = faults_real.close(fd);
-  if (refused)
-    errno = failure;
+  if (refused) errno = failure;
   return refused ? -1 : result;
 }
 
@@ -163,8 +160,7 @@ static ssize_t faults_pwrite(int fd, const void *data, size_t size,
       faults_real.pwrite(fd, data, bytes < size ? bytes : size, offset);
       faults_die();
     case FAULTS_SHORT:
-      return faults_real.pwrite(fd, data, bytes < size ? bytes : size,
-                                offset);
+      return faults_real.pwrite(fd, data, bytes < size ? bytes : size, offset);
     default:
       return faults_real.pwrite(fd, data, size, offset);
   }
@@ -179,8 +175,7 @@ static int faults_fsync(int fd) {
 }
 
 static int faults_ftruncate(int fd, off_t size) {
-  return faults_refuse(FAULTS_ftruncate) ? -1
-                                         : faults_real.ftruncate(fd, size);
+  return faults_refuse(FAULTS_ftruncate) ? -1 : faults_real.ftruncate(fd, size);
 }
 
 static int faults_fallocate(int fd, int mode, off_t offset, off_t size) {
@@ -198,8 +193,12 @@ static int faults_stat(const char *path, struct stat *stat_out) {
 }
 
 static int faults_fstatfs(int fd, struct statfs *statfs_out) {
-  return faults_refuse(FAULTS_fstatfs) ? -1
-                                       : faults_real.fstatfs(fd, statfs_out);
+  unsigned magic = atomic_load(&faults_magic);
+  if (faults_refuse(FAULTS_fstatfs)) return -1;
+  int result = faults_real.fstatfs(fd, statfs_out);
+  if (result == 0 && magic != 0)
+    statfs_out->f_type = (__typeof__(statfs_out->f_type))magic;
+  return result;
 }
 
 static int faults_fchmod(int fd, mode_t mode) {
@@ -215,8 +214,7 @@ static int faults_unlink(const char *path) {
 }
 
 static int faults_lock(int fd, int command, struct flock *lock) {
-  return faults_refuse(FAULTS_lock) ? -1
-                                    : faults_real.lock(fd, command, lock);
+  return faults_refuse(FAULTS_lock) ? -1 : faults_real.lock(fd, command, lock);
 }
 
 static void *faults_mmap(void *at, size_t size, int protection, int flags,
@@ -231,9 +229,8 @@ static int faults_munmap(void *at, size_t size) {
 }
 
 static int faults_madvise(void *at, size_t size, int advice) {
-  return faults_refuse(FAULTS_madvise)
-             ? -1
-             : faults_real.madvise(at, size, advice);
+  return faults_refuse(FAULTS_madvise) ? -1
+                                       : faults_real.madvise(at, size, advice);
 }
 
 static ssize_t faults_getrandom(void *data, size_t size, unsigned flags) {
@@ -264,9 +261,9 @@ static int faults_watch(lua_State *L) {
 
 static int faults_restore(lua_State *L) {
   (void)L;
-  if (faults_watching)
-    os_calls = faults_real;
+  if (faults_watching) os_calls = faults_real;
   faults_watching = false;
+  atomic_store(&faults_magic, 0);
   return 0;
 }
 
@@ -305,6 +302,12 @@ static int faults_die_at(lua_State *L) {
   return 0;
 }
 
+static int faults_pretend_file_system(lua_State *L) {
+  faults_watch(L);
+  atomic_store(&faults_magic, probe_check_u32(L, 1));
+  return 0;
+}
+
 static int faults_counts(lua_State *L) {
   lua_newtable(L);
   for (int i = 0; i < FAULTS_COUNT; i++) {
@@ -327,10 +330,14 @@ static int faults_trace_of(lua_State *L) {
 
 void probe_faults_open(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"watch", faults_watch},   {"fail", faults_fail},
-      {"short", faults_short},   {"die", faults_die_at},
-      {"counts", faults_counts}, {"trace", faults_trace_of},
+      {"watch", faults_watch},
+      {"fail", faults_fail},
+      {"short", faults_short},
+      {"die", faults_die_at},
+      {"counts", faults_counts},
+      {"trace", faults_trace_of},
       {"restore", faults_restore},
+      {"pretend_file_system", faults_pretend_file_system},
       {NULL, NULL},
   };
   luaL_setfuncs(L, functions, 0);

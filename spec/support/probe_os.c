@@ -25,15 +25,13 @@
 
 /* The number on success, else as probe_fail(). */
 static int os_number_or_fail(lua_State *L, int code, uint64_t value) {
-  if (code != MMCMAP_OK)
-    return probe_fail(L, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
   probe_push_u64(L, value);
   return 1;
 }
 
 static int os_fd_or_fail(lua_State *L, int code, int fd) {
-  if (code != MMCMAP_OK)
-    return probe_fail(L, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_pushinteger(L, fd);
   return 1;
 }
@@ -50,8 +48,7 @@ static int os_file_open(lua_State *L) {
 /* file_create(path, mode): descriptor */
 static int os_file_create(lua_State *L) {
   int fd;
-  int code =
-      file_create(luaL_checkstring(L, 1), probe_check_u32(L, 2), &fd);
+  int code = file_create(luaL_checkstring(L, 1), probe_check_u32(L, 2), &fd);
   return os_fd_or_fail(L, code, fd);
 }
 
@@ -67,8 +64,7 @@ static int os_file_read(lua_State *L) {
   uint64_t offset = probe_check_u64(L, 3);
   char *data = lua_newuserdata(L, size + 1);
   int code = file_read(fd, data, size, offset, &got);
-  if (code != MMCMAP_OK)
-    return probe_fail(L, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_pushlstring(L, data, got);
   return 1;
 }
@@ -97,9 +93,9 @@ static int os_file_size(lua_State *L) {
 
 /* file_allocate(fd, offset, size) */
 static int os_file_allocate(lua_State *L) {
-  return probe_result(L, file_allocate(probe_check_int(L, 1),
-                                       probe_check_u64(L, 2),
-                                       probe_check_u64(L, 3)));
+  return probe_result(
+      L, file_allocate(probe_check_int(L, 1), probe_check_u64(L, 2),
+                       probe_check_u64(L, 3)));
 }
 
 /* file_truncate(fd, size) */
@@ -110,8 +106,7 @@ static int os_file_truncate(lua_State *L) {
 
 static int os_identity_or_fail(lua_State *L, int code,
                                struct file_identity identity) {
-  if (code != MMCMAP_OK)
-    return probe_fail(L, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
   probe_push_u64(L, identity.device);
   probe_push_u64(L, identity.inode);
   return 2;
@@ -135,8 +130,7 @@ static int os_file_identify_path(lua_State *L) {
 static int os_file_is_network(lua_State *L) {
   bool network;
   int code = file_is_network(probe_check_int(L, 1), &network);
-  if (code != MMCMAP_OK)
-    return probe_fail(L, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_pushboolean(L, network);
   return 1;
 }
@@ -155,8 +149,7 @@ static int os_file_unlink(lua_State *L) {
    such file. */
 static int os_stat(lua_State *L) {
   struct stat file;
-  if (stat(luaL_checkstring(L, 1), &file) != 0)
-    return 0;
+  if (stat(luaL_checkstring(L, 1), &file) != 0) return 0;
   lua_pushinteger(L, (lua_Integer)(file.st_mode & 07777));
   lua_pushnumber(L, (lua_Number)file.st_blocks * 512);
   lua_pushnumber(L, (lua_Number)file.st_size);
@@ -186,8 +179,7 @@ static int os_map_open(lua_State *L) {
   uint64_t wanted = probe_check_u64(L, 3), least = probe_check_u64(L, 4);
   struct map *map = lua_newuserdata(L, sizeof *map);
   int code = map_open(fd, writable, wanted, least, map);
-  if (code != MMCMAP_OK)
-    return probe_fail(L, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
   luaL_getmetatable(L, OS_MAP_TYPE);
   lua_setmetatable(L, -2);
   return 1;
@@ -198,8 +190,8 @@ static int os_map_close(lua_State *L) {
   static const struct map nothing;
   struct map *map = os_check_map(L, 0, 0);
   map_close(map);
-  lua_pushboolean(L, map->read == nothing.read &&
-                         map->write == nothing.write && map->size_bytes == 0);
+  lua_pushboolean(L, map->read == nothing.read && map->write == nothing.write &&
+                         map->size_bytes == 0);
   return 1;
 }
 
@@ -211,10 +203,10 @@ static int os_map_size(lua_State *L) {
 /* map:views(): "none", "read", "one" or "two" */
 static int os_map_views(lua_State *L) {
   struct map *map = os_check_map(L, 0, 0);
-  lua_pushstring(L, map->read == NULL          ? "none"
-                    : map->write == NULL       ? "read"
-                    : map->read == map->write  ? "one"
-                                               : "two");
+  lua_pushstring(L, map->read == NULL         ? "none"
+                    : map->write == NULL      ? "read"
+                    : map->read == map->write ? "one"
+                                              : "two");
   return 1;
 }
 
@@ -276,9 +268,8 @@ static int os_lock_try(lua_State *L) {
 
 /* lock_wait(fd, offset, kind, timeout_ms) */
 static int os_lock_wait(lua_State *L) {
-  return probe_result(L,
-                      lock_wait(probe_check_int(L, 1), probe_check_u64(L, 2),
-                                os_check_kind(L, 3), probe_check_u32(L, 4)));
+  return probe_result(L, lock_wait(probe_check_int(L, 1), probe_check_u64(L, 2),
+                                   os_check_kind(L, 3), probe_check_u32(L, 4)));
 }
 
 /* lock_release(fd, offset) */
@@ -294,8 +285,7 @@ static char os_fork_log[64];
 
 static void os_log(char letter) {
   size_t size = strlen(os_fork_log);
-  if (size + 2 >= sizeof os_fork_log)
-    return;
+  if (size + 2 >= sizeof os_fork_log) return;
   os_fork_log[size] = letter;
   os_fork_log[size + 1] = (char)('0' + process_fork_generation() % 10);
 }
@@ -312,11 +302,11 @@ static int os_watch_forks(lua_State *L) {
   static const char *const names[] = {"log", "other", "none", NULL};
   switch (luaL_checkoption(L, 1, NULL, names)) {
     case 0:
-      return probe_result(L, process_watch_forks(os_log_prepare, os_log_parent,
-                                                 os_log_child));
+      return probe_result(
+          L, process_watch_forks(os_log_prepare, os_log_parent, os_log_child));
     case 1:
-      return probe_result(L, process_watch_forks(os_log_other, os_log_other,
-                                                 os_log_other));
+      return probe_result(
+          L, process_watch_forks(os_log_other, os_log_other, os_log_other));
     default:
       return probe_result(L, process_watch_forks(NULL, NULL, NULL));
   }
@@ -337,8 +327,7 @@ static int os_random(lua_State *L) {
   size_t size = probe_check_size(L, 1);
   char *data = lua_newuserdata(L, size + 1);
   int code = process_random(data, size);
-  if (code != MMCMAP_OK)
-    return probe_fail(L, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_pushlstring(L, data, size);
   return 1;
 }

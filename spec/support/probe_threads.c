@@ -35,8 +35,7 @@ struct threads_scene {
 };
 
 static void threads_check(lua_State *L, int code) {
-  if (code != MMCMAP_OK)
-    luaL_error(L, "%s", mmcmap_error_name(code));
+  if (code != MMCMAP_OK) luaL_error(L, "%s", mmcmap_error_name(code));
 }
 
 static void threads_scene_init(lua_State *L, struct threads_scene *scene) {
@@ -77,8 +76,7 @@ static int threads_mutex_count(lua_State *L) {
   threads_scene_init(L, &scene);
   scene.rounds = probe_check_int(L, 2);
   for (int i = 0; i < count; i++)
-    threads_check(L,
-                  thread_start(&threads[i], "count", threads_count, &scene));
+    threads_check(L, thread_start(&threads[i], "count", threads_count, &scene));
   for (int i = 0; i < count; i++)
     thread_join(threads[i]);
   lua_pushnumber(L, (lua_Number)scene.counter);
@@ -91,8 +89,7 @@ static void *threads_lock_timed(void *context) {
   uint64_t begin = process_monotonic_ns();
   scene->code = thread_mutex_lock_timed(&scene->mutex, scene->timeout_ms);
   scene->waited_ns = process_monotonic_ns() - begin;
-  if (scene->code == MMCMAP_OK)
-    thread_mutex_unlock(&scene->mutex);
+  if (scene->code == MMCMAP_OK) thread_mutex_unlock(&scene->mutex);
   return NULL;
 }
 
@@ -117,8 +114,7 @@ static int threads_mutex_timed(lua_State *L) {
 static void *threads_try(void *context) {
   struct threads_scene *scene = context;
   scene->flag = thread_mutex_try(&scene->mutex);
-  if (scene->flag)
-    thread_mutex_unlock(&scene->mutex);
+  if (scene->flag) thread_mutex_unlock(&scene->mutex);
   return NULL;
 }
 
@@ -128,12 +124,10 @@ static int threads_mutex_try(lua_State *L) {
   pthread_t thread;
   bool held = probe_check_bool(L, 1);
   threads_scene_init(L, &scene);
-  if (held)
-    thread_mutex_lock(&scene.mutex);
+  if (held) thread_mutex_lock(&scene.mutex);
   threads_check(L, thread_start(&thread, "try", threads_try, &scene));
   thread_join(thread);
-  if (held)
-    thread_mutex_unlock(&scene.mutex);
+  if (held) thread_mutex_unlock(&scene.mutex);
   threads_scene_destroy(&scene);
   lua_pushboolean(L, scene.flag);
   return 1;
@@ -168,12 +162,11 @@ static int threads_condition_wait_timed(lua_State *L) {
   if (wakes)
     threads_check(L, thread_start(&thread, "wake", threads_wake, &scene));
   while (in_time && !scene.flag)
-    in_time = thread_condition_wait_timed(&scene.condition, &scene.mutex,
-                                          timeout_ms);
+    in_time =
+        thread_condition_wait_timed(&scene.condition, &scene.mutex, timeout_ms);
   thread_mutex_unlock(&scene.mutex);
   uint64_t waited_ns = process_monotonic_ns() - begin;
-  if (wakes)
-    thread_join(thread);
+  if (wakes) thread_join(thread);
   threads_scene_destroy(&scene);
   lua_pushboolean(L, in_time);
   threads_push_ms(L, waited_ns);
@@ -255,8 +248,7 @@ static void *threads_nothing(void *context) { return context; }
 static int threads_start(lua_State *L) {
   pthread_t thread;
   int code = thread_start(&thread, "nothing", threads_nothing, NULL);
-  if (code == MMCMAP_OK)
-    thread_join(thread);
+  if (code == MMCMAP_OK) thread_join(thread);
   return probe_result(L, code);
 }
 

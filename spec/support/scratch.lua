@@ -2,12 +2,14 @@
 --
 -- What specs need of the world: names for temporary files, whole files as
 -- strings, the shell, a small file system that fills up, and a Lua process
--- that starts from nothing. All files lie in MMCMAP_TMP_DIR, which the runner
--- removes; without one, in a folder made here.
+-- that starts from nothing. All files lie below MMCMAP_TMP_DIR, which the
+-- runner removes; without one, in a folder beside the system's temporary files.
+
+local probe = require "mmcmap_probe"
 
 local scratch = {}
 
-local folder = os.getenv("MMCMAP_TMP_DIR")
+local folder -- this spec file's: each one loads this module anew
 local number = 0
 
 local function quoted(text)
@@ -17,18 +19,20 @@ scratch.quoted = quoted
 
 -- What a shell command prints, without the last line's end.
 function scratch.shell(command)
-  local pipe = assert(io.popen(command))
-  local output = pipe:read("*a")
-  pipe:close()
-  return (output:gsub("\n$", ""))
+  return (probe.child.shell(command):gsub("\n$", ""))
 end
 
--- The folder of all temporary files.
+-- The folder of this spec file's temporary files.
 function scratch.folder()
   if not folder then
-    folder = os.tmpname()
-    os.remove(folder)
-    scratch.shell("mkdir " .. quoted(folder))
+    local parent = os.getenv("MMCMAP_TMP_DIR")
+    if not parent then
+      parent = os.tmpname()
+      os.remove(parent)
+    end
+    folder = scratch.shell(("mkdir -p %s && mktemp -d %s/spec-XXXXXX"):format(
+      quoted(parent), quoted(parent)))
+    assert(folder ~= "", "no temporary folder can be made")
   end
   return folder
 end
@@ -36,8 +40,7 @@ end
 -- A path in it that nobody has used.
 function scratch.path(word)
   number = number + 1
-  return ("%s/%s-%d-%d"):format(scratch.folder(), word or "file",
-    os.time() % 100000, number)
+  return ("%s/%s-%d"):format(scratch.folder(), word or "file", number)
 end
 
 function scratch.write(path, text)
@@ -77,8 +80,9 @@ end
 -- `redirections` are the shell's.
 function scratch.fresh(code, redirections)
   local file = scratch.write(scratch.path("fresh"), code)
-  return scratch.shell(("$(readlink /proc/$PPID/exe) %s %s"):format(
-    quoted(file), redirections or ""))
+  local preload = quoted(os.getenv("LD_PRELOAD") or "")
+  return scratch.shell(("LD_PRELOAD=%s $(readlink /proc/$PPID/exe) %s %s")
+    :format(preload, quoted(file), redirections or ""))
 end
 
 return scratch

@@ -46,7 +46,8 @@ describe("base.errors", function()
   end)
 
   it("answers numbers that are no codes of ours", function()
-    for _, code in ipairs { 1, 2147483647, -(#NAMES + 1), -1000, -2147483648 } do
+    for _, code in ipairs { 1, 2147483647, -(#NAMES + 1), -1000, -2147483648 }
+    do
       assert.equal("EUNKNOWN", base.error_name(code))
       assert.equal("unknown error code", base.strerror(code))
     end
