@@ -111,6 +111,31 @@ static int threads_mutex_timed(lua_State *L) {
   return 2;
 }
 
+static void *threads_lock(void *context) {
+  struct threads_scene *scene = context;
+  thread_mutex_lock(&scene->mutex);
+  scene->counter = scene->flag ? 1 : 0;
+  thread_mutex_unlock(&scene->mutex);
+  return NULL;
+}
+
+/* mutex_lock(held_ms): whether another thread that wanted the mutex waited for
+   held_ms until the holder had done its work. */
+static int threads_mutex_lock(lua_State *L) {
+  struct threads_scene scene;
+  pthread_t thread;
+  threads_scene_init(L, &scene);
+  thread_mutex_lock(&scene.mutex);
+  threads_check(L, thread_start(&thread, "lock", threads_lock, &scene));
+  process_sleep_ms(probe_check_u32(L, 1));
+  scene.flag = true;
+  thread_mutex_unlock(&scene.mutex);
+  thread_join(thread);
+  threads_scene_destroy(&scene);
+  lua_pushboolean(L, scene.counter == 1);
+  return 1;
+}
+
 static void *threads_try(void *context) {
   struct threads_scene *scene = context;
   scene->flag = thread_mutex_try(&scene->mutex);
@@ -277,6 +302,7 @@ static int threads_error(lua_State *L) {
 void probe_threads_open(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"mutex_count", threads_mutex_count},
+      {"mutex_lock", threads_mutex_lock},
       {"mutex_timed", threads_mutex_timed},
       {"mutex_try", threads_mutex_try},
       {"condition_wait_timed", threads_condition_wait_timed},

@@ -13,6 +13,10 @@ describe("os.thread", function()
       assert.equal(8 * 20000, os_.mutex_count(8, 20000))
     end)
 
+    it("is waited for longer than a thread spins", function()
+      assert.is_true(os_.mutex_lock(50))
+    end)
+
     it("can be tried", function()
       assert.is_false(os_.mutex_try(true))
       assert.is_true(os_.mutex_try(false))

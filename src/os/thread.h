@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Threads of this process: a mutex that spins briefly before it sleeps, a
- * condition, background threads, and a hook for the end of a thread.
- * Initialisation can fail, locking cannot (a time-out aside).
+ * condition, and background threads. Initialisation can fail, locking cannot (a
+ * time-out aside).
  */
 #ifndef OS_THREAD_H
 #define OS_THREAD_H
