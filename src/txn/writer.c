@@ -98,8 +98,9 @@ int writer_delete(struct writer *writer, const void *key, size_t key_size,
 int writer_seal(struct writer *writer) {
   struct live *live = writer->live;
   uint64_t epoch = writer->log.epoch;
-  if (atomic_load_explicit(&live->changed_epoch, memory_order_relaxed) !=
-      epoch)
+  if (!writer->started ||
+      atomic_load_explicit(&live->changed_epoch, memory_order_relaxed) !=
+          epoch)
     return MMCMAP_OK;
   struct log_root root = {
       .root = atomic_load_explicit(&live->root, memory_order_relaxed),
