@@ -37,23 +37,29 @@ static bool ring_grow(struct recycler_ring *ring) {
   return true;
 }
 
-void recycler_put(struct recycler *recycler, int class, uint64_t offset) {
+static void put(struct recycler *recycler, int class, uint64_t offset,
+                uint64_t tick) {
   if (class < 0) return;
   CHECK(class < RECYCLER_CLASSES);
   struct recycler_ring *ring = &recycler->rings[class];
   if (ring->count == ring->capacity && !ring_grow(ring)) return;
   struct recycled *item = ring_item(ring, ring->count++);
   item->offset = offset;
-  item->tick = readers_tick(recycler->readers);
+  item->tick = tick;
 }
 
-bool recycler_take(struct recycler *recycler, int class,
-                   uint64_t *offset_out) {
-  *offset_out = 0;
-  if (class < 0) return false;
-  CHECK(class < RECYCLER_CLASSES);
-  struct recycler_ring *ring = &recycler->rings[class];
-  if (ring->count == 0) return false;
+void recycler_put(struct recycler *recycler, int class, uint64_t offset) {
+  put(recycler, class, offset, readers_tick(recycler->readers));
+}
+
+void recycler_put_rest(struct recycler *recycler, uint32_t slot_count,
+                       uint64_t offset) {
+  /* Nobody could see the branch that it was cut from. */
+  put(recycler, recycler_class_of_branch(slot_count), offset, 0);
+}
+
+static bool take_oldest(struct recycler *recycler, struct recycler_ring *ring,
+                        uint64_t *offset_out) {
   struct recycled *oldest = ring_item(ring, 0);
   if (oldest->tick >= recycler->horizon) {
     if (++recycler->tries < RECYCLER_TRIES_PER_ADVANCE) return false;
@@ -65,6 +71,32 @@ bool recycler_take(struct recycler *recycler, int class,
   ring->first = (ring->first + 1) & (ring->capacity - 1);
   ring->count--;
   return true;
+}
+
+bool recycler_take(struct recycler *recycler, int class,
+                   uint64_t *offset_out) {
+  *offset_out = 0;
+  if (class < 0) return false;
+  CHECK(class < RECYCLER_CLASSES);
+  struct recycler_ring *ring = &recycler->rings[class];
+  return ring->count > 0 && take_oldest(recycler, ring, offset_out);
+}
+
+bool recycler_take_larger_branch(struct recycler *recycler,
+                                 uint32_t slot_count, uint64_t *offset_out,
+                                 uint32_t *rest_out) {
+  const uint32_t header_slots = NODE_HEADER_BYTES / 8;
+  *offset_out = 0;
+  *rest_out = 0;
+  for (uint32_t larger = slot_count + header_slots + 1; larger <= BRANCH_WAYS;
+       larger++) {
+    struct recycler_ring *ring =
+        &recycler->rings[recycler_class_of_branch(larger)];
+    if (ring->count < RECYCLER_SPARE) continue;
+    *rest_out = larger - slot_count - header_slots;
+    return take_oldest(recycler, ring, offset_out);
+  }
+  return false;
 }
 
 void recycler_clear(struct recycler *recycler) {

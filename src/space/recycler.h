@@ -3,8 +3,9 @@
  * Nodes that were born and unlinked in the open epoch, kept by kind and exact
  * size until no reader can see them, then handed out again. Exact sizes keep a
  * frame scannable: a node is only ever written over by one of its kind and
- * size. Everything is forgotten at a seal, because then the nodes belong to an
- * epoch that never changes. The writer lock guards it.
+ * size, or a branch by two that fill its place. Everything is forgotten at a
+ * seal, because then the nodes belong to an epoch that never changes. The
+ * writer lock guards it.
  */
 #ifndef SPACE_RECYCLER_H
 #define SPACE_RECYCLER_H
@@ -20,7 +21,9 @@ enum {
   RECYCLER_CLASSES = BRANCH_WAYS + RECYCLER_RECORD_SIZE_MAX / 8 + 1,
   /* Looking for the horizon costs a line per reader: not more often than once
      per so many tries that could use it. */
-  RECYCLER_TRIES_PER_ADVANCE = 32
+  RECYCLER_TRIES_PER_ADVANCE = 32,
+  /* A branch is cut in two only if so many of its size are to spare. */
+  RECYCLER_SPARE = 32
 };
 
 struct recycled {
@@ -62,6 +65,18 @@ void recycler_put(struct recycler *recycler, int class, uint64_t offset);
 
 /* True and a node of this class that nobody can see, if there is one. */
 bool recycler_take(struct recycler *recycler, int class, uint64_t *offset_out);
+
+/*
+ * The same for a branch of more slots, if there are many of that size: its
+ * place holds a branch of `slot_count` slots and behind it one of
+ * `rest_out` >= 1 slots, which the caller gives back by recycler_put_rest()
+ * once it can be told from the file where it begins.
+ */
+bool recycler_take_larger_branch(struct recycler *recycler,
+                                 uint32_t slot_count, uint64_t *offset_out,
+                                 uint32_t *rest_out);
+void recycler_put_rest(struct recycler *recycler, uint32_t slot_count,
+                       uint64_t offset);
 
 /* Forgets all nodes: at every seal. */
 void recycler_clear(struct recycler *recycler);

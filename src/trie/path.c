@@ -63,12 +63,33 @@ int trie_find_path(const struct trie *trie, struct trie_key *key,
   return end_at_record(&source, key, slot, path);
 }
 
+/* Cuts a recycled branch in two. The rest gets its header first; the store that
+   narrows the front then makes it visible to a scan of the frame. */
+static bool cut_larger_branch(const struct trie *trie, uint32_t slot_count,
+                              unsigned level, uint64_t *offset_out) {
+  struct recycler *recycler = &trie->log->recycler;
+  uint32_t rest;
+  if (!recycler_take_larger_branch(recycler, slot_count, offset_out, &rest))
+    return false;
+  uint64_t rest_offset = *offset_out + branch_size(slot_count, level);
+  struct branch_place place = {.map_id = trie->map_id, .level = level};
+  branch_write_frame_of_slots(log_at(trie->log, rest_offset), &place,
+                              trie->log->epoch, UINT64_MAX >> (64 - rest),
+                              rest);
+  bytes_store_release(log_at(trie->log, *offset_out) + NODE_SHAPE_AT,
+                      UINT64_MAX >> (64 - slot_count));
+  recycler_put_rest(recycler, rest, rest_offset);
+  return true;
+}
+
 int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
                       unsigned level, uint64_t *offset_out) {
+  struct recycler *recycler = &trie->log->recycler;
   if (level < BRANCH_TRAILER_LEVEL &&
-      recycler_take(&trie->log->recycler, recycler_class_of_branch(slot_count),
-                    offset_out)) {
-    trie->log->recycler.reused_bytes += branch_size(slot_count, level);
+      (recycler_take(recycler, recycler_class_of_branch(slot_count),
+                     offset_out) ||
+       cut_larger_branch(trie, slot_count, level, offset_out))) {
+    recycler->reused_bytes += branch_size(slot_count, level);
     return MMCMAP_OK;
   }
   return log_alloc(trie->log, branch_size(slot_count, level), offset_out);
