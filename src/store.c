@@ -111,6 +111,8 @@ static void close_parts(struct store *store) {
     writer_destroy(&store->writer);
   }
   readers_destroy(&store->readers);
+  if (store->space.segment_size != 0)
+    thread_mutex_destroy(&store->space.growth);
   map_close(&store->space.map);
   if (store->fd >= 0) file_close(store->fd);
   free(store);
@@ -183,6 +185,8 @@ static int load(struct store *store, const mmcmap_options *options,
   if (code != MMCMAP_OK) return code;
   store->hasher.primary_mask = internals->primary_mask;
   store->hasher.secondary_mask = internals->secondary_mask;
+  code = thread_mutex_init(&store->space.growth);
+  if (code != MMCMAP_OK) return code;
   store->space.segment_size = superblock.segment_size;
   store->space.max_size_bytes = options->max_size_bytes;
   memcpy(store->space.file_id, superblock.file_id, SUPERBLOCK_FILE_ID_BYTES);

@@ -3,7 +3,8 @@
  * The space of the data file: how long it is, which segments have been begun,
  * and growing it by really allocated bytes. Segments are begun one after the
  * other; none is used again yet. The writer lock guards all but `size_bytes`,
- * which readers compare offsets with.
+ * which readers compare offsets with and which changes under a lock of its own,
+ * the last in the lock order.
  *
  * Invariant: the file is at least `size_bytes` long as long as the store is
  * open, so that whatever lies below may be touched in the mapping.
@@ -17,11 +18,13 @@
 #include "format/node.h"
 #include "format/segment.h"
 #include "os/map.h"
+#include "os/thread.h"
 
 enum {
   SPACE_FILE_SIZE_MIN = 65536,        /* of a new file */
   SPACE_GROWTH_MIN = 65536,           /* the file grows by at least this, */
-  SPACE_GROWTH_MAX = 32 * 1024 * 1024 /* at most this, a 16th in between */
+  SPACE_AHEAD_MAX = 1 << 20,          /* written ahead at once at most */
+  SPACE_GROWTH_MAX = 32 * 1024 * 1024 /* at most this, a 64th in between */
 };
 
 struct space {
@@ -31,6 +34,7 @@ struct space {
   uint8_t file_id[16];
   uint64_t max_size_bytes;     /* 0: no limit */
   uint64_t segment_count;      /* begun */
+  struct thread_mutex growth;  /* held while the file's length changes */
   _Atomic uint64_t size_bytes; /* of the file */
 };
 
@@ -49,6 +53,15 @@ static inline uint64_t space_size(const struct space *space) {
 /* Makes the file at least `end` bytes long. MMCMAP_EFULL beyond the limit,
    MMCMAP_EADDRESS beyond the mapping, MMCMAP_ENOSPC. */
 int space_ensure(struct space *space, uint64_t end);
+
+/*
+ * Grows the file by zeros that are written, not only allocated, if little is
+ * left behind `end`: a sync of space that was never written costs the file
+ * system a commit of its journal. In small writes, because a change to a large
+ * folio would write all of it. Failing is no error: the file then grows when it
+ * must.
+ */
+void space_write_ahead(struct space *space, uint64_t end);
 
 /* Begins `run` segments behind those begun so far, in the open epoch `epoch`,
    and writes their header. */

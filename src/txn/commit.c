@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a leader does, in order: seal; complete headers, each with the checksum
- * of the one before; sync; say so. A superblock is written only after the sync
- * that made its epoch durable, and needs none of its own: until it is on disk,
- * recovery rolls forward from the one before.
+ * of the one before; sync; wait for the leaders before it; say so. A superblock
+ * is written only after the sync that made its epoch durable, and needs none of
+ * its own: until it is on disk, recovery rolls forward from the one before.
  */
 #include "txn/commit.h"
 
@@ -21,8 +21,10 @@ enum {
 
 /* What the leader takes out of the writer lock. */
 struct batch {
+  uint64_t ticket;
   struct log_frame *frames;
   size_t frame_count;
+  uint64_t log_end;
   struct superblock state; /* as of the last frame, but for the chain */
 };
 
@@ -78,6 +80,7 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
   if (code == MMCMAP_OK) {
     batch_out->frames =
         log_take_closed(&writer->log, &batch_out->frame_count);
+    batch_out->log_end = log_end(&writer->log);
     describe_state(committer, &batch_out->state);
   }
   thread_mutex_unlock(&writer->mutex);
@@ -101,9 +104,7 @@ static uint64_t complete_frames(struct committer *committer,
 
 static int sync_file(struct committer *committer) {
   atomic_fetch_add_explicit(&committer->sync_count, 1, memory_order_relaxed);
-  int code = file_sync(committer->superblocks->fd);
-  if (code == MMCMAP_OK) committer->superblocks->is_synced = true;
-  return code;
+  return file_sync(committer->superblocks->fd);
 }
 
 static uint64_t superblock_interval(const struct superblock *state) {
@@ -115,46 +116,93 @@ static uint64_t superblock_interval(const struct superblock *state) {
 
 static int write_superblock(struct committer *committer,
                             struct superblock *state) {
-  state->chain = committer->chain;
-  int code = MMCMAP_OK;
-  if (!committer->superblocks->is_synced) code = sync_file(committer);
-  if (code == MMCMAP_OK)
-    code = superblocks_write(committer->superblocks, state);
+  int code = superblocks_write(committer->superblocks, state);
   if (code != MMCMAP_OK) return code;
   committer->bytes_since_superblock = 0;
+  committer->superblock_ticket = committer->next_ticket;
   atomic_store(&committer->superblock_epoch, state->epoch);
   return MMCMAP_OK;
 }
 
-/* Makes durable all that is visible. A failure is fatal if frames were on
-   their way: a failed sync is never tried again, because the kernel may have
-   dropped the pages (Rebello et al., "Can applications recover from fsync
-   failures?", 2020). A seal that finds no space has spoilt nothing. */
-static int lead(struct committer *committer, bool *is_fatal_out) {
-  struct batch batch;
-  *is_fatal_out = false;
-  int code = take_batch(committer, &batch);
-  if (code != MMCMAP_OK || batch.frame_count == 0) return code;
-  committer->bytes_since_superblock += complete_frames(committer, &batch);
-  code = sync_file(committer);
-  if (code == MMCMAP_OK) {
-    atomic_store_explicit(&committer->writer->live->durable_epoch,
-                          batch.state.epoch, memory_order_release);
-    atomic_fetch_add_explicit(&committer->commit_count, 1,
-                              memory_order_relaxed);
-    if (committer->bytes_since_superblock >= superblock_interval(&batch.state))
-      code = write_superblock(committer, &batch.state);
-  }
-  free(batch.frames);
-  *is_fatal_out = code != MMCMAP_OK;
+/* Writes a superblock that is on disk on return; no leader is under way. */
+static int write_superblock_now(struct committer *committer,
+                                struct superblock *state) {
+  int code = MMCMAP_OK;
+  if (!committer->superblocks->is_synced) code = sync_file(committer);
+  if (code != MMCMAP_OK) return code;
+  committer->superblocks->is_synced = true;
+  state->chain = committer->chain;
+  code = write_superblock(committer, state);
+  if (code == MMCMAP_OK) code = sync_file(committer);
+  if (code == MMCMAP_OK) committer->superblocks->is_synced = true;
   return code;
 }
 
-/* After a failure it is not known what is on disk: no change may build on it. */
-static void stop_writers(struct committer *committer, int code) {
+/* Takes all that is sealed, sealing what is open, and makes its frames
+   complete: the commit lock is held, so batches chain in their order. */
+static int begin_batch(struct committer *committer, struct batch *batch_out) {
+  int code = take_batch(committer, batch_out);
+  if (code != MMCMAP_OK) return code;
+  CHECK(batch_out->frame_count > 0);
+  committer->bytes_since_superblock += complete_frames(committer, batch_out);
+  batch_out->state.chain = committer->chain;
+  batch_out->ticket = committer->next_ticket++;
+  committer->taken_epoch = batch_out->state.epoch;
+  committer->leader_count++;
+  return MMCMAP_OK;
+}
+
+/* The batch's sync has succeeded, and all before it have. */
+static int publish_batch(struct committer *committer, struct batch *batch) {
+  struct superblocks *superblocks = committer->superblocks;
+  atomic_store_explicit(&committer->writer->live->durable_epoch,
+                        batch->state.epoch, memory_order_release);
+  atomic_fetch_add_explicit(&committer->commit_count, 1, memory_order_relaxed);
+  if (batch->ticket >= committer->superblock_ticket)
+    superblocks->is_synced = true;
+  if (!superblocks->is_synced || committer->bytes_since_superblock <
+                                     superblock_interval(&batch->state))
+    return MMCMAP_OK;
+  return write_superblock(committer, &batch->state);
+}
+
+/* After a failure it is not known what is on disk, and a failed sync is never
+   tried again, because the kernel may have dropped the pages (Rebello et al.,
+   "Can applications recover from fsync failures?", 2020): no change may build
+   on it. */
+static void fail(struct committer *committer, int code) {
+  if (committer->failed == 0) committer->failed = code;
   thread_mutex_lock(&committer->writer->mutex);
-  committer->writer->failed = code;
+  committer->writer->failed = committer->failed;
   thread_mutex_unlock(&committer->writer->mutex);
+}
+
+/* Makes durable all that is visible. The commit lock is held, but for the
+   sync. A seal that finds no space has spoilt nothing. */
+static int lead(struct committer *committer) {
+  struct batch batch;
+  int code = begin_batch(committer, &batch);
+  if (code != MMCMAP_OK) return code;
+  thread_mutex_unlock(&committer->mutex);
+  int sync_code = sync_file(committer);
+  thread_mutex_lock(&committer->mutex);
+  while (committer->done_ticket != batch.ticket)
+    thread_condition_wait(&committer->changed, &committer->mutex);
+  if (sync_code != MMCMAP_OK) fail(committer, sync_code);
+  if (committer->failed == 0) {
+    code = publish_batch(committer, &batch);
+    if (code != MMCMAP_OK) fail(committer, code);
+  }
+  committer->done_ticket++;
+  committer->leader_count--;
+  thread_condition_broadcast(&committer->changed);
+  free(batch.frames);
+  if (committer->failed == 0) {
+    thread_mutex_unlock(&committer->mutex);
+    space_write_ahead(committer->writer->log.space, batch.log_end);
+    thread_mutex_lock(&committer->mutex);
+  }
+  return sync_code != MMCMAP_OK ? sync_code : code;
 }
 
 static bool is_durable(const struct committer *committer, uint64_t epoch) {
@@ -166,21 +214,13 @@ int commit_epoch(struct committer *committer, uint64_t epoch) {
   int code = MMCMAP_OK;
   thread_mutex_lock(&committer->mutex);
   while (!is_durable(committer, epoch) && code == MMCMAP_OK) {
-    if (committer->failed != 0) {
+    if (committer->failed != 0)
       code = error_set(committer->failed, "an earlier commit failed");
-    } else if (committer->leading) {
+    else if (committer->taken_epoch >= epoch ||
+             committer->leader_count == COMMIT_LEADERS_MAX)
       thread_condition_wait(&committer->changed, &committer->mutex);
-    } else {
-      bool is_fatal;
-      committer->leading = true;
-      thread_mutex_unlock(&committer->mutex);
-      code = lead(committer, &is_fatal);
-      if (is_fatal) stop_writers(committer, code);
-      thread_mutex_lock(&committer->mutex);
-      if (is_fatal) committer->failed = code;
-      committer->leading = false;
-      thread_condition_broadcast(&committer->changed);
-    }
+    else
+      code = lead(committer);
   }
   thread_mutex_unlock(&committer->mutex);
   return code;
@@ -204,8 +244,7 @@ int commit_start_session(
   if (code != MMCMAP_OK) return code;
   struct superblock state;
   describe_state(committer, &state);
-  code = write_superblock(committer, &state);
-  if (code == MMCMAP_OK) code = sync_file(committer);
+  code = write_superblock_now(committer, &state);
   if (code != MMCMAP_OK) return code;
   log_start(&writer->log);
   writer->started = true;
@@ -218,7 +257,5 @@ int commit_end_session(struct committer *committer) {
   describe_state(committer, &state);
   thread_mutex_unlock(&committer->writer->mutex);
   state.flags = SUPERBLOCK_CLEAN;
-  int code = write_superblock(committer, &state);
-  if (code == MMCMAP_OK) code = sync_file(committer);
-  return code;
+  return write_superblock_now(committer, &state);
 }

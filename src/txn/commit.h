@@ -2,12 +2,13 @@
 /*
  * Commits: making sealed epochs durable with one fdatasync for all that wait
  * (group commit: DeWitt et al., "Implementation techniques for main memory
- * database systems", 1984). One leader at a time seals what is open, completes
- * the headers of all frames that are not durable, outside the writer lock, and
- * syncs; the others wait for it.
+ * database systems", 1984). A leader seals what is open, completes the headers
+ * of all frames that nobody has taken yet, and syncs; the others wait for it.
+ * Syncs overlap on many devices, so a further leader may be under way; an epoch
+ * counts as durable only when all before it do.
  *
- * Lock order: the commit lock before the writer lock; the leader holds neither
- * while it hashes and syncs.
+ * Lock order: the commit lock before the writer lock. Nothing is held during a
+ * sync.
  */
 #ifndef TXN_COMMIT_H
 #define TXN_COMMIT_H
@@ -19,17 +20,24 @@
 #include "txn/superblocks.h"
 #include "txn/writer.h"
 
-struct committer {
-  struct thread_mutex mutex; /* guards `leading` and `failed` */
-  struct thread_condition changed;
-  bool leading;
-  int failed; /* the code of the commit that failed; no other is tried */
+enum { COMMIT_LEADERS_MAX = 2 };
 
-  /* The leader's alone, and of whoever opens and closes the store. */
+struct committer {
+  struct thread_mutex mutex; /* the commit lock: guards all that follows, but
+                                reading the figures */
+  struct thread_condition changed;
+  unsigned leader_count; /* leaders that have not finished */
+  uint64_t taken_epoch;  /* the newest epoch that a leader has taken */
+  uint64_t next_ticket;  /* batches are numbered as they are taken, */
+  uint64_t done_ticket;  /* and finish in that order */
+  int failed;            /* the code of the commit that failed; none is tried
+                            after it */
+  uint64_t chain;        /* checksum of the last frame that was completed */
+  uint64_t bytes_since_superblock; /* of frames */
+  uint64_t superblock_ticket; /* the first batch whose sync covers the newest
+                                 superblock */
   struct writer *writer;
   struct superblocks *superblocks;
-  uint64_t chain;                  /* checksum of the last durable frame */
-  uint64_t bytes_since_superblock; /* of frames */
 
   _Atomic uint64_t commit_count;
   _Atomic uint64_t sync_count;
