@@ -1,0 +1,139 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Each example runs in a process of its own and does what it says.
+
+local helper = require "spec.support.helper"
+
+local source = os.getenv("MMCMAP_SOURCE_DIR") or "."
+
+-- Runs an example and returns all that it printed. LUA_PATH and LUA_CPATH are
+-- in the environment, where the example's own child finds them too.
+local function run(name, ...)
+  local words = { helper.quoted(helper.interpreter()),
+    helper.quoted(source .. "/examples/" .. name) }
+  for i = 1, select("#", ...) do
+    words[i + 2] = helper.quoted(tostring((select(i, ...))))
+  end
+  return (helper.output_of(table.concat(words, " ")))
+end
+
+local function contains(output, text)
+  assert.is_truthy(output:find(text, 1, true),
+    ("%q is not in:\n%s"):format(text, output))
+end
+
+describe("examples/01-tour.lua", function()
+  it("ends well and leaves nothing behind, twice", function()
+    local path = helper.path()
+    for _ = 1, 2 do
+      contains(run("01-tour.lua", path), "All is as it should be.")
+      assert.is_false(helper.exists(path))
+    end
+  end)
+
+  it("takes a name of its own", function()
+    contains(run("01-tour.lua"), "All is as it should be.")
+  end)
+
+  it("leaves a file alone that is there", function()
+    local path = helper.write(helper.path(), "precious")
+    contains(run("01-tour.lua", path), "exists")
+    assert.equal("precious", helper.read(path))
+  end)
+end)
+
+describe("examples/02-word-index.lua", function()
+  local folder, store
+
+  local function write(name, text) helper.write(folder .. "/" .. name, text) end
+
+  local function index(...) return run("02-word-index.lua", "--store", store, ...) end
+
+  before_each(function()
+    folder, store = helper.folder(), helper.path()
+    write("apples.txt", "An apple, an APPLE and a pear.\n")
+    write("it's \"odd\" $(name).txt", "pear pear plum\n")
+    write("packed.txt.gz", "pear")
+    write("data.bin", "pear\0plum")
+  end)
+
+  it("finds the files that contain all words, and counts", function()
+    contains(index(folder), "0 files as before, 3 new or changed")
+    local output = index("--find", "pear")
+    contains(output, "2 files contain pear")
+    contains(output, "  2  " .. folder .. "/it's \"odd\" $(name).txt\n  1  "
+      .. folder .. "/apples.txt")
+    contains(index("--find", "Apple", "pear"),
+      "1 files contain apple and pear\n  2 + 1  " .. folder .. "/apples.txt")
+    contains(index("--find", "apple", "plum"), "0 files contain apple and plum")
+    contains(index("--find", "nowhere"), "0 files contain nowhere")
+  end)
+
+  it("changes nothing when nothing has changed", function()
+    local first = index(folder)
+    local version = assert(first:match("Version (%d+), before 0%."), first)
+    local bytes
+    for _ = 1, 2 do
+      local again = index(folder)
+      contains(again, "3 files as before, 0 new or changed")
+      contains(again, "Nothing has changed: version " .. version .. ", as before.")
+      bytes = bytes or helper.read(store)
+      assert.is_true(bytes == helper.read(store))
+    end
+    local db = helper.store({ readonly = true }, store)
+    assert.equal(tonumber(version), db:version())
+    db:close()
+  end)
+
+  it("follows files that change, come and go", function()
+    index(folder)
+    write("apples.txt", "One cherry and a pear.\n")
+    write("new.txt", "plum cherry plum")
+    os.remove(folder .. "/it's \"odd\" $(name).txt")
+    contains(index(folder),
+      "1 files as before, 2 new or changed, 2 changed or gone removed")
+    contains(index("--find", "apple"), "0 files contain apple")
+    contains(index("--find", "plum"), "1 files contain plum\n  2  " .. folder
+      .. "/new.txt")
+    contains(index("--find", "cherry"), "2 files contain cherry")
+    contains(index("--find", "pear"), "1 files contain pear")
+    contains(index(folder), "Nothing has changed")
+    -- Nothing is left of what is gone.
+    local db = helper.store({ readonly = true }, store)
+    assert.is_nil(db:get("w\0apple"))
+    for key, value in db:pairs() do
+      assert.is_nil((key .. value):find("odd", 1, true))
+    end
+    db:close()
+  end)
+
+  it("leaves the files of other folders alone", function()
+    local other = helper.folder()
+    helper.write(other .. "/other.txt", "quince")
+    index(folder, other)
+    index(folder)
+    contains(index("--find", "quince"), "1 files contain quince")
+    os.remove(other .. "/other.txt")
+    index(other)
+    contains(index("--find", "quince"), "0 files contain quince")
+  end)
+
+  it("may be bounded", function()
+    contains(index("--limit", "1", folder), "1 new or changed")
+    contains(index("--find", "apple"), "1 files contain apple")
+    contains(index("--limit", "1", folder), "Nothing has changed")
+    contains(index(folder), "1 files as before, 2 new or changed")
+    contains(index("--limit", "1", folder), "Nothing has changed")
+  end)
+
+  it("tells how it is used", function()
+    contains(index("--help"), "usage: ")
+    contains(index("--no-such-option"), "usage: ")
+    contains(index("--find"), "needs a word")
+    contains(index("--limit", "x", folder), "needs a number")
+    contains(index(folder .. "/nowhere"), "no such folder")
+    assert.is_false(helper.exists(store .. "/nowhere"))
+    contains(run("02-word-index.lua", "--store", folder .. "/none.mmc", "--find",
+      "x"), "there is no such file")
+  end)
+end)
