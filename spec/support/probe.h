@@ -20,7 +20,11 @@
 #define PROBE_AREAS(AREA) \
   AREA(base) \
   AREA(child) \
-  AREA(os)
+  AREA(engine) \
+  AREA(format) \
+  AREA(os) \
+  AREA(readers) \
+  AREA(store)
 
 /* Adds the area's functions to the table on top of the stack. */
 #define PROBE_DECLARE(area) void probe_##area##_open(lua_State *L);

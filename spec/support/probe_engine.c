@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Area engine of the probe: a bare engine over a file, see probe_engine.h.
+ *
+ *   new{path=, segment_size=, max_size=, address_bytes=, primary_mask=,
+ *       secondary_mask=, epoch=, head=, limit=}
+ * Methods: close, state, ensure, begin_segments, alloc, alloc_large, note_large,
+ * seal, frames, bytes, poke, recycler_put, recycler_take, recycler_clear, tick,
+ * advance, pin, unpin; and those of the trie (probe_trie.c).
+ */
+#include "probe_engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/errors.h"
+#include "os/file.h"
+#include "probe.h"
+#include "probe_fields.h"
+
+struct engine *engine_check(lua_State *L) {
+  struct engine *engine = luaL_checkudata(L, 1, ENGINE_TYPE);
+  luaL_argcheck(L, engine->is_open, 1, "closed");
+  return engine;
+}
+
+static void engine_init_hasher(lua_State *L, struct engine *engine) {
+  uint8_t secret[HASH_SECRET_BYTES];
+  for (int i = 0; i < HASH_SECRET_BYTES; i++)
+    secret[i] = (uint8_t)(i % 251);
+  hasher_init(&engine->hasher, MMCMAP_HASH_XXH3, secret);
+  lua_getfield(L, 1, "primary_mask");
+  engine->hasher.primary_mask = probe_opt_u64(L, -1, UINT64_MAX);
+  lua_getfield(L, 1, "secondary_mask");
+  engine->hasher.secondary_mask = probe_opt_u64(L, -1, UINT64_MAX);
+  lua_pop(L, 2);
+}
+
+static int engine_init_space(lua_State *L, struct engine *engine) {
+  struct space *space = &engine->space;
+  lua_getfield(L, 1, "path");
+  const char *path = luaL_checkstring(L, -1);
+  lua_getfield(L, 1, "address_bytes");
+  uint64_t address_bytes = probe_opt_u64(L, -1, UINT64_C(1) << 32);
+  space->segment_size = (uint32_t)fields_u64(L, 1, "segment_size");
+  space->max_size_bytes = fields_u64(L, 1, "max_size");
+  space->segment_count = 1;
+  int code = file_create(path, 0600, &space->fd);
+  if (code == MMCMAP_OK)
+    code = file_allocate(space->fd, 0, SPACE_FILE_SIZE_MIN);
+  if (code == MMCMAP_OK)
+    code = map_open(space->fd, true, address_bytes, SPACE_FILE_SIZE_MIN,
+                    &space->map);
+  atomic_store(&space->size_bytes, SPACE_FILE_SIZE_MIN);
+  return code;
+}
+
+static int engine_new(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  struct engine *engine = lua_newuserdata(L, sizeof *engine);
+  memset(engine, 0, sizeof *engine);
+  engine->space.fd = -1;
+  luaL_getmetatable(L, ENGINE_TYPE);
+  lua_setmetatable(L, -2);
+  int self = lua_gettop(L);
+  engine_init_hasher(L, engine);
+  engine->is_open = true;
+  int code = engine_init_space(L, engine);
+  if (code == MMCMAP_OK) code = readers_init(&engine->readers);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  log_init(&engine->log, &engine->space, &engine->readers, &engine->hasher);
+  engine->trie.log = &engine->log;
+  engine->trie.hasher = &engine->hasher;
+  engine->trie.map_id = MAP_ID_DEFAULT;
+  engine->trie.root = &engine->root;
+  struct superblock_head heads[SUPERBLOCK_HEADS] = {{0, 0}};
+  lua_getfield(L, 1, "head");
+  heads[HEAD_LOG].offset =
+      probe_opt_u64(L, -1, SEGMENT_FIRST_HEADER_OFFSET + SEGMENT_HEADER_BYTES);
+  heads[HEAD_LOG].limit = engine->space.segment_size;
+  lua_getfield(L, 1, "epoch");
+  uint64_t epoch = probe_opt_u64(L, -1, 1);
+  code = log_prepare(&engine->log, UINT64_C(0x5a17), epoch, heads);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  log_start(&engine->log);
+  lua_settop(L, self);
+  return 1;
+}
+
+static int engine_close(lua_State *L) {
+  struct engine *engine = luaL_checkudata(L, 1, ENGINE_TYPE);
+  if (!engine->is_open) return 0;
+  engine->is_open = false;
+  if (engine->log.space != NULL) log_destroy(&engine->log);
+  readers_destroy(&engine->readers);
+  map_close(&engine->space.map);
+  if (engine->space.fd >= 0) file_close(engine->space.fd);
+  return 0;
+}
+
+/* ---- Space and log ----------------------------------------------------- */
+
+static int engine_state(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  const struct log *log = &engine->log;
+  lua_newtable(L);
+  fields_set_u64(L, "size", space_size(&engine->space));
+  fields_set_u64(L, "segment_count", engine->space.segment_count);
+  fields_set_u64(L, "epoch", log->epoch);
+  fields_set_u64(L, "frame_offset", log->frame_offset);
+  fields_set_u64(L, "cursor", log->cursor);
+  fields_set_u64(L, "segment_end", log->segment_end);
+  fields_set_u64(L, "large_offset", log->large.offset);
+  fields_set_u64(L, "large_limit", log->large.limit);
+  fields_set_u64(L, "closed_count", log->closed_count);
+  fields_set_u64(L, "written_bytes", log->written_bytes);
+  fields_set_u64(L, "end", log_end(log));
+  fields_set_u64(L, "root", atomic_load(&engine->root));
+  fields_set_u64(L, "count", engine->count);
+  return 1;
+}
+
+static int engine_ensure(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  return probe_result(L, space_ensure(&engine->space, probe_check_u64(L, 2)));
+}
+
+/* begin_segments(kind, run): the first one's number. */
+static int engine_begin_segments(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  uint64_t number;
+  int code = space_begin_segments(
+      &engine->space, (enum segment_kind)probe_check_int(L, 2),
+      probe_check_u64(L, 3), engine->log.epoch, &number);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  probe_push_u64(L, number);
+  return 1;
+}
+
+static int engine_trim(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  return probe_result(L, space_trim(&engine->space, probe_check_u64(L, 2)));
+}
+
+/* alloc(size): a record of that size, so that the frame can be scanned; its
+   offset. */
+static int engine_alloc(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  uint64_t offset, size = probe_check_u64(L, 2);
+  luaL_argcheck(L, size >= NODE_HEADER_BYTES && size % 8 == 0, 2, "no node");
+  int code = log_alloc(&engine->log, size, &offset);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  struct record_parts parts = {
+      .epoch = engine->log.epoch,
+      .value_size = (uint32_t)(size - NODE_HEADER_BYTES)};
+  parts.value = calloc(1, size);
+  if (parts.value == NULL) return luaL_error(L, "no memory");
+  record_write(log_at(&engine->log, offset), &parts, &engine->hasher);
+  free((void *)(uintptr_t)parts.value);
+  probe_push_u64(L, offset);
+  return 1;
+}
+
+static int engine_alloc_large(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  uint64_t offset;
+  int code = log_alloc_large(&engine->log, probe_check_u64(L, 2), &offset);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  probe_push_u64(L, offset);
+  return 1;
+}
+
+static int engine_note_large(lua_State *L) {
+  log_note_large(&engine_check(L)->log);
+  return 0;
+}
+
+/* seal([next_epoch]): with root and count as they are. */
+static int engine_seal(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  struct log_root root = {.root = atomic_load(&engine->root),
+                          .count = engine->count};
+  return probe_result(L, log_seal(&engine->log, &root,
+                                  probe_opt_u64(L, 2, engine->log.epoch + 1)));
+}
+
+/* frames(): takes the closed frames: {offset=, epoch=, flags=, ...}. */
+static int engine_frames(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  size_t count;
+  struct log_frame *closed = log_take_closed(&engine->log, &count);
+  lua_newtable(L);
+  for (size_t i = 0; i < count; i++) {
+    const struct frame *frame = &closed[i].frame;
+    lua_newtable(L);
+    fields_set_u64(L, "offset", closed[i].offset);
+    fields_set_u64(L, "salt", frame->salt);
+    fields_set_u64(L, "epoch", frame->epoch);
+    fields_set_u64(L, "flags", frame->flags);
+    fields_set_u64(L, "next_offset", frame->next_offset);
+    fields_set_u64(L, "root", frame->root);
+    fields_set_u64(L, "count", frame->count);
+    fields_set_u64(L, "size_bytes", frame->size_bytes);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
+  free(closed);
+  return 1;
+}
+
+/* bytes(offset, size): through the readers' view. */
+static int engine_bytes(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  uint64_t offset = probe_check_u64(L, 2), size = probe_check_u64(L, 3);
+  luaL_argcheck(L, bytes_within(offset, size, space_size(&engine->space)), 3,
+                "beyond the file");
+  lua_pushlstring(L, (const char *)engine->space.map.read + offset, size);
+  return 1;
+}
+
+/* poke(offset, bytes): whatever the specs want the file to hold. */
+static int engine_poke(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  size_t size;
+  uint64_t offset = probe_check_u64(L, 2);
+  const char *bytes = luaL_checklstring(L, 3, &size);
+  luaL_argcheck(L, bytes_within(offset, size, space_size(&engine->space)), 3,
+                "beyond the file");
+  memcpy(engine->space.map.write + offset, bytes, size);
+  return 0;
+}
+
+/* scan(offset): the nodes of the frame there that is `size` long, checked one
+   behind the other: how many, or what failed. */
+static int engine_scan(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  uint64_t offset = probe_check_u64(L, 2) + FRAME_HEADER_BYTES;
+  uint64_t end = probe_check_u64(L, 2) + probe_check_u64(L, 3);
+  struct node_source source = space_source(&engine->space);
+  int nodes = 0;
+  while (offset < end) {
+    enum node_kind kind;
+    uint64_t size;
+    int code = node_measure(&source, offset, end, &kind, &size);
+    if (code != MMCMAP_OK) return probe_fail(L, code);
+    offset += size;
+    nodes++;
+  }
+  lua_pushinteger(L, nodes);
+  return 1;
+}
+
+/* ---- Recycler and readers ---------------------------------------------- */
+
+/* recycler_put("branch" or "record", slots or size, offset) */
+static int engine_class(lua_State *L) {
+  static const char *const kinds[] = {"branch", "record", NULL};
+  return luaL_checkoption(L, 2, NULL, kinds) == 0
+             ? recycler_class_of_branch(probe_check_u32(L, 3))
+             : recycler_class_of_record(probe_check_u64(L, 3));
+}
+
+static int engine_recycler_put(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  recycler_put(&engine->log.recycler, engine_class(L), probe_check_u64(L, 4));
+  return 0;
+}
+
+/* recycler_take(kind, size): an offset; nil if there is none, now. */
+static int engine_recycler_take(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  uint64_t offset;
+  if (!recycler_take(&engine->log.recycler, engine_class(L), &offset)) return 0;
+  probe_push_u64(L, offset);
+  return 1;
+}
+
+static int engine_recycler_clear(lua_State *L) {
+  recycler_clear(&engine_check(L)->log.recycler);
+  return 0;
+}
+
+static int engine_reused_bytes(lua_State *L) {
+  probe_push_u64(L, engine_check(L)->log.recycler.reused_bytes);
+  return 1;
+}
+
+static int engine_pin(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  struct readers_row *row;
+  int code = readers_row(&engine->readers, &row);
+  if (code == MMCMAP_OK) readers_pin(&engine->readers, row);
+  return probe_result(L, code);
+}
+
+static int engine_unpin(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  struct readers_row *row;
+  int code = readers_row(&engine->readers, &row);
+  if (code == MMCMAP_OK) readers_unpin(row);
+  return probe_result(L, code);
+}
+
+void probe_engine_open(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"close", engine_close},
+      {"__gc", engine_close},
+      {"state", engine_state},
+      {"ensure", engine_ensure},
+      {"begin_segments", engine_begin_segments},
+      {"trim", engine_trim},
+      {"alloc", engine_alloc},
+      {"alloc_large", engine_alloc_large},
+      {"note_large", engine_note_large},
+      {"seal", engine_seal},
+      {"frames", engine_frames},
+      {"bytes", engine_bytes},
+      {"poke", engine_poke},
+      {"scan", engine_scan},
+      {"recycler_put", engine_recycler_put},
+      {"recycler_take", engine_recycler_take},
+      {"recycler_clear", engine_recycler_clear},
+      {"reused_bytes", engine_reused_bytes},
+      {"pin", engine_pin},
+      {"unpin", engine_unpin},
+      {NULL, NULL},
+  };
+  luaL_newmetatable(L, ENGINE_TYPE);
+  luaL_setfuncs(L, methods, 0);
+  probe_trie_methods(L);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+  lua_pushcfunction(L, engine_new);
+  lua_setfield(L, -2, "new");
+}

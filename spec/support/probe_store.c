@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Area store of the probe: mmcmap_open_with(), which takes small segments and
+ * narrowed hashes, and the public functions on what it opens.
+ *
+ *   open(path [, {durability=, flush_interval_ms=, readonly=, create=, lock=,
+ *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
+ *       secondary_mask=}])
+ * Store: put, get, has, delete, count, version, size, sync, stat, snapshot,
+ * records, close, remove. Snapshot: get, count, version, records, close.
+ * records() returns {key = value} and how many records a cursor met.
+ */
+#include <string.h>
+
+#include "probe.h"
+#include "probe_fields.h"
+#include "store.h"
+
+#define STORE_TYPE "mmcmap_probe.store"
+#define STORE_SNAPSHOT_TYPE "mmcmap_probe.snapshot"
+
+struct probe_store {
+  mmcmap *handle;
+  mmcmap_buffer value;
+};
+
+static struct probe_store *store_check(lua_State *L) {
+  struct probe_store *store = luaL_checkudata(L, 1, STORE_TYPE);
+  luaL_argcheck(L, store->handle != NULL, 1, "closed");
+  return store;
+}
+
+static mmcmap_slice store_slice(lua_State *L, int arg) {
+  mmcmap_slice slice;
+  slice.data = luaL_checklstring(L, arg, &slice.size);
+  return slice;
+}
+
+/* ---- Opening and closing ----------------------------------------------- */
+
+static bool store_flag(lua_State *L, const char *name, bool otherwise) {
+  lua_getfield(L, 2, name);
+  bool flag = lua_isnil(L, -1) ? otherwise : lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return flag;
+}
+
+static uint64_t store_number(lua_State *L, const char *name,
+                             uint64_t otherwise) {
+  lua_getfield(L, 2, name);
+  uint64_t number = probe_opt_u64(L, lua_gettop(L), otherwise);
+  lua_pop(L, 1);
+  return number;
+}
+
+static int store_word(lua_State *L, const char *name,
+                      const char *const words[]) {
+  lua_getfield(L, 2, name);
+  int index = luaL_checkoption(L, lua_gettop(L), words[0], words);
+  lua_pop(L, 1);
+  return index;
+}
+
+static void store_read_options(lua_State *L, mmcmap_options *options,
+                               struct store_internals *internals) {
+  static const char *const durabilities[] = {"async", "sync", "manual", NULL};
+  static const char *const hashes[] = {"xxh3", "siphash", "murmur3", NULL};
+  options->durability = store_word(L, "durability", durabilities);
+  options->hash = store_word(L, "hash", hashes);
+  options->flush_interval_ms =
+      (uint32_t)store_number(L, "flush_interval_ms", 100);
+  options->readonly = store_flag(L, "readonly", false);
+  options->create = store_flag(L, "create", true);
+  options->lock = store_flag(L, "lock", true);
+  options->max_size_bytes = store_number(L, "max_size", 0);
+  options->timeout_ms = (uint32_t)store_number(L, "timeout_ms", 5000);
+  internals->segment_size =
+      (uint32_t)store_number(L, "segment_size", SEGMENT_SIZE_DEFAULT);
+  internals->primary_mask = store_number(L, "primary_mask", UINT64_MAX);
+  internals->secondary_mask = store_number(L, "secondary_mask", UINT64_MAX);
+}
+
+static int store_open(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  mmcmap_options options;
+  struct store_internals internals;
+  lua_settop(L, 2);
+  if (lua_isnil(L, 2)) {
+    lua_newtable(L);
+    lua_replace(L, 2);
+  }
+  mmcmap_options_init(&options);
+  store_read_options(L, &options, &internals);
+  struct probe_store *store = lua_newuserdata(L, sizeof *store);
+  memset(store, 0, sizeof *store);
+  luaL_getmetatable(L, STORE_TYPE);
+  lua_setmetatable(L, -2);
+  int code = mmcmap_open_with(path, &options, &internals, &store->handle);
+  return code == MMCMAP_OK ? 1 : probe_fail(L, code);
+}
+
+static int store_close(lua_State *L) {
+  struct probe_store *store = luaL_checkudata(L, 1, STORE_TYPE);
+  mmcmap *handle = store->handle;
+  store->handle = NULL;
+  mmcmap_buffer_free(&store->value);
+  return probe_result(L, mmcmap_close(handle));
+}
+
+static int store_remove(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  int code = mmcmap_remove(store->handle);
+  if (code == MMCMAP_OK) store->handle = NULL;
+  return probe_result(L, code);
+}
+
+/* ---- Records ----------------------------------------------------------- */
+
+static int store_put(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return probe_result(
+      L, mmcmap_put(store->handle, store_slice(L, 2), store_slice(L, 3)));
+}
+
+/* get(key): the value; nil alone if there is none. */
+static int store_get(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  int code = mmcmap_get(store->handle, store_slice(L, 2), &store->value);
+  if (code == MMCMAP_NOTFOUND) {
+    lua_pushnil(L);
+    return 1;
+  }
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushlstring(L, store->value.data, store->value.size);
+  return 1;
+}
+
+/* has(key), delete(key): true, false if it is not there. */
+static int store_found(lua_State *L, int code) {
+  if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return probe_fail(L, code);
+  lua_pushboolean(L, code == MMCMAP_OK);
+  return 1;
+}
+
+static int store_has(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return store_found(L, mmcmap_has(store->handle, store_slice(L, 2)));
+}
+
+static int store_delete(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return store_found(L, mmcmap_delete(store->handle, store_slice(L, 2)));
+}
+
+static int store_count(lua_State *L) {
+  uint64_t count;
+  int code = mmcmap_count(store_check(L)->handle, &count);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushnumber(L, (lua_Number)count);
+  return 1;
+}
+
+static int store_version(lua_State *L) {
+  uint64_t version;
+  int code = mmcmap_version(store_check(L)->handle, &version);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  probe_push_u64(L, version);
+  return 1;
+}
+
+static int store_size(lua_State *L) {
+  uint64_t size_bytes;
+  int code = mmcmap_size(store_check(L)->handle, &size_bytes);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushnumber(L, (lua_Number)size_bytes);
+  return 1;
+}
+
+static int store_sync(lua_State *L) {
+  return probe_result(L, mmcmap_sync(store_check(L)->handle));
+}
+
+static int store_stat(lua_State *L) {
+  mmcmap_stat stat;
+  int code = mmcmap_stat_get(store_check(L)->handle, &stat);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_newtable(L);
+#define STORE_FIELD(name) \
+  lua_pushnumber(L, (lua_Number)stat.name); \
+  lua_setfield(L, -2, #name);
+  STORE_FIELD(count)
+  STORE_FIELD(size_bytes)
+  STORE_FIELD(used_bytes)
+  STORE_FIELD(log_bytes)
+  STORE_FIELD(large_bytes)
+  STORE_FIELD(recycled_bytes)
+  STORE_FIELD(segment_count)
+  STORE_FIELD(epoch)
+  STORE_FIELD(durable_epoch)
+  STORE_FIELD(superblock_epoch)
+  STORE_FIELD(version)
+  STORE_FIELD(commit_count)
+  STORE_FIELD(sync_count)
+  STORE_FIELD(snapshot_count)
+  STORE_FIELD(reader_count)
+  STORE_FIELD(recovered_commits)
+#undef STORE_FIELD
+  lua_pushboolean(L, stat.was_clean);
+  lua_setfield(L, -2, "was_clean");
+  return 1;
+}
+
+/* ---- Snapshots --------------------------------------------------------- */
+
+static int store_snapshot(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  mmcmap_snapshot **snapshot = lua_newuserdata(L, sizeof *snapshot);
+  *snapshot = NULL;
+  luaL_getmetatable(L, STORE_SNAPSHOT_TYPE);
+  lua_setmetatable(L, -2);
+  int code = mmcmap_snapshot_open(store->handle, snapshot);
+  return code == MMCMAP_OK ? 1 : probe_fail(L, code);
+}
+
+static mmcmap_snapshot *snapshot_check(lua_State *L) {
+  mmcmap_snapshot **snapshot = luaL_checkudata(L, 1, STORE_SNAPSHOT_TYPE);
+  luaL_argcheck(L, *snapshot != NULL, 1, "closed");
+  return *snapshot;
+}
+
+static int snapshot_close(lua_State *L) {
+  mmcmap_snapshot **snapshot = luaL_checkudata(L, 1, STORE_SNAPSHOT_TYPE);
+  mmcmap_snapshot_close(*snapshot);
+  *snapshot = NULL;
+  return 0;
+}
+
+static int snapshot_get(lua_State *L) {
+  mmcmap_slice value;
+  int code = mmcmap_snapshot_get(snapshot_check(L), store_slice(L, 2), &value);
+  if (code == MMCMAP_NOTFOUND) {
+    lua_pushnil(L);
+    return 1;
+  }
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushlstring(L, value.data, value.size);
+  return 1;
+}
+
+static int snapshot_count(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)mmcmap_snapshot_count(snapshot_check(L)));
+  return 1;
+}
+
+static int snapshot_version(lua_State *L) {
+  probe_push_u64(L, mmcmap_snapshot_version(snapshot_check(L)));
+  return 1;
+}
+
+static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
+  mmcmap_cursor *cursor;
+  mmcmap_slice key, value;
+  lua_Integer count = 0;
+  int code = mmcmap_cursor_open(snapshot, &cursor);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_newtable(L);
+  while ((code = mmcmap_cursor_next(cursor, &key, &value)) == MMCMAP_OK) {
+    lua_pushlstring(L, key.data, key.size);
+    lua_pushlstring(L, value.data, value.size);
+    lua_rawset(L, -3);
+    count++;
+  }
+  mmcmap_cursor_close(cursor);
+  if (code != MMCMAP_NOTFOUND) return probe_fail(L, code);
+  lua_pushinteger(L, count);
+  return 2;
+}
+
+static int snapshot_records(lua_State *L) {
+  return push_records(L, snapshot_check(L));
+}
+
+static int store_records(lua_State *L) {
+  mmcmap_snapshot *snapshot;
+  int code = mmcmap_snapshot_open(store_check(L)->handle, &snapshot);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  int results = push_records(L, snapshot);
+  mmcmap_snapshot_close(snapshot);
+  return results;
+}
+
+/* ---- Registration ------------------------------------------------------ */
+
+static void store_new_type(lua_State *L, const char *name,
+                           const luaL_Reg *methods) {
+  luaL_newmetatable(L, name);
+  luaL_setfuncs(L, methods, 0);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+}
+
+void probe_store_open(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"put", store_put},
+      {"get", store_get},
+      {"has", store_has},
+      {"delete", store_delete},
+      {"count", store_count},
+      {"version", store_version},
+      {"size", store_size},
+      {"sync", store_sync},
+      {"stat", store_stat},
+      {"snapshot", store_snapshot},
+      {"records", store_records},
+      {"close", store_close},
+      {"remove", store_remove},
+      {"__gc", store_close},
+      {NULL, NULL},
+  };
+  static const luaL_Reg snapshot_methods[] = {
+      {"get", snapshot_get},
+      {"count", snapshot_count},
+      {"version", snapshot_version},
+      {"records", snapshot_records},
+      {"close", snapshot_close},
+      {"__gc", snapshot_close},
+      {NULL, NULL},
+  };
+  store_new_type(L, STORE_TYPE, methods);
+  store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);
+  lua_pushcfunction(L, store_open);
+  lua_setfield(L, -2, "open");
+}
