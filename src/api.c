@@ -265,6 +265,10 @@ int mmcmap_sync(mmcmap *handle) {
   return code;
 }
 
+int mmcmap_step(mmcmap *handle, uint64_t budget_ns) {
+  return budget_ns == 0 ? enter(handle) : mmcmap_sync(handle);
+}
+
 /* ---- Snapshots and cursors ----------------------------------------------- */
 
 int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {

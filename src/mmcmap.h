@@ -221,6 +221,14 @@ MMCMAP_API int mmcmap_size(mmcmap *store, uint64_t *size_bytes_out);
 /* Commits: returns when all that was visible before the call is on disk. */
 MMCMAP_API int mmcmap_sync(mmcmap *store);
 
+/*
+ * Does what upkeep there is to do, for hosts that want no thread of ours: with
+ * MMCMAP_MANUAL, once per frame or timer. Commits if something has changed
+ * since the last commit. `budget_ns` bounds the work, but for the one sync that
+ * a commit needs; 0 does nothing.
+ */
+MMCMAP_API int mmcmap_step(mmcmap *store, uint64_t budget_ns);
+
 MMCMAP_API void mmcmap_buffer_free(mmcmap_buffer *buffer);
 
 /* ---- Snapshots and cursors --------------------------------------------- */

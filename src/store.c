@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/errors.h"
+#include "base/testing.h"
 #include "maint/create.h"
 #include "os/lock.h"
 
@@ -49,8 +50,15 @@ static void after_fork_in_child(void) {
 
 static int start_session(void *context) {
   struct store *store = context;
-  return commit_start_session(&store->committer,
-                              store->recovered.state.heads);
+  struct node_source source = space_source(&store->space);
+  int code = recovery_rewrite(store->fd, &source,
+                              superblocks_offset(store->superblocks.place),
+                              &store->recovered);
+  if (code == MMCMAP_OK)
+    code = commit_start_session(&store->committer,
+                                store->recovered.state.heads);
+  if (code == MMCMAP_OK) recovered_forget(&store->recovered);
+  return code;
 }
 
 /* Waits neither for the lock nor for anything else: MMCMAP_EBUSY. */
@@ -111,6 +119,7 @@ static void close_parts(struct store *store) {
     writer_destroy(&store->writer);
   }
   readers_destroy(&store->readers);
+  recovered_forget(&store->recovered);
   if (store->space.segment_size != 0)
     thread_mutex_destroy(&store->space.growth);
   map_close(&store->space.map);
@@ -161,7 +170,8 @@ static void install_state(struct store *store, unsigned place) {
   store->superblocks.fd = store->fd;
   store->superblocks.current = *state;
   store->superblocks.place = place;
-  store->superblocks.is_synced = true;
+  /* Whoever wrote it may have been killed before the sync. */
+  store->superblocks.is_synced = BROKEN(BREAK_NO_REWRITE);
   store->space.fd = store->fd;
   store->space.segment_count = state->segment_count;
   atomic_store(&store->live.root, state->root);
@@ -193,10 +203,10 @@ static int load(struct store *store, const mmcmap_options *options,
   code = map_file(store, file_bytes, options->max_size_bytes);
   if (code != MMCMAP_OK) return code;
   struct node_source source = space_source(&store->space);
-  recovery_roll_forward(&source, &store->hasher, &superblock,
-                        &store->recovered);
-  install_state(store, place);
-  return MMCMAP_OK;
+  code = recovery_roll_forward(&source, &store->hasher, &superblock,
+                               &store->recovered);
+  if (code == MMCMAP_OK) install_state(store, place);
+  return code;
 }
 
 /* Opens the store behind `fd`, which it takes over. */

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/errors.h"
+#include "base/testing.h"
 #include "format/segment.h"
 
 enum {
@@ -79,7 +80,8 @@ int frame_read(const struct node_source *source, uint64_t offset,
       !bytes_within(offset, size, source->size))
     return error_set_corrupt("F16 frame size", offset);
   uint64_t checksum = hasher_checksum(hasher, at + AT_META, size - AT_META);
-  if (checksum != bytes_u64(at + AT_CHECKSUM))
+  if (checksum != bytes_u64(at + AT_CHECKSUM) &&
+      !BROKEN(BREAK_SKIP_FRAME_CHECKSUM))
     return error_set_corrupt("F17 frame checksum", offset);
   struct frame frame = {.salt = salt,
                         .epoch = node_meta_epoch(meta),
@@ -91,8 +93,10 @@ int frame_read(const struct node_source *source, uint64_t offset,
                         .catalog = bytes_u64(at + AT_CATALOG),
                         .size_bytes = (uint32_t)size};
   if (!flags_are_good(&frame))
-    return error_set_corrupt("F18 frame flags", offset);
+    return error_set_corrupt("F18 frame flags and next", offset);
   *frame_out = frame;
-  *checksum_out = checksum;
+  *checksum_out = BROKEN(BREAK_SKIP_FRAME_CHECKSUM)
+                      ? bytes_u64(at + AT_CHECKSUM)
+                      : checksum;
   return MMCMAP_OK;
 }

@@ -6,9 +6,11 @@
  */
 #include "maint/recovery.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/errors.h"
+#include "base/testing.h"
 #include "format/frame.h"
 #include "format/segment.h"
 #include "os/file.h"
@@ -68,33 +70,55 @@ static uint64_t segments_to(const struct superblock *state, uint64_t end) {
   return (end + state->segment_size - 1) / state->segment_size;
 }
 
-/* Verifies the large values of a frame, and notes how far they reach. */
-static bool large_values_fit(const struct node_source *source,
+static int add_range(struct recovered *recovered, uint64_t offset,
+                     uint64_t size) {
+  if (recovered->range_count == recovered->range_capacity) {
+    size_t capacity =
+        recovered->range_capacity == 0 ? 64 : recovered->range_capacity * 2;
+    struct recovered_range *ranges =
+        realloc(recovered->ranges, capacity * sizeof *ranges);
+    if (ranges == NULL) return error_set(MMCMAP_ENOMEM, "recovery");
+    recovered->ranges = ranges;
+    recovered->range_capacity = capacity;
+  }
+  struct recovered_range *range = &recovered->ranges[recovered->range_count++];
+  range->offset = offset;
+  range->size = size;
+  return MMCMAP_OK;
+}
+
+/* Verifies the large values of a frame, and notes where they are and how far
+   they reach. MMCMAP_ECORRUPT: one does not fit. */
+static int take_large_values(const struct node_source *source,
                              const struct hasher *hasher, uint64_t offset,
                              const struct frame *frame,
-                             struct superblock *state) {
+                             struct superblock *state,
+                             struct recovered *recovered) {
   uint64_t at = offset + FRAME_HEADER_BYTES;
   uint64_t end = offset + frame->size_bytes;
   while (at < end) {
     enum node_kind kind;
     uint64_t size;
     struct record_view record;
-    if (node_measure(source, at, end, &kind, &size) != MMCMAP_OK) return false;
-    if (kind == NODE_RECORD) {
-      if (node_record(source, at, &record) != MMCMAP_OK) return false;
-      if (record.is_large) {
-        if (record_verify(source, &record, hasher) != MMCMAP_OK) return false;
-        uint64_t segments =
-            segments_to(state, record.extent_offset +
-                                   extent_size(record.value_size));
-        if (segments > state->segment_count) state->segment_count = segments;
-      }
-    }
+    int code = node_measure(source, at, end, &kind, &size);
+    if (code == MMCMAP_OK && kind == NODE_RECORD)
+      code = node_record(source, at, &record);
+    if (code != MMCMAP_OK) return code;
     at += size;
+    if (kind != NODE_RECORD || !record.is_large) continue;
+    if (!BROKEN(BREAK_TRUST_LARGE_VALUES))
+      code = record_verify(source, &record, hasher);
+    uint64_t extent_bytes = extent_size(record.value_size);
+    if (code == MMCMAP_OK)
+      code = add_range(recovered, record.extent_offset, extent_bytes);
+    if (code != MMCMAP_OK) return code;
+    uint64_t segments =
+        segments_to(state, record.extent_offset + extent_bytes);
+    if (segments > state->segment_count) state->segment_count = segments;
   }
   /* What is left of the last run for large values is not known. */
   state->heads[HEAD_LARGE].offset = state->heads[HEAD_LARGE].limit = 0;
-  return true;
+  return MMCMAP_OK;
 }
 
 /* Where the log goes on after `frame`; false if it cannot be there. */
@@ -112,44 +136,95 @@ static bool follow(const struct frame *frame, struct superblock *state) {
   return true;
 }
 
-/* Takes the commit that begins at the head of `state`, if there is one. */
-static bool take_commit(const struct node_source *source,
-                        const struct hasher *hasher,
-                        struct superblock *state) {
+/* Takes the commit that begins at the head of `state`. MMCMAP_ECORRUPT if there
+   is none: nothing is changed then. */
+static int take_commit(const struct node_source *source,
+                       const struct hasher *hasher, struct superblock *state,
+                       struct recovered *recovered) {
   struct superblock next = *state;
+  size_t ranges_before = recovered->range_count;
   uint64_t epoch = 0;
   struct frame frame;
+  int code;
   do {
     uint64_t offset = next.heads[HEAD_LOG].offset;
-    if (frame_read(source, offset, next.segment_size, next.salt, next.chain,
-                   hasher, &frame, &next.chain) != MMCMAP_OK)
-      return false;
+    code = frame_read(source, offset, next.segment_size, next.salt, next.chain,
+                      hasher, &frame, &next.chain);
+    if (code != MMCMAP_OK) break;
     if (epoch == 0) epoch = frame.epoch;
-    if (frame.epoch != epoch || epoch < state->next_epoch) return false;
-    if ((frame.flags & FRAME_HAS_LARGE) != 0 &&
-        !large_values_fit(source, hasher, offset, &frame, &next))
-      return false;
-    if (!follow(&frame, &next)) return false;
-  } while ((frame.flags & FRAME_ENDS_EPOCH) == 0);
+    if (frame.epoch != epoch || epoch < state->next_epoch)
+      code = error_set_corrupt("F15 frame salt and chain", offset);
+    if (code == MMCMAP_OK && (frame.flags & FRAME_HAS_LARGE) != 0)
+      code = take_large_values(source, hasher, offset, &frame, &next,
+                               recovered);
+    if (code == MMCMAP_OK)
+      code = add_range(recovered, offset, frame.size_bytes);
+    if (code == MMCMAP_OK && !follow(&frame, &next))
+      code = error_set_corrupt("F18 frame flags and next", offset);
+  } while (code == MMCMAP_OK && (frame.flags & FRAME_ENDS_EPOCH) == 0);
+  if (code != MMCMAP_OK) {
+    recovered->range_count = ranges_before;
+    return code;
+  }
   next.epoch = epoch;
   next.next_epoch = epoch + 1;
   next.root = frame.root;
   next.count = frame.count;
   next.catalog = frame.catalog;
   *state = next;
-  return true;
+  return MMCMAP_OK;
 }
 
-void recovery_roll_forward(const struct node_source *source,
-                           const struct hasher *hasher,
-                           const struct superblock *superblock,
-                           struct recovered *recovered_out) {
+int recovery_roll_forward(const struct node_source *source,
+                          const struct hasher *hasher,
+                          const struct superblock *superblock,
+                          struct recovered *recovered_out) {
   memset(recovered_out, 0, sizeof *recovered_out);
   struct superblock state = *superblock;
+  int code = MMCMAP_OK;
   recovered_out->was_clean = (state.flags & SUPERBLOCK_CLEAN) != 0;
   if (!recovered_out->was_clean) {
-    while (take_commit(source, hasher, &state)) recovered_out->commits++;
-    state.next_epoch += RECOVERY_EPOCH_SKIP;
+    while (code == MMCMAP_OK) {
+      code = take_commit(source, hasher, &state, recovered_out);
+      if (code == MMCMAP_OK) recovered_out->commits++;
+    }
+    if (!BROKEN(BREAK_REUSE_EPOCHS)) state.next_epoch += RECOVERY_EPOCH_SKIP;
   }
   recovered_out->state = state;
+  if (code != MMCMAP_ENOMEM) return MMCMAP_OK;
+  recovered_forget(recovered_out);
+  return code;
+}
+
+/* By way of a buffer: the source is a mapping of the same pages. */
+static int rewrite_range(int fd, const struct node_source *source,
+                         const struct recovered_range *range) {
+  uint8_t buffer[16384];
+  int code = MMCMAP_OK;
+  for (uint64_t done = 0; done < range->size && code == MMCMAP_OK;) {
+    uint64_t size = range->size - done;
+    if (size > sizeof buffer) size = sizeof buffer;
+    memcpy(buffer, source->base + range->offset + done, size);
+    code = file_write(fd, buffer, size, range->offset + done);
+    done += size;
+  }
+  return code;
+}
+
+int recovery_rewrite(int fd, const struct node_source *source,
+                     uint64_t superblock_offset,
+                     const struct recovered *recovered) {
+  if (BROKEN(BREAK_NO_REWRITE)) return MMCMAP_OK;
+  struct recovered_range superblock = {.offset = superblock_offset,
+                                       .size = SUPERBLOCK_BYTES};
+  int code = rewrite_range(fd, source, &superblock);
+  for (size_t i = 0; i < recovered->range_count && code == MMCMAP_OK; i++)
+    code = rewrite_range(fd, source, &recovered->ranges[i]);
+  return code;
+}
+
+void recovered_forget(struct recovered *recovered) {
+  free(recovered->ranges);
+  recovered->ranges = NULL;
+  recovered->range_count = recovered->range_capacity = 0;
 }

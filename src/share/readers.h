@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/check.h"
+#include "base/testing.h"
 #include "os/thread.h"
 
 enum { READERS_ROW_BYTES = 64, READERS_ROWS_PER_CHUNK = 64 };
@@ -78,7 +79,7 @@ static inline int readers_row(struct readers *readers,
    pairs with that of readers_oldest(). */
 static inline void readers_pin(struct readers *readers,
                                struct readers_row *row) {
-  if (row->depth++ > 0) return;
+  if (row->depth++ > 0 || BROKEN(BREAK_NO_PIN)) return;
   uint64_t tick = atomic_load_explicit(&readers->tick, memory_order_acquire);
   atomic_store_explicit(&row->pin, tick, memory_order_relaxed);
   atomic_thread_fence(memory_order_seq_cst);

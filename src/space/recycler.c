@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/testing.h"
 
 void recycler_init(struct recycler *recycler, struct readers *readers) {
   memset(recycler, 0, sizeof *recycler);
@@ -61,7 +62,7 @@ void recycler_put_rest(struct recycler *recycler, uint32_t slot_count,
 static bool take_oldest(struct recycler *recycler, struct recycler_ring *ring,
                         uint64_t *offset_out) {
   struct recycled *oldest = ring_item(ring, 0);
-  if (oldest->tick >= recycler->horizon) {
+  if (oldest->tick >= recycler->horizon && !BROKEN(BREAK_RECYCLE_EARLY)) {
     if (++recycler->tries < RECYCLER_TRIES_PER_ADVANCE) return false;
     recycler->tries = 0;
     recycler->horizon = readers_advance(recycler->readers);
@@ -100,5 +101,6 @@ bool recycler_take_larger_branch(struct recycler *recycler,
 }
 
 void recycler_clear(struct recycler *recycler) {
+  if (BROKEN(BREAK_RECYCLE_SEALED)) return;
   for (int i = 0; i < RECYCLER_CLASSES; i++) recycler->rings[i].count = 0;
 }

@@ -4,6 +4,7 @@
  * all of it out of sight; one store makes it visible.
  */
 #include "base/errors.h"
+#include "base/testing.h"
 #include "trie/trie.h"
 
 /* Pages first, then the record that names them. */
@@ -50,11 +51,26 @@ static int write_record(const struct trie *trie, const struct trie_key *key,
       log->recycler.reused_bytes += size;
     else
       code = log_alloc(log, size, &offset);
-    if (code == MMCMAP_OK)
+    if (code == MMCMAP_OK && !BROKEN(BREAK_PUBLISH_EARLY))
       record_write(log_at(log, offset), &parts, trie->hasher);
   }
   *slot_out = slot_of_record(offset, key->primary);
   return code;
+}
+
+/* What BREAK_PUBLISH_EARLY left out of write_record(). */
+static void write_record_late(const struct trie *trie,
+                              const struct trie_key *key, const void *value,
+                              uint32_t value_size, uint64_t slot) {
+  struct record_parts parts = {.map_id = trie->map_id,
+                               .epoch = trie->log->epoch,
+                               .key = key->data,
+                               .value = value,
+                               .key_size = (uint16_t)key->size,
+                               .value_size = value_size};
+  if (record_size(parts.key_size, value_size, false) <=
+      trie->log->space->segment_size / 4)
+    record_write(log_at(trie->log, slot_offset(slot)), &parts, trie->hasher);
 }
 
 /* A copy of the last branch of `path` with `slot` inserted. */
@@ -188,6 +204,8 @@ int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
     if (code == MMCMAP_OK) trie_retire_record(trie, &path.record);
     break;
   }
+  if (BROKEN(BREAK_PUBLISH_EARLY))
+    write_record_late(trie, key, value, value_size, slot);
   *created_out = code == MMCMAP_OK && path.ending != TRIE_ENDS_SAME;
   return code;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/errors.h"
+#include "base/testing.h"
 #include "os/file.h"
 #include "os/process.h"
 
@@ -93,6 +94,7 @@ static uint64_t complete_frames(struct committer *committer,
   const struct log *log = &committer->writer->log;
   uint64_t bytes = 0;
   for (size_t i = 0; i < batch->frame_count; i++) {
+    if (BROKEN(BREAK_LEAVE_FRAME) && i + 1 < batch->frame_count) continue;
     struct log_frame *closed = &batch->frames[i];
     closed->frame.previous = committer->chain;
     committer->chain = frame_complete(log_at(log, closed->offset),
@@ -104,7 +106,10 @@ static uint64_t complete_frames(struct committer *committer,
 
 static int sync_file(struct committer *committer) {
   atomic_fetch_add_explicit(&committer->sync_count, 1, memory_order_relaxed);
-  return file_sync(committer->superblocks->fd);
+  TEST_POINT("sync");
+  if (BROKEN(BREAK_DROP_SYNC)) return MMCMAP_OK;
+  int code = file_sync(committer->superblocks->fd);
+  return BROKEN(BREAK_IGNORE_SYNC_ERROR) ? MMCMAP_OK : code;
 }
 
 static uint64_t superblock_interval(const struct superblock *state) {
@@ -183,10 +188,12 @@ static int lead(struct committer *committer) {
   struct batch batch;
   int code = begin_batch(committer, &batch);
   if (code != MMCMAP_OK) return code;
+  if (BROKEN(BREAK_EARLY_SUPERBLOCK) && committer->superblocks->is_synced)
+    (void)write_superblock(committer, &batch.state);
   thread_mutex_unlock(&committer->mutex);
   int sync_code = sync_file(committer);
   thread_mutex_lock(&committer->mutex);
-  while (committer->done_ticket != batch.ticket)
+  while (committer->done_ticket != batch.ticket && !BROKEN(BREAK_OVERTAKE))
     thread_condition_wait(&committer->changed, &committer->mutex);
   if (sync_code != MMCMAP_OK) fail(committer, sync_code);
   if (committer->failed == 0) {
@@ -239,13 +246,17 @@ int commit_start_session(
   uint64_t salt;
   int code = process_random(&salt, sizeof salt);
   if (code != MMCMAP_OK) return code;
+  if (BROKEN(BREAK_KEEP_SALT)) salt = committer->superblocks->current.salt;
   code = log_prepare(&writer->log, salt, atomic_load(&writer->live->open_epoch),
                      heads);
   if (code != MMCMAP_OK) return code;
   struct superblock state;
   describe_state(committer, &state);
   code = write_superblock_now(committer, &state);
-  if (code != MMCMAP_OK) return code;
+  if (code != MMCMAP_OK) {
+    writer->failed = code;
+    return code;
+  }
   log_start(&writer->log);
   writer->started = true;
   return MMCMAP_OK;

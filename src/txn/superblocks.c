@@ -5,6 +5,7 @@
 #include "txn/superblocks.h"
 
 #include "base/check.h"
+#include "base/testing.h"
 #include "os/file.h"
 
 int superblocks_write(struct superblocks *superblocks,
@@ -15,6 +16,8 @@ int superblocks_write(struct superblocks *superblocks,
   uint8_t page[SUPERBLOCK_BYTES];
   superblock_encode(&superblock, page);
   unsigned place = 1 - superblocks->place;
+  if (BROKEN(BREAK_SAME_SUPERBLOCK)) place = 0;
+  TEST_POINT("superblock");
   int code = file_write(superblocks->fd, page, sizeof page,
                         superblocks_offset(place));
   if (code != 0) return code;

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Switches and hooks of the test build (--enable-debug-checks); in any other
+ * build all of it is gone. A break is a deliberate mistake: specs switch it on
+ * to see that some test notices. A point is a moment of interest: specs hang a
+ * function on it to look at the file, or to die there.
+ */
+#ifndef BASE_TESTING_H
+#define BASE_TESTING_H
+
+enum testing_break {
+  BREAK_DROP_SYNC = 1 << 0,          /* commits do not sync */
+  BREAK_IGNORE_SYNC_ERROR = 1 << 1,  /* a failed sync counts as done */
+  BREAK_PUBLISH_EARLY = 1 << 2,      /* a record is linked, then written */
+  BREAK_SKIP_FRAME_CHECKSUM = 1 << 3,   /* recovery takes any frame */
+  BREAK_KEEP_SALT = 1 << 4,             /* a session goes on with the old salt */
+  BREAK_SAME_SUPERBLOCK = 1 << 5,       /* only place A is ever written */
+  BREAK_EARLY_SUPERBLOCK = 1 << 6,      /* names an epoch before its sync */
+  BREAK_LEAVE_FRAME = 1 << 7,           /* a leader leaves out a sealed epoch */
+  BREAK_TRUST_LARGE_VALUES = 1 << 8,    /* recovery does not verify them */
+  BREAK_NO_REWRITE = 1 << 9,            /* recovered frames are not rewritten */
+  BREAK_WRITE_SEALED = 1 << 10,         /* sealed branches change in place */
+  BREAK_RECYCLE_EARLY = 1 << 11,        /* pins are not looked at */
+  BREAK_RECYCLE_SEALED = 1 << 12,       /* recycling lists outlive a seal */
+  BREAK_NO_PIN = 1 << 13,               /* readers do not pin */
+  BREAK_REUSE_EPOCHS = 1 << 14,         /* epochs seen before a crash return */
+  BREAK_OVERTAKE = 1 << 15              /* an epoch counts before an earlier */
+};
+
+#ifdef MMCMAP_DEBUG_CHECKS
+
+#include <stddef.h>
+
+/* Set by specs only, while no store is in use. */
+extern unsigned testing_breaks; /* enum testing_break, or-ed */
+extern void (*testing_hook)(const char *point);
+
+#define BROKEN(which) ((testing_breaks & (unsigned)(which)) != 0)
+#define TEST_POINT(name) \
+  do { \
+    if (testing_hook != NULL) testing_hook(name); \
+  } while (0)
+
+#else
+
+#define BROKEN(which) 0
+#define TEST_POINT(name) ((void)0)
+
+#endif
+
+#endif
