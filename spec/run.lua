@@ -15,6 +15,7 @@
 --   MMCMAP_TMP_DIR                        the only place to write in
 --   MMCMAP_LUA                            the interpreter, for further processes
 -- MMCMAP_RUN_WITH is put before the second process's command (valgrind ...).
+-- It is killed after MMCMAP_SPEC_SECONDS (900; 0 for never).
 -- Options are busted's, with '=' (--filter=word).
 --
 -- It exits with 0 only if at least one test ran and all passed.
@@ -102,8 +103,11 @@ local function outer()
   end
   local inside = temporary .. "/files"
   os.execute("mkdir " .. quoted(inside))
+  local limit = os.getenv("MMCMAP_SPEC_SECONDS") or "900"
   local command = table.concat({
-    environment(source, build, inside), os.getenv("MMCMAP_RUN_WITH") or "",
+    environment(source, build, inside),
+    "timeout --foreground --kill-after=10 " .. quoted(limit),
+    os.getenv("MMCMAP_RUN_WITH") or "",
     quoted(interpreter()), quoted(source .. "/spec/run.lua"),
     table.concat(words, " ") }, " ")
   local status = status_of(command, temporary .. "/status")
@@ -113,8 +117,10 @@ local function outer()
     .. quoted(temporary))
   if not finished or status ~= 0 and status ~= FAILED then
     -- It died, a spec or a checking tool ended it: no test says so.
-    print("Bail out! the specs' process ended early or badly, with status "
-      .. tostring(status))
+    local late = status == 124 or status == 137
+    print(late and "Bail out! the specs took longer than " .. limit .. " s"
+      or "Bail out! the specs' process ended early or badly, with status "
+        .. tostring(status))
     os.exit(1)
   end
   os.exit(status == 0 and 0 or 1)
