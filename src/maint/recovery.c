@@ -112,12 +112,15 @@ static int take_large_values(const struct node_source *source,
     if (code == MMCMAP_OK)
       code = add_range(recovered, record.extent_offset, extent_bytes);
     if (code != MMCMAP_OK) return code;
-    uint64_t segments =
-        segments_to(state, record.extent_offset + extent_bytes);
+    uint64_t extent_end = record.extent_offset + extent_bytes;
+    uint64_t segments = segments_to(state, extent_end);
     if (segments > state->segment_count) state->segment_count = segments;
+    /* What is left of its run is not known, but the file must not end before
+       it. */
+    if (extent_end > state->heads[HEAD_LARGE].offset)
+      state->heads[HEAD_LARGE].offset = state->heads[HEAD_LARGE].limit =
+          extent_end;
   }
-  /* What is left of the last run for large values is not known. */
-  state->heads[HEAD_LARGE].offset = state->heads[HEAD_LARGE].limit = 0;
   return MMCMAP_OK;
 }
 

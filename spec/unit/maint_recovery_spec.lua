@@ -1,0 +1,434 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Recovery. A copy of the file taken while the store is open is what a crash
+-- leaves; bytes of it are zeroed, flipped or cut off as a power cut might do.
+-- The store that opens must be the one of a commit, and of the newest that is
+-- still whole.
+
+local probe = require "mmcmap_probe"
+local binary = require "spec.support.binary"
+local scratch = require "spec.support.scratch"
+local format, open = probe.format, probe.store.open
+
+local A_AT, B_AT, PAGE = 0, 8192, 4096
+local SEGMENT = 131072
+local FILE_SIZE_MIN = 65536
+
+local function options(changes)
+  local all = { durability = "manual", segment_size = SEGMENT }
+  for name, value in pairs(changes or {}) do all[name] = value end
+  return all
+end
+
+local opened = {}
+
+local function open_store(path, changes)
+  local db, code, what = open(path, options(changes))
+  if db then opened[#opened + 1] = db end
+  return db, code, what
+end
+
+local function open_bytes(bytes, changes)
+  return open_store(scratch.write(scratch.path("crash"), bytes), changes)
+end
+
+local function refused(code, rule, bytes, changes)
+  local db, name, what = open_bytes(bytes, changes)
+  assert.is_nil(db)
+  assert.equal(code, name)
+  if rule then assert.equal(rule, what:match("^F%d+")) end
+end
+
+local function copy(records)
+  local other = {}
+  for key, value in pairs(records) do other[key] = value end
+  return other
+end
+
+-- ---- What is in a file ------------------------------------------------------
+
+local function superblock_at(bytes, at)
+  return (format.superblock_decode(bytes:sub(at + 1, at + PAGE), at, false))
+end
+
+-- The valid superblock with the higher sequence, and where it is.
+local function newest(bytes)
+  local a, b = superblock_at(bytes, A_AT), superblock_at(bytes, B_AT)
+  if a and (not b or a.sequence > b.sequence) then return a, A_AT end
+  return b, B_AT
+end
+
+-- The frames that recovery can see from the newest superblock on.
+local function frames(bytes)
+  local superblock = newest(bytes)
+  local at, found = binary.number(superblock.heads[1].offset), {}
+  while true do
+    local size = binary.number_at(bytes, at + 64)
+    if size == 0 or bytes:byte(at + 16) ~= 0x46 or
+      binary.u64_at(bytes, at + 16) ~= superblock.salt then
+      return found
+    end
+    found[#found + 1] = { at = at, size = size, flags = bytes:byte(at + 15),
+      ends = bytes:byte(at + 15) % 2 == 1 }
+    at = binary.number_at(bytes, at + 32)
+  end
+end
+
+local function with_superblock(bytes, at, change)
+  local superblock = superblock_at(bytes, at)
+  change(superblock)
+  return binary.patch(bytes, at, format.superblock_encode(superblock))
+end
+
+local function damaged(bytes, at)
+  return binary.flip(bytes, at + 100)
+end
+
+-- ---- A store to crash -------------------------------------------------------
+
+local db, path, model
+
+local function put(key, value)
+  assert(db:put(key, value))
+  model[key] = value
+end
+
+-- The model as of the sync.
+local function sync()
+  assert(db:sync())
+  return copy(model)
+end
+
+local function crash()
+  return (assert(scratch.read(path)))
+end
+
+local function holds(expected, bytes)
+  local other = assert(open_bytes(bytes))
+  assert.same(expected, (assert(other:records())))
+  local count = 0
+  for _ in pairs(expected) do count = count + 1 end
+  assert.equal(count, other:count())
+  local stat = other:stat()
+  assert(other:close())
+  return stat
+end
+
+describe("maint.recovery", function()
+  before_each(function()
+    path = scratch.path("store")
+    db = assert(open_store(path))
+    model = {}
+  end)
+
+  after_each(function()
+    for _, store in ipairs(opened) do store:close() end
+    opened = {}
+  end)
+
+  it("finds the last commit in a copy, and nothing later", function()
+    put("a", "1")
+    holds({}, crash())
+    local first = sync()
+    assert.equal(1, holds(first, crash()).recovered_commits)
+    put("a", "2")
+    put("b", "3")
+    holds(first, crash())
+    assert(db:version()) -- seals, commits nothing
+    holds(first, crash())
+    local second = sync()
+    assert.equal(2, holds(second, crash()).recovered_commits)
+    assert(db:close())
+    local stat = holds(second, crash())
+    assert.is_true(stat.was_clean)
+    assert.equal(0, stat.recovered_commits)
+  end)
+
+  it("holds at any moment of a random run", function()
+    local random = binary.random(binary.seed("maint.recovery"))
+    local committed = {}
+    for step = 1, 400 do
+      local key = "key" .. random(60)
+      local choice = random(20)
+      if choice <= 11 then
+        put(key, binary.bytes(random(choice == 1 and 70000 or 600), step))
+      elseif choice <= 15 then
+        assert.is_boolean(db:delete(key))
+        model[key] = nil
+      elseif choice <= 17 then
+        committed = sync()
+      elseif choice == 18 then
+        assert(db:version())
+      elseif choice == 19 then
+        holds(committed, crash())
+      elseif random(4) == 1 then
+        -- The crash is taken for real: it goes on from the copy.
+        local bytes = crash()
+        assert(db:close())
+        path = scratch.write(scratch.path("store"), bytes)
+        db = assert(open_store(path))
+        model = copy(committed)
+      else
+        assert(db:close())
+        db = assert(open_store(path))
+        committed = copy(model)
+      end
+      assert.equal(model[key], (db:get(key)))
+    end
+    holds(committed, crash())
+  end)
+
+  it("cuts off a torn last frame, wherever it is torn", function()
+    put("a", "1")
+    local first = sync()
+    for i = 1, 40 do put("key" .. i, binary.bytes(100, i)) end
+    local second = sync()
+    local bytes = crash()
+    local all = frames(bytes)
+    local last = all[#all]
+    assert.is_true(last.size > 4096)
+    holds(second, bytes)
+    for at = last.at - last.at % 512, last.at + last.size - 1, 512 do
+      local torn = math.max(at, last.at)
+      local size = last.at + last.size - torn
+      -- The rest never arrived; or the file ends there; or one sector is old.
+      holds(first, binary.patch(bytes, torn, ("\0"):rep(size)))
+      holds(first, bytes:sub(1, torn))
+      holds(first, binary.patch(bytes, torn,
+        ("\255"):rep(math.min(512, size))))
+    end
+  end)
+
+  it("takes an epoch whole or not at all, in many frames", function()
+    put("a", "1")
+    local first = sync()
+    for i = 1, 60 do put("key" .. i, binary.bytes(8000, i)) end
+    local second = sync()
+    local bytes = crash()
+    local all = frames(bytes)
+    assert.is_true(#all > 4)
+    holds(second, bytes)
+    for i = 2, #all do
+      holds(first, binary.flip(bytes, all[i].at + all[i].size - 1))
+      holds(first, binary.patch(bytes, all[i].at, ("\0"):rep(72)))
+    end
+    holds({}, binary.flip(bytes, all[1].at + all[1].size - 1))
+  end)
+
+  it("verifies the large values that a frame names", function()
+    put("a", "1")
+    local first = sync()
+    put("large", binary.bytes(300000, 1))
+    local second = sync()
+    local bytes = crash()
+    holds(second, bytes)
+    local at = bytes:find(binary.bytes(300000, 1):sub(1, 64), 1, true) - 1
+    assert.equal(64, at % PAGE)
+    holds(first, binary.flip(bytes, at))
+    holds(first, binary.flip(bytes, at + 299999))
+    holds(first, binary.flip(bytes, at - 64))
+    holds(first, bytes:sub(1, at + 299990))
+  end)
+
+  -- What a roll-forward finds of large values lies behind the log. It did not
+  -- say so to the log, which took its own end for that of the file: the first
+  -- proper close after a crash cut the large values off.
+  it("keeps large values of before a crash when it closes", function()
+    put("a", "1")
+    put("large", binary.bytes(300000, 1))
+    put("larger", binary.bytes(700000, 2))
+    local expected = sync()
+    path = scratch.write(scratch.path("store"), crash())
+    assert(db:close())
+    db = assert(open_store(path))
+    put("b", "2")
+    expected.b = "2"
+    assert(db:close())
+    assert.is_true(holds(expected, crash()).was_clean)
+    -- The next large value must not be laid over them.
+    db = assert(open_store(path))
+    put("more", binary.bytes(200000, 3))
+    expected.more = model.more
+    assert(db:close())
+    holds(expected, crash())
+  end)
+
+  it("accepts no frame under another salt", function()
+    put("a", "1")
+    sync()
+    local bytes = crash()
+    local _, at = newest(bytes)
+    local other = with_superblock(bytes, at, function(superblock)
+      superblock.salt = "0123456789abcdef"
+    end)
+    assert.equal(0, holds({}, other).recovered_commits)
+  end)
+
+  it("does not take up a lost future again", function()
+    put("a", "1")
+    local first = sync()
+    for i = 1, 3 do
+      put("b" .. i, "lost")
+      sync()
+    end
+    local all = frames(crash())
+    assert.equal(4, #all)
+    -- The second commit is lost, so the third and fourth are too.
+    local bytes = binary.patch(crash(), all[2].at, ("\0"):rep(512))
+    holds(first, bytes)
+    assert(db:close())
+    path = scratch.write(scratch.path("store"), bytes)
+    db = assert(open_store(path))
+    model = copy(first)
+    put("b1", "kept")
+    local second = sync()
+    assert.equal(all[2].at, frames(crash())[1].at)
+    assert.equal(all[2].size, frames(crash())[1].size)
+    assert.equal(1, holds(second, crash()).recovered_commits)
+  end)
+
+  it("goes on with one superblock when the other is damaged", function()
+    put("a", "1")
+    local first = sync()
+    local bytes = crash()
+    local _, at = newest(bytes)
+    holds(first, damaged(bytes, A_AT + B_AT - at))
+    assert(db:close())
+    bytes = crash()
+    -- The newer one says that all is clean; the older one rolls forward.
+    _, at = newest(bytes)
+    assert.is_true(holds(first, damaged(bytes, A_AT + B_AT - at)).was_clean)
+    local stat = holds(first, damaged(bytes, at))
+    assert.is_false(stat.was_clean)
+    assert.equal(1, stat.recovered_commits)
+    holds(first, binary.patch(bytes, at, ("\0"):rep(PAGE)))
+    -- Both places serve again after a session on either.
+    for _, place in ipairs { A_AT, B_AT } do
+      local again = assert(open_bytes(damaged(bytes, place)))
+      assert(again:put("b", "2"))
+      assert(again:close())
+    end
+  end)
+
+  it("says so when both superblocks are damaged", function()
+    put("a", "1")
+    sync()
+    assert(db:close())
+    local bytes = damaged(damaged(crash(), A_AT), B_AT)
+    refused("ECORRUPT", "F4", bytes)
+    refused("ECORRUPT", "F4", bytes, { readonly = true })
+    refused("EFORMAT", "F1", ("no mmcmap file "):rep(5000))
+    refused("EFORMAT", "F1", "x")
+  end)
+
+  it("says so when the file is shorter than it was", function()
+    for i = 1, 30 do put("key" .. i, binary.bytes(9000, i)) end
+    sync()
+    assert(db:close())
+    local bytes = crash()
+    local used = binary.number(newest(bytes).used_bytes)
+    assert.is_true(used > FILE_SIZE_MIN)
+    holds(model, bytes:sub(1, used))
+    for _, size in ipairs { used - 1, FILE_SIZE_MIN, 20000, 12288 } do
+      refused("ECORRUPT", "F10", bytes:sub(1, size))
+    end
+  end)
+
+  it("never gives the number of an epoch again", function()
+    put("a", "1")
+    sync()
+    local seen = { [db:version()] = "committed" }
+    local bytes = crash()
+    for i = 1, 5 do
+      put("a", "lost " .. i)
+      seen[db:version()] = "lost"
+    end
+    local other = assert(open_bytes(bytes))
+    assert.equal("committed", seen[other:version()])
+    assert(other:put("a", "new"))
+    assert.is_nil(seen[other:version()])
+    local version = other:version()
+    assert(other:close())
+    assert(db:close())
+    assert.is_nil(seen[version])
+  end)
+
+  it("does not write when it only reads", function()
+    put("a", "1")
+    local first = sync()
+    put("a", "2")
+    local bytes = crash()
+    local place = scratch.write(scratch.path("crash"), bytes)
+    local other = assert(open_store(place, { readonly = true }))
+    assert.same(first, (other:records()))
+    assert.is_true(other:version() > ("0"):rep(16))
+    assert(other:close())
+    assert.is_true(bytes == scratch.read(place))
+  end)
+end)
+
+describe("maint.create", function()
+  after_each(function()
+    for _, store in ipairs(opened) do store:close() end
+    opened = {}
+  end)
+
+  local function new_file()
+    local place = scratch.path("new")
+    assert(assert(open(place, options())):close())
+    return assert(scratch.read(place))
+  end
+
+  local function is_new(bytes)
+    local store = assert(open_bytes(bytes))
+    assert.equal(0, store:count())
+    assert(store:put("a", "1"))
+    assert(store:close())
+  end
+
+  it("makes 64 KiB with two superblocks", function()
+    local bytes = new_file()
+    assert.equal(FILE_SIZE_MIN, #bytes)
+    local a, b = superblock_at(bytes, A_AT), superblock_at(bytes, B_AT)
+    assert.equal(binary.hex(1), a.sequence)
+    assert.equal(binary.hex(2), b.sequence)
+    assert.is_not_nil(format.segment_decode(bytes:sub(12289, 12352), 0,
+      a.file_id))
+    is_new(bytes)
+  end)
+
+  it("draws another id, salt and secret for each file", function()
+    local first, second = newest(new_file()), newest(new_file())
+    assert.not_equal(first.file_id, second.file_id)
+    assert.not_equal(first.salt, second.salt)
+    for at = 0, 384, 16 do
+      assert.not_equal(first.secret:sub(at + 1, at + 16),
+        second.secret:sub(at + 1, at + 16))
+    end
+  end)
+
+  it("finishes what was left unfinished, in the order of writing", function()
+    local bytes = new_file()
+    local zeros = ("\0"):rep(FILE_SIZE_MIN)
+    is_new("")
+    is_new(zeros)
+    local header = binary.patch(zeros, 12288, bytes:sub(12289, 12352))
+    is_new(header)
+    local page = bytes:sub(1, PAGE)
+    for size = 512, PAGE, 512 do
+      is_new(binary.patch(header, A_AT, page:sub(1, size)))
+    end
+    local with_a = binary.patch(header, A_AT, page)
+    for size = 512, PAGE, 512 do
+      is_new(binary.patch(with_a, B_AT, bytes:sub(B_AT + 1, B_AT + size)))
+    end
+  end)
+
+  it("does not take a damaged store for an unfinished one", function()
+    local bytes = new_file()
+    refused("ECORRUPT", nil, damaged(damaged(bytes, A_AT), B_AT))
+    refused("EFORMAT", nil, ("\0"):rep(FILE_SIZE_MIN + 4096))
+    refused("EFORMAT", nil, ("\0"):rep(FILE_SIZE_MIN), { create = false })
+    refused("EFORMAT", nil, "", { create = false })
+  end)
+end)
