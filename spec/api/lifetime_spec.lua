@@ -245,8 +245,11 @@ describe("a store", function()
         setmetatable({}, { __gc = finalizer })
       end
       local ok, message = pcall(function()
+        local garbage = 0
         while true do
           for key, value in db:pairs() do
+            garbage = garbage + 1
+            db:get(("y"):rep(20000) .. garbage)
             if #value ~= 2000 or #db:get(key) ~= 2000 then
               error("round " .. round)
             end

@@ -112,7 +112,7 @@ static bool iterator_running(lua_State *L, const lua_iterator *it) {
 /***
 An iteration over a store. `pairs(db)`, `db:pairs()` and `db:keys()` make one;
 it is the second value that they return.
-@type iterator
+@classmod iterator
 */
 
 /***

@@ -67,7 +67,7 @@ strings of any bytes; numbers are taken as Lua's own string functions take
 them. Functions that can fail return `nil`, a message and a short code such as
 `"ENOSPC"`; used through an operator they raise the message. Wrong arguments
 and the use of a closed store raise.
-@type store
+@classmod store
 */
 
 /***

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening and closing a store, what concerns the whole of it, and the tables
+ * Making and closing a store, what concerns the whole of it, and the tables
  * that make the userdata an object.
  */
 #include "lua_store.h"
@@ -39,6 +39,25 @@ mmcmap *lua_store_handle(lua_State *L, const lua_store *store) {
   return store->handle;
 }
 
+lua_store *lua_store_new(lua_State *L) {
+  lua_store *store = lua_newuserdata(L, sizeof *store);
+  memset(store, 0, sizeof *store);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_setmetatable(L, -2);
+  lua_createtable(L, STORE_ENV_DECODE, 0);
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, STORE_ENV_STORE);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, STORE_ENV_PATH);
+  if (options_push_codec(L, 2)) {
+    lua_rawseti(L, -3, STORE_ENV_DECODE);
+    lua_rawseti(L, -2, STORE_ENV_ENCODE);
+    store->has_codec = true;
+  }
+  compat_set_uservalue(L, -2);
+  return store;
+}
+
 int lua_store_fail(lua_State *L, int code) {
   return failure_return(L, lua_store_path(L, 1), code);
 }
@@ -48,6 +67,8 @@ int lua_store_raise(lua_State *L, int code) {
 }
 
 /* ---- The whole store --------------------------------------------------- */
+
+/*** @submodule store */
 
 /* Pushes the figure that `read` finds. */
 static int store_figure(lua_State *L, int (*read)(mmcmap *, uint64_t *)) {
@@ -284,86 +305,11 @@ static int store_remove(lua_State *L) {
   mmcmap *handle = lua_store_handle(L, store);
   iterator_end_all(store);
   int code = mmcmap_remove(handle);
-  if (code != MMCMAP_EBUSY && code != MMCMAP_EREADONLY) {
-    store->handle = NULL;
-    scratch_release(&store->scratch);
-  }
-  if (code < 0) return lua_store_fail(L, code);
+  if (code < 0) return lua_store_fail(L, code); /* the handle lives on */
+  store->handle = NULL;
+  scratch_release(&store->scratch);
   lua_pushboolean(L, 1);
   return 1;
-}
-
-/* ---- Opening ----------------------------------------------------------- */
-
-/* Pushes a new userdata without a handle, for the arguments of open(). */
-static lua_store *store_new(lua_State *L) {
-  lua_store *store = lua_newuserdata(L, sizeof *store);
-  memset(store, 0, sizeof *store);
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_setmetatable(L, -2);
-  lua_createtable(L, STORE_ENV_DECODE, 0);
-  lua_pushvalue(L, -2);
-  lua_rawseti(L, -2, STORE_ENV_STORE);
-  lua_pushvalue(L, 1);
-  lua_rawseti(L, -2, STORE_ENV_PATH);
-  if (options_push_codec(L, 2)) {
-    lua_rawseti(L, -3, STORE_ENV_DECODE);
-    lua_rawseti(L, -2, STORE_ENV_ENCODE);
-    store->has_codec = true;
-  }
-  compat_set_uservalue(L, -2);
-  return store;
-}
-
-/***
-@section mmcmap
-*/
-
-/***
-Opens the store in a file, which is made if it is not there. The same file
-opened twice in one process is one store. Options:
-
- - `durability`: `"async"` (the default: a change is on disk within
-   `flush_interval`), `"sync"` (when put returns) or `"manual"` (at `sync` and
-   `close`)
- - `flush_interval`: seconds (0.1)
- - `readonly`: never write to the file (false)
- - `create`: make the file if it is not there (true)
- - `exclusive`: fail if the file is there (false)
- - `mode`: the permission bits of a new file (384, which is octal 600)
- - `max_size`: bytes that the file may have; beyond it `put` fails with
-   `"EFULL"` (0: no limit)
- - `timeout`: seconds to wait for another process that writes (5)
- - `hash`: of a new file: `"xxh3"` (the default), `"siphash"` (for keys that
-   strangers choose) or `"murmur3"`
- - `codec`: an object with functions `encode` and `decode`, such as
-   `require "cjson"`: values are encoded by `put` and decoded by `get`
- - `lock`: false for read-only stores on media that nobody writes (true)
-
-An option that does not exist raises.
-@function open
-@tparam string path
-@tparam[opt] table options
-@treturn[1] store
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage
-local mmcmap = require "mmcmap"
-local db = assert(mmcmap.open("game.mmc", { durability = "sync" }))
-*/
-static int store_open(lua_State *L) {
-  size_t path_size;
-  const char *path = luaL_checklstring(L, 1, &path_size);
-  luaL_argcheck(L, path_size > 0, 1, "path is empty");
-  luaL_argcheck(L, strlen(path) == path_size, 1, "path contains a zero byte");
-  lua_settop(L, 2);
-  mmcmap_options options;
-  options_read(L, 2, &options);
-  lua_store *store = store_new(L);
-  int code = mmcmap_open(path, &options, &store->handle);
-  if (code == MMCMAP_EINVAL) return failure_raise(L, path, code);
-  return code < 0 ? failure_return(L, path, code) : 1;
 }
 
 /* ---- Registration ------------------------------------------------------ */
@@ -408,5 +354,4 @@ void lua_store_register(lua_State *L) {
   store_add(L, lua_records_methods, metatable);
   lua_pushcclosure(L, lua_records_index, 2);
   lua_setfield(L, metatable, "__index");
-  lua_pushcclosure(L, store_open, 1);
 }

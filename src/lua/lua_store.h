@@ -37,8 +37,13 @@ enum lua_store_env {
   STORE_ENV_DECODE = 4
 };
 
-/* Makes the metatable, and pushes the function open(). Once per state. */
+/* Makes the metatable and pushes it. Once per state. */
 void lua_store_register(lua_State *L);
+
+/* Pushes a store without a handle, for the arguments of open(), which are on
+   the stack: the path and the options. The first upvalue of the function that
+   runs must be the metatable. */
+lua_store *lua_store_new(lua_State *L);
 
 /* The store at index 1; raises if there is something else. The first upvalue
    of the function that runs must be the metatable. */

@@ -5,10 +5,14 @@
  * Lua needs of the shared object.
  */
 #include "compat.h"
+#include "failure.h"
 #include "iterator.h"
 #include "lua_store.h"
 #include "mmcmap.h"
+#include "options.h"
 #include "scratch.h"
+
+#include <string.h>
 
 /***
 An embedded key-value store: one memory-mapped file that holds a hash array
@@ -41,6 +45,53 @@ static int module_murmur3(lua_State *L) {
   return 1;
 }
 
+/***
+Opens the store in a file, which is made if it is not there. The same file
+opened twice in one process is one store. Options:
+
+ - `durability`: `"async"` (the default: a change is on disk within
+   `flush_interval`), `"sync"` (when put returns) or `"manual"` (at `sync` and
+   `close`)
+ - `flush_interval`: seconds (0.1)
+ - `readonly`: never write to the file (false)
+ - `create`: make the file if it is not there (true)
+ - `exclusive`: fail if the file is there (false)
+ - `mode`: the permission bits of a new file (384, which is octal 600)
+ - `max_size`: bytes that the file may have; beyond it `put` fails with
+   `"EFULL"` (0: no limit)
+ - `timeout`: seconds to wait for another process that writes (5)
+ - `hash`: of a new file: `"xxh3"` (the default), `"siphash"` (for keys that
+   strangers choose) or `"murmur3"`
+ - `codec`: an object with functions `encode` and `decode`, such as
+   `require "cjson"`: values are encoded by `put` and decoded by `get`
+ - `lock`: false for read-only stores on media that nobody writes (true)
+
+An option that does not exist raises.
+@function open
+@tparam string path
+@tparam[opt] table options
+@treturn[1] store
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+local mmcmap = require "mmcmap"
+local db = assert(mmcmap.open("game.mmc", { durability = "sync" }))
+*/
+static int module_open(lua_State *L) {
+  size_t path_size;
+  const char *path = luaL_checklstring(L, 1, &path_size);
+  luaL_argcheck(L, path_size > 0, 1, "path is empty");
+  luaL_argcheck(L, strlen(path) == path_size, 1, "path contains a zero byte");
+  lua_settop(L, 2);
+  mmcmap_options options;
+  options_read(L, 2, &options);
+  lua_store *store = lua_store_new(L);
+  int code = mmcmap_open(path, &options, &store->handle);
+  if (code == MMCMAP_EINVAL) return failure_raise(L, path, code);
+  return code < 0 ? failure_return(L, path, code) : 1;
+}
+
 MMCMAP_API int luaopen_mmcmap_core(lua_State *L);
 
 int luaopen_mmcmap_core(lua_State *L) {
@@ -48,6 +99,7 @@ int luaopen_mmcmap_core(lua_State *L) {
   iterator_register(L);
   lua_createtable(L, 0, 3);
   lua_store_register(L);
+  lua_pushcclosure(L, module_open, 1);
   lua_setfield(L, -2, "open");
   lua_pushcfunction(L, module_murmur3);
   lua_setfield(L, -2, "murmur3");
