@@ -115,7 +115,6 @@ static int open_file(const char *path, const mmcmap_options *options,
 static void close_parts(struct store *store) {
   if (store->committer.writer != NULL) {
     flusher_destroy(&store->flusher);
-    committer_destroy(&store->committer);
     writer_destroy(&store->writer);
   }
   readers_destroy(&store->readers);
@@ -134,15 +133,9 @@ static int init_threads(struct store *store) {
   if (code != MMCMAP_OK) return code;
   store->writer.start = start_session;
   store->writer.start_context = store;
-  code = committer_init(&store->committer, &store->writer,
-                        &store->superblocks);
-  if (code != MMCMAP_OK) {
-    writer_destroy(&store->writer);
-    return code;
-  }
+  committer_init(&store->committer, &store->writer, &store->superblocks);
   code = flusher_init(&store->flusher, &store->committer);
   if (code == MMCMAP_OK) return code;
-  committer_destroy(&store->committer);
   writer_destroy(&store->writer);
   store->committer.writer = NULL;
   return code;

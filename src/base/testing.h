@@ -23,8 +23,7 @@ enum testing_break {
   BREAK_RECYCLE_EARLY = 1 << 11,        /* pins are not looked at */
   BREAK_RECYCLE_SEALED = 1 << 12,       /* recycling lists outlive a seal */
   BREAK_NO_PIN = 1 << 13,               /* readers do not pin */
-  BREAK_REUSE_EPOCHS = 1 << 14,         /* epochs seen before a crash return */
-  BREAK_OVERTAKE = 1 << 15              /* an epoch counts before an earlier */
+  BREAK_REUSE_EPOCHS = 1 << 14          /* epochs seen before a crash return */
 };
 
 #ifdef MMCMAP_DEBUG_CHECKS

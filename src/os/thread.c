@@ -8,9 +8,14 @@
 #include "os/thread.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/errors.h"
@@ -169,3 +174,17 @@ int thread_start(pthread_t *thread_out, const char *name, void *(*run)(void *),
 }
 
 void thread_join(pthread_t thread) { CHECK(pthread_join(thread, NULL) == 0); }
+
+void thread_yield(void) { sched_yield(); }
+
+/* Not private to the process: the words may come to lie in shared memory. */
+void thread_wait_for_change(_Atomic uint32_t *word, uint32_t seen,
+                            uint32_t timeout_ms) {
+  struct timespec timeout = {.tv_sec = timeout_ms / 1000,
+                             .tv_nsec = (long)(timeout_ms % 1000) * 1000000};
+  (void)syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, NULL, 0);
+}
+
+void thread_wake_all(_Atomic uint32_t *word) {
+  (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}

@@ -8,6 +8,7 @@
 #define OS_THREAD_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -38,6 +39,16 @@ bool thread_condition_wait_timed(struct thread_condition *condition,
                                  struct thread_mutex *mutex,
                                  uint32_t timeout_ms);
 void thread_condition_broadcast(struct thread_condition *condition);
+
+/* Lets other threads run. */
+void thread_yield(void);
+
+/* Sleeps until somebody calls thread_wake_all() on the word, if it still holds
+   `seen` (a futex: Franke et al., "Fuss, futexes and furwocks", 2002). Returns
+   at any moment, after `timeout_ms` at the latest: the caller looks again. */
+void thread_wait_for_change(_Atomic uint32_t *word, uint32_t seen,
+                            uint32_t timeout_ms);
+void thread_wake_all(_Atomic uint32_t *word);
 
 /* Starts `run(context)` in a thread with all signals blocked, named `name`
    (15 characters at most) where the system shows names. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a leader does, in order: seal; complete headers, each with the checksum
- * of the one before; sync; wait for the leaders before it; say so. A superblock
- * is written only after the sync that made its epoch durable, and needs none of
+ * What a leader does, in order: let the others join; seal; complete headers,
+ * each with the checksum of the one before; sync; say so. A superblock is
+ * written only after the sync that made its epoch durable, and needs none of
  * its own: until it is on disk, recovery rolls forward from the one before.
  */
 #include "txn/commit.h"
@@ -14,41 +14,29 @@
 #include "base/testing.h"
 #include "os/file.h"
 #include "os/process.h"
+#include "os/thread.h"
 
 enum {
   SUPERBLOCK_INTERVAL_MIN = 1 << 20, /* bytes of log between superblocks: */
-  SUPERBLOCK_INTERVAL_MAX = 64 << 20 /* an eighth of the file, between these */
+  SUPERBLOCK_INTERVAL_MAX = 64 << 20, /* an eighth of the file, in between */
+  FOLLOWER_TIMEOUT_MS = 1000 /* then a follower looks again for itself */
 };
 
 /* What the leader takes out of the writer lock. */
 struct batch {
-  uint64_t ticket;
   struct log_frame *frames;
   size_t frame_count;
   uint64_t log_end;
   struct superblock state; /* as of the last frame, but for the chain */
 };
 
-int committer_init(struct committer *committer, struct writer *writer,
-                   struct superblocks *superblocks) {
+void committer_init(struct committer *committer, struct writer *writer,
+                    struct superblocks *superblocks) {
   memset(committer, 0, sizeof *committer);
-  int code = thread_mutex_init(&committer->mutex);
-  if (code != MMCMAP_OK) return code;
-  code = thread_condition_init(&committer->changed);
-  if (code != MMCMAP_OK) {
-    thread_mutex_destroy(&committer->mutex);
-    return code;
-  }
   committer->writer = writer;
   committer->superblocks = superblocks;
   committer->chain = superblocks->current.chain;
   atomic_store(&committer->superblock_epoch, superblocks->current.epoch);
-  return MMCMAP_OK;
-}
-
-void committer_destroy(struct committer *committer) {
-  thread_condition_destroy(&committer->changed);
-  thread_mutex_destroy(&committer->mutex);
 }
 
 /* The present state as a superblock has it; the writer lock is held and the
@@ -124,7 +112,6 @@ static int write_superblock(struct committer *committer,
   int code = superblocks_write(committer->superblocks, state);
   if (code != MMCMAP_OK) return code;
   committer->bytes_since_superblock = 0;
-  committer->superblock_ticket = committer->next_ticket;
   atomic_store(&committer->superblock_epoch, state->epoch);
   return MMCMAP_OK;
 }
@@ -143,30 +130,26 @@ static int write_superblock_now(struct committer *committer,
   return code;
 }
 
-/* Takes all that is sealed, sealing what is open, and makes its frames
-   complete: the commit lock is held, so batches chain in their order. */
-static int begin_batch(struct committer *committer, struct batch *batch_out) {
-  int code = take_batch(committer, batch_out);
-  if (code != MMCMAP_OK) return code;
-  CHECK(batch_out->frame_count > 0);
-  committer->bytes_since_superblock += complete_frames(committer, batch_out);
-  batch_out->state.chain = committer->chain;
-  batch_out->ticket = committer->next_ticket++;
-  committer->taken_epoch = batch_out->state.epoch;
-  committer->leader_count++;
-  return MMCMAP_OK;
+/* Lets those who were woken last make their next change and join: waiting for
+   them half as long as a sync takes costs less than another sync. */
+static void gather(struct committer *committer) {
+  uint64_t end_ns = process_monotonic_ns() + committer->sync_ns / 2;
+  while (atomic_load_explicit(&committer->waiting, memory_order_relaxed) <
+             committer->expected &&
+         process_monotonic_ns() < end_ns)
+    thread_yield();
+  committer->carried = atomic_exchange(&committer->waiting, 0);
 }
 
-/* The batch's sync has succeeded, and all before it have. */
+/* The batch's sync has succeeded. It began after the newest superblock was
+   written, so that is on disk too. */
 static int publish_batch(struct committer *committer, struct batch *batch) {
-  struct superblocks *superblocks = committer->superblocks;
+  committer->superblocks->is_synced = true;
+  /* R6: the sync comes before; pairs with is_durable(). */
   atomic_store_explicit(&committer->writer->live->durable_epoch,
                         batch->state.epoch, memory_order_release);
   atomic_fetch_add_explicit(&committer->commit_count, 1, memory_order_relaxed);
-  if (batch->ticket >= committer->superblock_ticket)
-    superblocks->is_synced = true;
-  if (!superblocks->is_synced || committer->bytes_since_superblock <
-                                     superblock_interval(&batch->state))
+  if (committer->bytes_since_superblock < superblock_interval(&batch->state))
     return MMCMAP_OK;
   return write_superblock(committer, &batch->state);
 }
@@ -175,41 +158,25 @@ static int publish_batch(struct committer *committer, struct batch *batch) {
    tried again, because the kernel may have dropped the pages (Rebello et al.,
    "Can applications recover from fsync failures?", 2020): no change may build
    on it. */
-static void fail(struct committer *committer, int code) {
-  if (committer->failed == 0) committer->failed = code;
+static int fail(struct committer *committer, int code) {
+  atomic_store(&committer->failed, code);
   thread_mutex_lock(&committer->writer->mutex);
-  committer->writer->failed = committer->failed;
+  committer->writer->failed = code;
   thread_mutex_unlock(&committer->writer->mutex);
+  return code;
 }
 
-/* Makes durable all that is visible. The commit lock is held, but for the
-   sync. A seal that finds no space has spoilt nothing. */
-static int lead(struct committer *committer) {
-  struct batch batch;
-  int code = begin_batch(committer, &batch);
-  if (code != MMCMAP_OK) return code;
+static int sync_batch(struct committer *committer, struct batch *batch) {
+  committer->bytes_since_superblock += complete_frames(committer, batch);
+  batch->state.chain = committer->chain;
   if (BROKEN(BREAK_EARLY_SUPERBLOCK) && committer->superblocks->is_synced)
-    (void)write_superblock(committer, &batch.state);
-  thread_mutex_unlock(&committer->mutex);
-  int sync_code = sync_file(committer);
-  thread_mutex_lock(&committer->mutex);
-  while (committer->done_ticket != batch.ticket && !BROKEN(BREAK_OVERTAKE))
-    thread_condition_wait(&committer->changed, &committer->mutex);
-  if (sync_code != MMCMAP_OK) fail(committer, sync_code);
-  if (committer->failed == 0) {
-    code = publish_batch(committer, &batch);
-    if (code != MMCMAP_OK) fail(committer, code);
-  }
-  committer->done_ticket++;
-  committer->leader_count--;
-  thread_condition_broadcast(&committer->changed);
-  free(batch.frames);
-  if (committer->failed == 0) {
-    thread_mutex_unlock(&committer->mutex);
-    space_write_ahead(committer->writer->log.space, batch.log_end);
-    thread_mutex_lock(&committer->mutex);
-  }
-  return sync_code != MMCMAP_OK ? sync_code : code;
+    (void)write_superblock(committer, &batch->state);
+  uint64_t begin_ns = process_monotonic_ns();
+  int code = sync_file(committer);
+  committer->sync_ns = process_monotonic_ns() - begin_ns;
+  if (code == MMCMAP_OK) code = publish_batch(committer, batch);
+  free(batch->frames);
+  return code == MMCMAP_OK ? code : fail(committer, code);
 }
 
 static bool is_durable(const struct committer *committer, uint64_t epoch) {
@@ -217,20 +184,59 @@ static bool is_durable(const struct committer *committer, uint64_t epoch) {
                               memory_order_acquire) >= epoch;
 }
 
-int commit_epoch(struct committer *committer, uint64_t epoch) {
-  int code = MMCMAP_OK;
-  thread_mutex_lock(&committer->mutex);
-  while (!is_durable(committer, epoch) && code == MMCMAP_OK) {
-    if (committer->failed != 0)
-      code = error_set(committer->failed, "an earlier commit failed");
-    else if (committer->taken_epoch >= epoch ||
-             committer->leader_count == COMMIT_LEADERS_MAX)
-      thread_condition_wait(&committer->changed, &committer->mutex);
-    else
-      code = lead(committer);
-  }
-  thread_mutex_unlock(&committer->mutex);
+/* Makes durable all that is visible. A seal that finds no space has spoilt
+   nothing. */
+static int lead(struct committer *committer, uint64_t *log_end_out) {
+  struct batch batch;
+  gather(committer);
+  int code = take_batch(committer, &batch);
+  if (code != MMCMAP_OK) return code;
+  *log_end_out = batch.log_end;
+  CHECK(batch.frame_count > 0);
+  return sync_batch(committer, &batch);
+}
+
+static void end_leadership(struct committer *committer) {
+  committer->expected =
+      committer->carried +
+      atomic_load_explicit(&committer->waiting, memory_order_relaxed);
+  /* R7: who is woken finds the leadership free. */
+  atomic_store_explicit(&committer->leading, 0, memory_order_release);
+  atomic_fetch_add_explicit(&committer->sequence, 1, memory_order_release);
+  thread_wake_all(&committer->sequence);
+}
+
+/* Leads unless somebody else does, or has just done it all. */
+static int try_to_lead(struct committer *committer, uint64_t epoch) {
+  uint32_t nobody = 0;
+  uint64_t log_end = 0;
+  if (!atomic_compare_exchange_strong(&committer->leading, &nobody, 1))
+    return MMCMAP_EBUSY;
+  int code = atomic_load(&committer->failed);
+  if (code == MMCMAP_OK && !is_durable(committer, epoch))
+    code = lead(committer, &log_end);
+  end_leadership(committer);
+  if (code == MMCMAP_OK && log_end != 0)
+    space_write_ahead(committer->writer->log.space, log_end);
   return code;
+}
+
+int commit_epoch(struct committer *committer, uint64_t epoch) {
+  if (is_durable(committer, epoch)) return MMCMAP_OK;
+  atomic_fetch_add_explicit(&committer->waiting, 1, memory_order_relaxed);
+  for (;;) {
+    uint32_t sequence =
+        atomic_load_explicit(&committer->sequence, memory_order_acquire);
+    if (is_durable(committer, epoch)) return MMCMAP_OK;
+    int code = atomic_load(&committer->failed);
+    if (code != MMCMAP_OK) return error_set(code, "an earlier commit failed");
+    code = try_to_lead(committer, epoch);
+    if (code == MMCMAP_EBUSY)
+      thread_wait_for_change(&committer->sequence, sequence,
+                             FOLLOWER_TIMEOUT_MS);
+    else if (code != MMCMAP_OK)
+      return code;
+  }
 }
 
 int commit_all(struct committer *committer) {

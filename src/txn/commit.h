@@ -2,40 +2,35 @@
 /*
  * Commits: making sealed epochs durable with one fdatasync for all that wait
  * (group commit: DeWitt et al., "Implementation techniques for main memory
- * database systems", 1984). A leader seals what is open, completes the headers
- * of all frames that nobody has taken yet, and syncs; the others wait for it.
- * Syncs overlap on many devices, so a further leader may be under way; an epoch
- * counts as durable only when all before it do.
+ * database systems", 1984). One leader at a time seals what is open, completes
+ * the headers of all frames that are not durable, syncs, and wakes the others,
+ * who wait on a futex and take no lock.
  *
- * Lock order: the commit lock before the writer lock. Nothing is held during a
- * sync.
+ * Lock order: leadership before the writer lock. The leader does not hold the
+ * writer lock while it hashes and syncs.
  */
 #ifndef TXN_COMMIT_H
 #define TXN_COMMIT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "os/thread.h"
 #include "txn/superblocks.h"
 #include "txn/writer.h"
 
-enum { COMMIT_LEADERS_MAX = 2 };
-
 struct committer {
-  struct thread_mutex mutex; /* the commit lock: guards all that follows, but
-                                reading the figures */
-  struct thread_condition changed;
-  unsigned leader_count; /* leaders that have not finished */
-  uint64_t taken_epoch;  /* the newest epoch that a leader has taken */
-  uint64_t next_ticket;  /* batches are numbered as they are taken, */
-  uint64_t done_ticket;  /* and finish in that order */
-  int failed;            /* the code of the commit that failed; none is tried
-                            after it */
-  uint64_t chain;        /* checksum of the last frame that was completed */
+  _Atomic uint32_t leading;  /* 1: somebody leads; guards the second part */
+  _Atomic uint32_t sequence; /* futex: raised when a leader has finished */
+  _Atomic uint32_t waiting;  /* callers whom the next batch will carry */
+  _Atomic int failed;        /* the code of the commit that failed: none is
+                                tried after it */
+
+  uint32_t carried;  /* callers carried by the batch under way */
+  uint32_t expected; /* callers there were when the last batch finished */
+  uint64_t sync_ns;  /* how long the last sync took */
+  uint64_t chain;    /* checksum of the last frame that was completed */
   uint64_t bytes_since_superblock; /* of frames */
-  uint64_t superblock_ticket; /* the first batch whose sync covers the newest
-                                 superblock */
   struct writer *writer;
   struct superblocks *superblocks;
 
@@ -44,12 +39,12 @@ struct committer {
   _Atomic uint64_t superblock_epoch;
 };
 
-int committer_init(struct committer *committer, struct writer *writer,
-                   struct superblocks *superblocks);
-void committer_destroy(struct committer *committer);
+void committer_init(struct committer *committer, struct writer *writer,
+                    struct superblocks *superblocks);
 
 /* Returns when `epoch` is durable. MMCMAP_EIO and others: it is not known to
-   be, and the store takes no more changes. */
+   be, and the store takes no more changes. MMCMAP_ENOSPC, MMCMAP_EFULL,
+   MMCMAP_ENOMEM: it is not, and may be tried again. */
 int commit_epoch(struct committer *committer, uint64_t epoch);
 
 /* The same for all that was visible before the call. */
