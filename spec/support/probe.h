@@ -24,7 +24,8 @@
   AREA(format) \
   AREA(os) \
   AREA(readers) \
-  AREA(store)
+  AREA(store) \
+  AREA(verify)
 
 /* Adds the area's functions to the table on top of the stack. */
 #define PROBE_DECLARE(area) void probe_##area##_open(lua_State *L);

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The walk keeps the way from the root, at most one branch per level, and the
+ * bits of both hashes that the way stands for. Each node must say that it
+ * belongs where it was found, so one that is reached twice is wrong in one of
+ * the two places.
+ */
+#include "maint/verify.h"
+
+#include <string.h>
+
+#include "base/errors.h"
+#include "format/frame.h"
+#include "format/segment.h"
+#include "maint/recovery.h"
+
+/* At levels 10 and 21 four bits are left: the lower two of a way are 0. */
+#define LAST_LEVEL_WAYS UINT64_C(0x1111111111111111)
+
+enum { FRAME_SALT_AT = 16 };
+
+struct step {
+  struct branch_view branch;
+  uint64_t epoch;
+  uint64_t ways_left; /* bits of the bitmap whose slots come next */
+  unsigned next;      /* index of the next slot */
+};
+
+struct walk {
+  const struct node_source *source;
+  const struct hasher *hasher;
+  struct verify_report *report;
+  uint32_t map_id;
+  uint64_t count; /* records that there may be */
+  uint64_t newest_epoch;
+  unsigned depth;
+  bool is_over; /* it would not end */
+  /* The bits of the hashes that lead to steps[depth - 1]'s child. */
+  uint64_t primary;
+  uint64_t secondary;
+  struct step steps[COLLISION_LEVEL + 1];
+};
+
+static void fail(struct verify_report *report, int code, const char *rule,
+                 uint64_t offset) {
+  uint64_t index = report->failure_count++;
+  if (index >= VERIFY_FAILURES_MAX) return;
+  report->failures[index].code = code;
+  report->failures[index].rule = rule;
+  report->failures[index].offset = offset;
+}
+
+static void fail_walk(struct walk *walk, const char *rule, uint64_t offset) {
+  fail(walk->report, MMCMAP_ECORRUPT, rule, offset);
+}
+
+/* Notes what a reading function has said. */
+static void fail_as_noted(struct verify_report *report, int code) {
+  mmcmap_error error;
+  mmcmap_last_error(&error);
+  fail(report, code, error.what, error.offset);
+}
+
+static int first_failure(const struct verify_report *report) {
+  if (report->failure_count == 0) return MMCMAP_OK;
+  const struct verify_failure *first = &report->failures[0];
+  if (first->code == MMCMAP_ECORRUPT)
+    return error_set_corrupt(first->rule, first->offset);
+  return error_set(first->code, first->rule);
+}
+
+/* ---- Nodes --------------------------------------------------------------- */
+
+/* Counts the bytes of a node; false if there are more than the file has. */
+static bool count_bytes(struct walk *walk, uint64_t size, uint64_t offset) {
+  walk->report->node_bytes += size;
+  if (walk->report->node_bytes <= walk->source->size) return true;
+  fail_walk(walk, "F38 nodes overlap", offset);
+  walk->is_over = true;
+  return false;
+}
+
+/* What all nodes have in common. */
+static void check_header(struct walk *walk, const uint8_t *at,
+                         uint64_t offset) {
+  uint64_t limit = walk->depth == 0 ? walk->newest_epoch
+                                    : walk->steps[walk->depth - 1].epoch;
+  uint64_t epoch = node_epoch(at);
+  if (epoch == 0 || epoch > limit)
+    fail_walk(walk, "F27 node epoch", offset);
+  if (bytes_u32(at + NODE_MAP_ID_AT) != walk->map_id)
+    fail_walk(walk, "F22 node map id", offset);
+}
+
+static bool place_is(const struct branch_place *a,
+                     const struct branch_place *b) {
+  return a->map_id == b->map_id && a->level == b->level &&
+         a->primary == b->primary && a->secondary == b->secondary;
+}
+
+/* The place of what the walk has come to. */
+static struct branch_place place_here(const struct walk *walk) {
+  return branch_place_of(walk->map_id, walk->depth, walk->primary,
+                         walk->secondary);
+}
+
+static void check_extent(struct walk *walk, const struct record_view *record,
+                         uint64_t primary) {
+  const uint8_t *extent = walk->source->base + record->extent_offset;
+  walk->report->large_count++;
+  if (bytes_u32(extent + 8) != walk->map_id ||
+      bytes_u64(extent + 16) != primary)
+    fail_walk(walk, "F32 large value header", record->extent_offset);
+  if (record->extent_offset < SEGMENT_FIRST_HEADER_OFFSET)
+    fail_walk(walk, "F31 large value beyond the file", record->offset);
+}
+
+static void check_padding(struct walk *walk, const struct record_view *record,
+                          uint64_t size) {
+  const uint8_t *end =
+      record->is_large ? record->key + record->key_size
+                       : record->value + record->value_size;
+  for (; end < record->at + size; end++)
+    if (*end != 0) {
+      fail_walk(walk, "F37 record padding", record->offset);
+      return;
+    }
+}
+
+/* The hashes of the record's key lead to where it was found. */
+static void check_record_place(struct walk *walk,
+                               const struct record_view *record,
+                               uint64_t slot, uint64_t primary) {
+  uint64_t secondary = 0;
+  if (walk->depth > BRANCH_SECONDARY_LEVEL)
+    secondary =
+        hasher_secondary(walk->hasher, record->key, record->key_size);
+  struct branch_place here = place_here(walk);
+  struct branch_place of_key =
+      branch_place_of(walk->map_id, walk->depth, primary, secondary);
+  if (slot_tag(slot) != slot_tag_of_hash(primary) ||
+      !place_is(&here, &of_key))
+    fail_walk(walk, "F30 record place", record->offset);
+}
+
+static bool keys_are_in_order(const struct record_view *a,
+                              const struct record_view *b) {
+  size_t common = a->key_size < b->key_size ? a->key_size : b->key_size;
+  int order = common == 0 ? 0 : memcmp(a->key, b->key, common);
+  return order != 0 ? order < 0 : a->key_size < b->key_size;
+}
+
+/* Of a collision node's slots, all but the first come behind the one before. */
+static void check_order(struct walk *walk, const struct record_view *record) {
+  const struct step *step =
+      walk->depth == 0 ? NULL : &walk->steps[walk->depth - 1];
+  if (step == NULL || step->branch.level != COLLISION_LEVEL || step->next < 2)
+    return;
+  struct record_view before;
+  uint64_t slot = branch_slot(&step->branch, step->next - 2);
+  if (slot_is_record(slot) &&
+      node_record(walk->source, slot_offset(slot), &before) == MMCMAP_OK &&
+      !keys_are_in_order(&before, record))
+    fail_walk(walk, "F35 collision order", step->branch.offset);
+}
+
+static void check_record(struct walk *walk, uint64_t slot) {
+  struct verify_report *report = walk->report;
+  uint64_t offset = slot_offset(slot);
+  struct record_view record;
+  if (++report->record_count > walk->count) {
+    fail_walk(walk, "F36 more records than counted", offset);
+    walk->is_over = true;
+    return;
+  }
+  int code = node_record(walk->source, offset, &record);
+  if (code != MMCMAP_OK) {
+    fail_as_noted(report, code);
+    return;
+  }
+  uint64_t size =
+      record_size(record.key_size, record.value_size, record.is_large);
+  uint64_t pages = record.is_large ? extent_size(record.value_size) : 0;
+  if (!bytes_within(offset, size, walk->source->size)) {
+    fail_walk(walk, "F28 record lengths and flags", offset);
+    return;
+  }
+  if (!count_bytes(walk, size + pages, offset)) return;
+  uint64_t primary =
+      hasher_primary(walk->hasher, record.key, record.key_size);
+  check_header(walk, record.at, offset);
+  check_record_place(walk, &record, slot, primary);
+  check_order(walk, &record);
+  check_padding(walk, &record, size);
+  if (record.is_large) check_extent(walk, &record, primary);
+  code = record_verify(walk->source, &record, walk->hasher);
+  if (code != MMCMAP_OK) fail_as_noted(report, code);
+}
+
+static void check_slots(struct walk *walk, const struct branch_view *branch) {
+  bool is_collision = branch->level == COLLISION_LEVEL;
+  bool is_last_of_hash = branch->level == BRANCH_SECONDARY_LEVEL - 1 ||
+                         branch->level == COLLISION_LEVEL - 1;
+  if (is_last_of_hash && (branch->bitmap & ~LAST_LEVEL_WAYS) != 0)
+    fail_walk(walk, "F25 branch slots", branch->offset);
+  if (branch->slot_count == 1 &&
+      (is_collision || slot_is_record(branch_slot(branch, 0))))
+    fail_walk(walk, "F26 branch with one record", branch->offset);
+}
+
+static void enter_branch(struct walk *walk, uint64_t slot) {
+  uint64_t offset = slot_offset(slot);
+  unsigned level = walk->depth;
+  struct step *step = &walk->steps[level];
+  if (level > COLLISION_LEVEL) {
+    fail_walk(walk, "F34 collision slots", offset);
+    return;
+  }
+  if (slot_tag(slot) != 0) fail_walk(walk, "F39 slot of a branch", offset);
+  int code = node_branch(walk->source, offset, level, &step->branch);
+  if (code != MMCMAP_OK) {
+    fail_as_noted(walk->report, code);
+    return;
+  }
+  const struct branch_view *branch = &step->branch;
+  if (!count_bytes(walk, branch_size(branch->slot_count, level), offset))
+    return;
+  if (level == COLLISION_LEVEL)
+    walk->report->collision_count++;
+  else
+    walk->report->branch_count++;
+  check_header(walk, branch->at, offset);
+  check_slots(walk, branch);
+  struct branch_place here = place_here(walk);
+  struct branch_place place = branch_read_place(branch);
+  place.map_id = walk->map_id; /* looked at above */
+  if (!place_is(&place, &here) ||
+      bytes_u32(branch->at + BRANCH_PREFIX_AT) != here.primary >> 32) {
+    fail_walk(walk, "F23 branch place", offset);
+    return;
+  }
+  step->epoch = node_epoch(branch->at);
+  step->ways_left = branch->bitmap;
+  step->next = 0;
+  walk->depth++;
+}
+
+/* ---- The walk ------------------------------------------------------------ */
+
+/* `hash` with the six bits that `level` of its trie looks at set to `way`, and
+   those behind them to 0. */
+static uint64_t with_way(uint64_t hash, unsigned level, unsigned way) {
+  unsigned above = BRANCH_LEVEL_BITS * level;
+  uint64_t bits = (uint64_t)way << (64 - BRANCH_LEVEL_BITS) >> above;
+  return (above == 0 ? 0 : hash >> (64 - above) << (64 - above)) | bits;
+}
+
+/* The slot to look at next, and its place; false at the end. */
+static bool next_slot(struct walk *walk, uint64_t *slot_out) {
+  while (walk->depth > 0) {
+    struct step *step = &walk->steps[walk->depth - 1];
+    if (step->next == step->branch.slot_count) {
+      walk->depth--;
+      continue;
+    }
+    *slot_out = branch_slot(&step->branch, step->next++);
+    unsigned level = step->branch.level;
+    if (level == COLLISION_LEVEL) return true;
+    unsigned way = (unsigned)__builtin_ctzll(step->ways_left);
+    step->ways_left &= step->ways_left - 1;
+    if (level < BRANCH_SECONDARY_LEVEL) {
+      walk->primary = with_way(walk->primary, level, way);
+      walk->secondary = 0;
+    } else {
+      walk->secondary =
+          with_way(walk->secondary, level - BRANCH_SECONDARY_LEVEL, way);
+    }
+    return true;
+  }
+  return false;
+}
+
+static void check_slot(struct walk *walk, uint64_t slot) {
+  uint64_t offset = slot_offset(slot);
+  if (slot == SLOT_EMPTY || offset < SEGMENT_FIRST_HEADER_OFFSET)
+    fail_walk(walk, "F20 slot beyond the file", offset);
+  else if (slot_is_record(slot))
+    check_record(walk, slot);
+  else
+    enter_branch(walk, slot);
+}
+
+static void walk_trie(struct walk *walk, uint64_t root) {
+  uint64_t slot = root;
+  if (root == SLOT_EMPTY) return;
+  do
+    check_slot(walk, slot);
+  while (!walk->is_over && next_slot(walk, &slot));
+}
+
+int verify_trie(const struct node_source *source, const struct hasher *hasher,
+                uint32_t map_id, uint64_t root, uint64_t count,
+                uint64_t newest_epoch, struct verify_report *report_out) {
+  memset(report_out, 0, sizeof *report_out);
+  struct walk walk = {.source = source,
+                      .hasher = hasher,
+                      .report = report_out,
+                      .map_id = map_id,
+                      .count = count,
+                      .newest_epoch = newest_epoch};
+  walk_trie(&walk, root);
+  if (report_out->failure_count == 0 && report_out->record_count < count)
+    fail(report_out, MMCMAP_ECORRUPT, "F40 fewer records than counted", 0);
+  return first_failure(report_out);
+}
+
+/* ---- The file ------------------------------------------------------------ */
+
+static void check_superblocks(const struct node_source *source,
+                              struct verify_report *report) {
+  static const uint64_t offsets[] = {SUPERBLOCK_A_OFFSET, SUPERBLOCK_B_OFFSET};
+  struct superblock superblock;
+  for (int i = 0; i < SUPERBLOCK_COUNT; i++)
+    if (bytes_within(offsets[i], SUPERBLOCK_BYTES, source->size) &&
+        superblock_decode(source->base + offsets[i], offsets[i], true,
+                          &superblock) == MMCMAP_OK)
+      report->superblock_count++;
+}
+
+static void check_segments(const struct node_source *source,
+                           const struct superblock *state,
+                           struct verify_report *report) {
+  uint64_t number = 0;
+  while (number < state->segment_count) {
+    struct segment_header header;
+    uint64_t offset = segment_header_offset(number, state->segment_size);
+    if (!bytes_within(offset, SEGMENT_HEADER_BYTES, source->size)) {
+      fail(report, MMCMAP_ECORRUPT, "F10 segments and size", offset);
+      return;
+    }
+    int code = segment_decode(source->base + offset, number, state->file_id,
+                              offset, &header);
+    if (code != MMCMAP_OK) fail_as_noted(report, code);
+    report->segment_count++;
+    number += code == MMCMAP_OK && header.run < state->segment_count
+                  ? header.run
+                  : 1;
+  }
+}
+
+/* The nodes of a frame fill it and are of its epoch. */
+static void check_nodes(const struct node_source *source, uint64_t offset,
+                        const struct frame *frame,
+                        struct verify_report *report) {
+  uint64_t at = offset + FRAME_HEADER_BYTES;
+  uint64_t end = offset + frame->size_bytes;
+  while (at < end) {
+    enum node_kind kind;
+    uint64_t size;
+    int code = node_measure(source, at, end, &kind, &size);
+    if (code != MMCMAP_OK) {
+      fail_as_noted(report, code);
+      return;
+    }
+    if (node_epoch(source->base + at) != frame->epoch)
+      fail(report, MMCMAP_ECORRUPT, "F27 node epoch", at);
+    at += size;
+  }
+}
+
+/* Where a session goes on that finds no room at the head: in the next log
+   segment. 0 if there is none. */
+static uint64_t next_log_segment(const struct node_source *source,
+                                 const struct superblock *state,
+                                 uint64_t offset) {
+  uint64_t number = offset / state->segment_size + 1;
+  while (number < state->segment_count) {
+    struct segment_header header;
+    uint64_t at = number * state->segment_size;
+    if (!bytes_within(at, SEGMENT_HEADER_BYTES, source->size) ||
+        segment_decode(source->base + at, number, state->file_id, at,
+                       &header) != MMCMAP_OK ||
+        header.run > state->segment_count)
+      return 0;
+    if (header.kind == SEGMENT_LOG) return at + SEGMENT_HEADER_BYTES;
+    number += header.run;
+  }
+  return 0;
+}
+
+static bool has_no_room(const struct superblock *state, uint64_t offset) {
+  return state->segment_size - offset % state->segment_size <
+         2 * FRAME_HEADER_BYTES;
+}
+
+/* The salt that the frame itself names; 0 if there is none. */
+static uint64_t frame_salt(const struct node_source *source,
+                           uint64_t offset) {
+  return bytes_within(offset, FRAME_HEADER_BYTES, source->size)
+             ? bytes_u64(source->base + offset + FRAME_SALT_AT)
+             : 0;
+}
+
+/* Reads the whole log up to the head of `state`. */
+static void check_log(const struct node_source *source,
+                      const struct hasher *hasher,
+                      const struct superblock *state,
+                      struct verify_report *report) {
+  uint64_t offset = SEGMENT_FIRST_HEADER_OFFSET + SEGMENT_HEADER_BYTES;
+  uint64_t end = state->heads[HEAD_LOG].offset;
+  uint64_t chain = 0, epoch = 0;
+  while (offset != end) {
+    struct frame frame;
+    if (has_no_room(state, offset)) {
+      offset = next_log_segment(source, state, offset);
+      if (offset == end) break;
+    }
+    uint64_t salt = frame_salt(source, offset);
+    int code = frame_read(source, offset, state->segment_size, salt, chain,
+                          hasher, &frame, &chain);
+    if (code != MMCMAP_OK) {
+      fail_as_noted(report, code);
+      return;
+    }
+    report->frame_count++;
+    report->frame_bytes += frame.size_bytes;
+    if (frame.epoch < epoch || report->frame_bytes > source->size) {
+      fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", offset);
+      return;
+    }
+    check_nodes(source, offset, &frame, report);
+    epoch = frame.epoch;
+    offset = frame.next_offset;
+  }
+  if (chain != state->chain)
+    fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", end);
+}
+
+int verify_file(const struct node_source *source, const struct hasher *hasher,
+                const struct superblock *superblock,
+                struct verify_report *report_out) {
+  struct recovered recovered;
+  memset(report_out, 0, sizeof *report_out);
+  int code = recovery_roll_forward(source, hasher, superblock, &recovered);
+  if (code != MMCMAP_OK) return code;
+  const struct superblock *state = &recovered.state;
+  (void)verify_trie(source, hasher, MAP_ID_DEFAULT, state->root, state->count,
+                    state->epoch, report_out);
+  if (superblock->used_bytes > source->size)
+    fail(report_out, MMCMAP_ECORRUPT, "F10 file shorter than used",
+         source->size);
+  check_superblocks(source, report_out);
+  check_segments(source, state, report_out);
+  check_log(source, hasher, state, report_out);
+  recovered_forget(&recovered);
+  return first_failure(report_out);
+}

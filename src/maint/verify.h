@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Verification: walks everything that a root leads to, or a whole file, and
+ * compares it with the rules of docs/format.md. It only reads, takes no lock,
+ * allocates nothing, and goes on behind what it finds. A file of any content
+ * ends it in time proportional to the file: nodes, extents and frames do not
+ * overlap, so as soon as those seen are longer than the file, it stops.
+ */
+#ifndef MAINT_VERIFY_H
+#define MAINT_VERIFY_H
+
+#include <stdint.h>
+
+#include "format/node.h"
+#include "format/superblock.h"
+
+enum { VERIFY_FAILURES_MAX = 8 };
+
+struct verify_failure {
+  int code;         /* MMCMAP_ECORRUPT, ... */
+  const char *rule; /* "F29 record checksum", a constant string */
+  uint64_t offset;  /* in the file */
+};
+
+struct verify_report {
+  uint64_t branch_count;
+  uint64_t collision_count;
+  uint64_t record_count;
+  uint64_t large_count; /* records with pages of their own */
+  uint64_t node_bytes;  /* of all these, pages included */
+  uint64_t frame_count; /* verify_file() only, as are the next ones */
+  uint64_t frame_bytes;
+  uint64_t segment_count;
+  uint64_t superblock_count; /* valid ones: 1 after a torn write */
+  uint64_t failure_count;    /* all of them; the first are kept */
+  struct verify_failure failures[VERIFY_FAILURES_MAX];
+};
+
+/*
+ * Verifies the trie under `root`, a root of `map_id` with `count` records, none
+ * of whose nodes may be younger than `newest_epoch`. The root's epoch must be
+ * sealed, or the writer lock held. The first failure's code.
+ */
+int verify_trie(const struct node_source *source, const struct hasher *hasher,
+                uint32_t map_id, uint64_t root, uint64_t count,
+                uint64_t newest_epoch, struct verify_report *report_out);
+
+/*
+ * Verifies a file that nobody writes: superblocks, segment headers, the whole
+ * log from its first frame on, and the trie that recovery finds. `superblock`
+ * is the one that recovery has chosen. The first failure's code;
+ * MMCMAP_ENOMEM.
+ */
+int verify_file(const struct node_source *source, const struct hasher *hasher,
+                const struct superblock *superblock,
+                struct verify_report *report_out);
+
+#endif
