@@ -1,0 +1,156 @@
+-- SPDX-License-Identifier: MIT
+--
+-- The documents and the code say the same: format rules, ordering rules, error
+-- codes, options; links lead somewhere; the first example of the README runs.
+
+local helper = require "spec.support.helper"
+
+local source = os.getenv("MMCMAP_SOURCE_DIR") or "."
+
+local function read(name) return helper.read(source .. "/" .. name) end
+
+local function files(command)
+  local names = {}
+  for name in helper.output_of("cd " .. helper.quoted(source) .. " && "
+    .. command):gmatch("[^\n]+") do
+    names[#names + 1] = name
+  end
+  assert(#names > 0, "no files: " .. command)
+  return names
+end
+
+-- All of src/ as one text.
+local function sources()
+  local texts = {}
+  for _, name in ipairs(files("find src -name '*.[ch]'")) do
+    texts[#texts + 1] = read(name)
+  end
+  return table.concat(texts, "\n")
+end
+
+local function without_comments(text) return (text:gsub("/%*.-%*/", " ")) end
+
+-- The keys of `a` that `b` has not, as a text.
+local function missing(a, b)
+  local names = {}
+  for name in pairs(a) do
+    if not b[name] then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return table.concat(names, "; ")
+end
+
+local function assert_same_names(documented, used)
+  assert.is_truthy(next(used))
+  assert.equal("", missing(used, documented), "not in the document")
+  assert.equal("", missing(documented, used), "only in the document")
+end
+
+-- The first column of the tables under a heading; `pattern` finds the names.
+local function names_in_section(text, heading, pattern)
+  local _, stop = text:find("\n" .. heading .. "\n", 1, true)
+  assert(stop, heading)
+  local section = text:sub(stop):match("^(.-)\n## ") or text:sub(stop)
+  local names = {}
+  for column in section:gmatch("\n| ([^|]*) |") do
+    for name in column:gmatch(pattern) do names[name] = true end
+  end
+  return names
+end
+
+describe("docs/format.md", function()
+  local text = read("docs/format.md")
+
+  it("has each rule of the code with its text, and no other", function()
+    local documented, used = {}, {}
+    for id, words in text:gmatch("\n| (F%d+) | ([^|]-) |") do
+      local rule = id .. " " .. words
+      assert.is_nil(documented[rule], rule .. " stands there twice")
+      documented[rule] = true
+    end
+    for rule in without_comments(sources()):gmatch('"(F%d+ [^"]+)"') do
+      used[rule] = true
+    end
+    assert_same_names(documented, used)
+  end)
+
+  it("refers to rules that it has", function()
+    for id in text:gmatch("%f[%w]F%d+%f[%W]") do
+      assert.is_truthy(text:find("\n| " .. id .. " | ", 1, true), id)
+    end
+  end)
+
+  it("has tables without gaps and overlaps", function()
+    local rows = 0
+    local expected
+    for line in text:gmatch("[^\n]+") do
+      local offset, size = line:match("^| (%d+) | (%d+) | ")
+      if offset and not line:find("^| %d+ | %d+ | [^|]+ |$") then
+        offset, size = tonumber(offset), tonumber(size)
+        assert.equal(offset == 0 and 0 or expected, offset, line)
+        expected = offset + size
+        rows = rows + 1
+      end
+    end
+    assert.is_true(rows > 50)
+  end)
+end)
+
+describe("docs/concurrency.md", function()
+  it("has each ordering rule that the code cites, and no other", function()
+    local documented, used = {}, {}
+    for id in read("docs/concurrency.md"):gmatch("\n%*%*(R%d+)%. ") do
+      documented[id] = true
+    end
+    for id in sources():gmatch("%f[%w]R%d+%f[%W]") do used[id] = true end
+    assert_same_names(documented, used)
+  end)
+end)
+
+describe("README.md", function()
+  local text = read("README.md")
+
+  it("has each error code that Lua programs can meet", function()
+    local used = {}
+    for name in read("src/mmcmap.h"):gmatch("\n  MMCMAP_(E%u+) = %-") do
+      used[name] = true
+    end
+    used.EINVAL = nil -- raised
+    assert_same_names(names_in_section(text, "## When something fails",
+      "`(E%u+)`"), used)
+  end)
+
+  it("has each option", function()
+    local used = { codec = true }
+    for name in read("src/lua/options.c"):gmatch('\n    {"([%a_]+)", read_') do
+      used[name] = true
+    end
+    assert_same_names(names_in_section(text, "## Options of `open`",
+      "`([%a_]+)`"), used)
+  end)
+
+  it("begins with an example that runs", function()
+    local code = assert(text:match("\n```lua\n(.-)\n```"))
+    local folder = helper.folder()
+    local path = folder .. "/game.mmc"
+    code = code:gsub('"game%.mmc"', function() return ("%q"):format(path) end)
+    assert.is_truthy(code:find(path, 1, true))
+    assert.equal("Luna\t1\n", helper.child(code))
+    assert.equal(3, #helper.store(nil, path))
+    helper.close_all()
+  end)
+end)
+
+describe("relative links", function()
+  for _, name in ipairs(files("ls *.md docs/*.md")) do
+    it("of " .. name .. " lead to files", function()
+      local folder = name:match("^.*/") or ""
+      for target in read(name):gmatch("%]%(([^)]+)%)") do
+        if not target:find("^%a+:") then
+          assert.is_true(helper.exists(("%s/%s%s"):format(source, folder,
+            target:match("^[^#]+"))), target)
+        end
+      end
+    end)
+  end
+end)
