@@ -183,8 +183,9 @@ MMCMAP_API int mmcmap_open(const char *path, const mmcmap_options *options,
 MMCMAP_API int mmcmap_close(mmcmap *store);
 
 /* Ends the handle like mmcmap_close(), without a commit, and deletes the file
-   that it opened. MMCMAP_EBUSY, and the handle lives on, if there are other
-   handles or snapshots of the same file in this process; MMCMAP_EREADONLY. */
+   that it opened. If it fails, the handle lives on. MMCMAP_EBUSY: there are
+   other handles or snapshots of the same file in this process; MMCMAP_ENOENT:
+   the path names another file by now; MMCMAP_EREADONLY, MMCMAP_EACCES. */
 MMCMAP_API int mmcmap_remove(mmcmap *store);
 
 /* The path as it was given to mmcmap_open(). Good until the handle is closed. */

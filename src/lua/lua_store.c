@@ -177,6 +177,30 @@ static int store_sync(lua_State *L) {
   return 1;
 }
 
+/***
+Does what upkeep there is to do: for hosts that want no thread of the library,
+with the durability `"manual"`, once per frame or timer. Commits if something
+has changed since the last commit; the one sync that this needs is not bounded.
+@function step
+@tparam number seconds how long it may work; 0 does nothing
+@treturn[1] boolean true
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+function love.update() assert(db:step(0.001)) end
+*/
+static int store_step(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  lua_Number seconds = luaL_checknumber(L, 2);
+  luaL_argcheck(L, seconds >= 0 && seconds <= 1e9, 2, "seconds out of range");
+  int code =
+      mmcmap_step(lua_store_handle(L, store), (uint64_t)(seconds * 1e9));
+  if (code < 0) return lua_store_fail(L, code);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 /* The figures of mmcmap_stat that are plain numbers, by their names. */
 #define FIGURE(name) \
   { #name, offsetof(mmcmap_stat, name) }
@@ -317,7 +341,8 @@ static int store_remove(lua_State *L) {
 static const luaL_Reg store_methods[] = {
     {"count", store_count},   {"pairs", store_pairs},
     {"keys", store_keys},     {"size", store_size},
-    {"sync", store_sync},     {"close", store_close},
+    {"sync", store_sync},     {"step", store_step},
+    {"close", store_close},
     {"remove", store_remove}, {"version", store_version},
     {"stat", store_stat},     {NULL, NULL},
 };

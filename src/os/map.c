@@ -87,7 +87,9 @@ static int map_views(int fd, bool writable, uint64_t size,
 /* True for the answers to a range that is too large, EAGAIN being that of
    mlockall(MCL_FUTURE). */
 static bool map_not_granted(int failure) {
-  return failure == ENOMEM || failure == EAGAIN || failure == EOVERFLOW;
+  /* EINVAL is how valgrind says that there is no such range. */
+  return failure == ENOMEM || failure == EAGAIN || failure == EOVERFLOW ||
+         failure == EINVAL;
 }
 
 int map_open(int fd, bool writable, uint64_t wanted_bytes, uint64_t least_bytes,
