@@ -40,6 +40,7 @@ static uint8_t *format_image(lua_State *L, int arg,
   if (size > 0) memcpy(copy, text, size);
   source_out->base = copy;
   source_out->size = size;
+  source_out->growing = NULL;
   return copy;
 }
 

@@ -5,6 +5,8 @@
  *   put(key, value)      true if the key is new, false if not
  *   remove(key)          true, or nil, "NOTFOUND"
  *   get(key [, root])    the value, or nil and the code's name
+ *   get_during(key, f)   the same, of a reader that has loaded the root and the
+ *                        file's size when f() is called
  *   records([root [, count]])  {key = value}, and how many, by a cursor
  *   walk(root, most)     how many records a cursor finds, up to `most`, and
  *                        the name of what ended it
@@ -61,6 +63,20 @@ static int trie_get(lua_State *L) {
                          &key, &record);
   if (code == MMCMAP_OK)
     code = record_verify(&source, &record, &engine->hasher);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushlstring(L, (const char *)record.value, record.value_size);
+  return 1;
+}
+
+static int trie_get_during(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  struct trie_key key = trie_check_key(L, engine);
+  uint64_t root = atomic_load(&engine->root);
+  struct node_source source = space_source(&engine->space);
+  struct record_view record;
+  lua_settop(L, 3);
+  lua_call(L, 0, 0);
+  int code = trie_lookup(&source, &engine->hasher, root, &key, &record);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_pushlstring(L, (const char *)record.value, record.value_size);
   return 1;
@@ -200,6 +216,7 @@ void probe_trie_methods(lua_State *L) {
       {"put", trie_do_put},
       {"remove", trie_do_remove},
       {"get", trie_get},
+      {"get_during", trie_get_during},
       {"records", trie_records},
       {"walk", trie_walk},
       {"shape", trie_shape},

@@ -16,8 +16,23 @@ _Static_assert(COLLISION_LEVEL == 2 * BRANCH_SECONDARY_LEVEL,
 _Static_assert((BRANCH_TRAILER_LEVEL - 1) * BRANCH_LEVEL_BITS <= 32,
                "the short prefix names every level without a trailer");
 
-int node_branch_error(const struct node_source *source, uint64_t offset,
-                      unsigned level) {
+/* Whether the file is longer now than `source` says; the source of now, which
+   is final: what does not fit there never will. The slot was loaded before the
+   size is, and the size was raised before the slot was stored. */
+static bool source_has_grown(const struct node_source *source,
+                             struct node_source *now_out) {
+  if (source->growing == NULL) return false;
+  now_out->base = source->base;
+  now_out->size = atomic_load_explicit(source->growing, memory_order_acquire);
+  now_out->growing = NULL;
+  return now_out->size > source->size;
+}
+
+int node_branch_other(const struct node_source *source, uint64_t offset,
+                      unsigned level, struct branch_view *view_out) {
+  struct node_source now;
+  if (source_has_grown(source, &now))
+    return node_branch(&now, offset, level, view_out);
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size))
     return error_set_corrupt("F20 slot beyond the file", offset);
   const uint8_t *at = source->base + offset;
@@ -95,6 +110,9 @@ static int view_extent(const struct node_source *source,
 
 int node_record_other(const struct node_source *source, uint64_t offset,
                       struct record_view *view_out) {
+  struct node_source now;
+  if (source_has_grown(source, &now))
+    return node_record(&now, offset, view_out);
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size))
     return error_set_corrupt("F20 slot beyond the file", offset);
   const uint8_t *at = source->base + offset;

@@ -63,10 +63,14 @@ enum {
 /* The map ids of a store; named maps come after them. */
 enum { MAP_ID_DEFAULT = 1 };
 
-/* Where nodes are read: the first `size` bytes at `base` are mapped. */
+/* Where nodes are read: the first `size` bytes at `base` are mapped. A writer
+   may make the file longer while a reader walks, and store slots there that the
+   reader then meets: what lies beyond `size` is looked at again with the size
+   of that moment, which is at `growing` (NULL: it does not grow). */
 struct node_source {
   const uint8_t *base;
   uint64_t size;
+  const _Atomic uint64_t *growing;
 };
 
 static inline uint64_t node_meta(enum node_kind kind, unsigned flags,
@@ -134,9 +138,10 @@ static inline uint64_t branch_slot(const struct branch_view *branch,
                             8 * (size_t)index);
 }
 
-/* What node_branch() does when a check fails: finds out which, notes it. */
-int node_branch_error(const struct node_source *source, uint64_t offset,
-                      unsigned level);
+/* What node_branch() does when a check fails: finds out which, notes it; or
+   gives the view, if the file has grown. */
+int node_branch_other(const struct node_source *source, uint64_t offset,
+                      unsigned level, struct branch_view *view_out);
 
 /*
  * Checks the branch (or, at COLLISION_LEVEL, the collision node) at `offset`
@@ -148,7 +153,7 @@ static inline int node_branch(const struct node_source *source,
                               struct branch_view *view_out) {
   if (UNLIKELY(
           !bytes_within(offset, NODE_HEADER_BYTES, source->size)))
-    return node_branch_error(source, offset, level);
+    return node_branch_other(source, offset, level, view_out);
   const uint8_t *at = source->base + offset;
   uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
   uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);
@@ -162,7 +167,7 @@ static inline int node_branch(const struct node_source *source,
   if (UNLIKELY(meta >> 48 != (kind << 8 | level) || slot_count == 0 ||
                !bytes_within(offset, branch_size(slot_count, level),
                              source->size)))
-    return node_branch_error(source, offset, level);
+    return node_branch_other(source, offset, level, view_out);
   view_out->at = at;
   view_out->offset = offset;
   view_out->bitmap = shape;
@@ -226,7 +231,7 @@ static inline uint64_t extent_size(uint32_t value_size) {
 }
 
 /* Checks and views a record that node_record() leaves alone: one with a flag,
-   or one that breaks a rule. */
+   one that breaks a rule, or one beyond what the file's size was. */
 int node_record_other(const struct node_source *source, uint64_t offset,
                       struct record_view *view_out);
 

@@ -38,11 +38,12 @@ struct space {
   _Atomic uint64_t size_bytes; /* of the file */
 };
 
-/* What is mapped now. A reader takes it once, before it loads the root. */
+/* What is mapped now. */
 static inline struct node_source space_source(const struct space *space) {
   struct node_source source = {
       .base = space->map.read,
-      .size = atomic_load_explicit(&space->size_bytes, memory_order_acquire)};
+      .size = atomic_load_explicit(&space->size_bytes, memory_order_acquire),
+      .growing = &space->size_bytes};
   return source;
 }
 
