@@ -1,0 +1,99 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Two copies of the engine in one process, as when a program links the C
+-- library and loads the Lua module too: they know nothing of each other, so
+-- they must be as good as two processes.
+
+local helper = require "spec.support.helper"
+local mmcmap = require "mmcmap"
+
+-- Another file with the same code: the loader maps it a second time.
+local function load_copy()
+  local original
+  for template in package.cpath:gmatch("[^;]+") do -- 5.1 has no searchpath
+    local file = io.open((template:gsub("%?", "mmcmap/core")), "rb")
+    if file and not original then original = file:read("*a") end
+    if file then file:close() end
+  end
+  local path = helper.path() .. ".so"
+  local file = assert(io.open(path, "wb"))
+  file:write((assert(original)))
+  file:close()
+  local open = assert(package.loadlib(path, "luaopen_mmcmap_core"))
+  return open()
+end
+
+describe("two copies of the engine", function()
+  local other = load_copy()
+
+  after_each(helper.close_all)
+
+  it("are two", function()
+    assert.not_equal(mmcmap.open, other.open)
+  end)
+
+  it("have stores of their own side by side", function()
+    local a = helper.store()
+    local b = assert(other.open(helper.path()))
+    a:put("k", "of a")
+    b:put("k", "of b")
+    assert.equal("of a", a:get("k"))
+    assert.equal("of b", b:get("k"))
+    assert.equal(1, #b)
+    for key, value in b:pairs() do assert.equal("k=of b", key .. "=" .. value) end
+    assert.is_true(b:close())
+    assert.equal("of a", a:get("k"))
+  end)
+
+  it("do not write to one file at once", function()
+    local path = helper.path()
+    local a = helper.store(nil, path)
+    a:put("k", "v")
+    local b, message, code = other.open(path, { timeout = 0 })
+    assert.is_nil(b)
+    assert.equal("EBUSY", code)
+    assert.is_truthy(message:find(path, 1, true))
+    a:put("k2", "v2")
+    assert.is_true(a:close())
+    b = assert(other.open(path, { timeout = 0 }))
+    assert.equal("v", b:get("k"))
+    assert.equal("v2", b:get("k2"))
+    assert.is_nil(mmcmap.open(path, { timeout = 0 }))
+    assert.is_true(b:close())
+    assert.equal(2, #helper.store(nil, path))
+  end)
+
+  it("read one file at once", function()
+    local path = helper.path()
+    local a = helper.store(nil, path)
+    a:put("k", "v")
+    a:close()
+    a = helper.store({ readonly = true }, path)
+    local b = assert(other.open(path, { readonly = true, timeout = 0 }))
+    assert.equal("v", a:get("k"))
+    assert.equal("v", b:get("k"))
+    b:close()
+    assert.equal("v", a:get("k"))
+  end)
+
+  it("refuse each other's objects", function()
+    local a = helper.store()
+    local b = assert(other.open(helper.path()))
+    assert.has_error(function() b.get(a, "k") end)
+    assert.has_error(function() a.get(b, "k") end)
+    b:close()
+  end)
+
+  it("are collected in any order", function()
+    for _ = 1, 20 do
+      local a, b = helper.store(), assert(other.open(helper.path()))
+      a:put("k", "v")
+      b:put("k", "v")
+      local next_a, of_a = a:pairs()
+      local next_b, of_b = b:pairs()
+      assert.equal("k", next_a(of_a))
+      assert.equal("k", next_b(of_b))
+    end
+    collectgarbage()
+  end)
+end)
