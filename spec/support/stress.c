@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Readers against writers: a program of its own, so that a thread sanitizer
+ * can watch it (build with -fsanitize=thread and -DMMCMAP_ONE_VIEW).
+ *
+ *   stress PATH SECONDS READERS WRITERS [BREAKS]
+ *
+ * Writers put and delete few keys, each its own, as fast as they can; every
+ * value says whose it is, which put it was, how long it is, and ends with a
+ * checksum. Readers take any of them and see to it that
+ *   - no read fails, and every value is whole and the key's own;
+ *   - a key that is never deleted is always there;
+ *   - a key never goes back to what it was;
+ * snapshots are walked twice and must not have changed. Threads come and go;
+ * one thread syncs at times, so that there are both long epochs, in which
+ * nodes are recycled, and many seals. BREAKS are those of base/testing.h, in a
+ * test build: then the faults should be found. Prints what it did; its exit
+ * status is 1 if anything was wrong.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/testing.h"
+#include "os/process.h"
+#include "store.h"
+
+enum {
+  STRESS_KEYS = 96,       /* of all writers together */
+  STRESS_FLICKERING = 32, /* the first of them are deleted at times */
+  STRESS_FILL_BYTES = 1200,
+  STRESS_THREADS_MAX = 64,
+  STRESS_HEADER_BYTES = 16,
+  STRESS_TRAILER_BYTES = 8
+};
+
+struct stress_value {
+  uint32_t key;
+  uint32_t size;
+  uint64_t number; /* of the put */
+  uint8_t rest[STRESS_FILL_BYTES + STRESS_TRAILER_BYTES];
+};
+
+_Static_assert(offsetof(struct stress_value, rest) == STRESS_HEADER_BYTES,
+               "the header has no holes");
+
+static mmcmap *stress_store;
+static unsigned stress_writers;
+static atomic_bool stress_stops;
+static atomic_ulong stress_gets, stress_puts, stress_snapshots, stress_syncs;
+static atomic_ulong stress_faults;
+
+static void stress_fault(const char *what, unsigned key, int code) {
+  mmcmap_error last;
+  mmcmap_last_error(&last);
+  if (atomic_fetch_add(&stress_faults, 1) < 10)
+    printf("FAULT: %s, key %u: %s (%s at %#llx)\n", what, key,
+           mmcmap_error_name(code), code == MMCMAP_OK ? "" : last.what,
+           (unsigned long long)last.offset);
+}
+
+static uint32_t stress_random(uint64_t *state) {
+  *state = *state * UINT64_C(6364136223846793005) + 1442695040888963407u;
+  return (uint32_t)(*state >> 33);
+}
+
+static mmcmap_slice stress_key(unsigned key, char text[16]) {
+  snprintf(text, 16, "key %u", key);
+  return (mmcmap_slice){.data = text, .size = strlen(text)};
+}
+
+/* ---- Values ------------------------------------------------------------ */
+
+static mmcmap_slice stress_make(unsigned key, uint64_t number, uint64_t *state,
+                                struct stress_value *value) {
+  uint32_t fill = stress_random(state) % 8 == 0
+                      ? stress_random(state) % STRESS_FILL_BYTES
+                      : 40 + 8 * (stress_random(state) % 4);
+  value->key = key;
+  value->number = number;
+  value->size = STRESS_HEADER_BYTES + fill + STRESS_TRAILER_BYTES;
+  memset(value->rest, (int)(number * 7 + key), fill);
+  uint64_t sum = hash_plain_checksum(value, STRESS_HEADER_BYTES + fill);
+  memcpy(value->rest + fill, &sum, sizeof sum);
+  return (mmcmap_slice){.data = value, .size = value->size};
+}
+
+/* The number of the put that made the value; 0 if it is not whole. */
+static uint64_t stress_look(unsigned key, const void *data, size_t size) {
+  struct stress_value value;
+  uint64_t sum;
+  if (size < STRESS_HEADER_BYTES + STRESS_TRAILER_BYTES || size > sizeof value)
+    return 0;
+  memcpy(&value, data, size);
+  memcpy(&sum, (const uint8_t *)&value + size - STRESS_TRAILER_BYTES,
+         sizeof sum);
+  if (value.key != key || value.size != size ||
+      sum != hash_plain_checksum(&value, size - STRESS_TRAILER_BYTES))
+    return 0;
+  return value.number;
+}
+
+/* ---- Threads ----------------------------------------------------------- */
+
+static void *stress_write(void *context) {
+  unsigned first = *(const unsigned *)context;
+  uint64_t state = first + 1, number = 1;
+  struct stress_value value;
+  char text[16];
+  while (!atomic_load(&stress_stops)) {
+    for (unsigned key = first; key < STRESS_KEYS; key += stress_writers) {
+      mmcmap_slice slice = stress_key(key, text);
+      bool deletes = key < STRESS_FLICKERING && stress_random(&state) % 4 == 0;
+      int code = deletes
+                     ? mmcmap_delete(stress_store, slice)
+                     : mmcmap_put(stress_store, slice,
+                                  stress_make(key, ++number, &state, &value));
+      if (code != MMCMAP_OK && !(deletes && code == MMCMAP_NOTFOUND))
+        stress_fault("a change failed", key, code);
+    }
+    atomic_fetch_add(&stress_puts, STRESS_KEYS / stress_writers);
+  }
+  return NULL;
+}
+
+static void stress_read_some(uint64_t *state, uint64_t seen[STRESS_KEYS],
+                             mmcmap_buffer *buffer) {
+  char text[16];
+  for (int i = 0; i < 200; i++) {
+    unsigned key = stress_random(state) % STRESS_KEYS;
+    int code = mmcmap_get(stress_store, stress_key(key, text), buffer);
+    if (code == MMCMAP_NOTFOUND && key < STRESS_FLICKERING) continue;
+    if (code != MMCMAP_OK) {
+      stress_fault("a get failed", key, code);
+      continue;
+    }
+    uint64_t number = stress_look(key, buffer->data, buffer->size);
+    if (number == 0)
+      stress_fault("a value is not whole", key, MMCMAP_OK);
+    else if (number < seen[key])
+      stress_fault("a key went back", key, MMCMAP_OK);
+    seen[key] = number;
+  }
+  atomic_fetch_add(&stress_gets, 200);
+}
+
+static void *stress_read(void *context) {
+  uint64_t state = 77 + *(const unsigned *)context, seen[STRESS_KEYS] = {0};
+  mmcmap_buffer buffer = {NULL, 0, 0};
+  while (!atomic_load(&stress_stops))
+    stress_read_some(&state, seen, &buffer);
+  mmcmap_buffer_free(&buffer);
+  return NULL;
+}
+
+/* One walk: a number for all that was there, in its order. */
+static uint64_t stress_walk(mmcmap_snapshot *snapshot, uint64_t *count_out) {
+  mmcmap_cursor *cursor;
+  mmcmap_slice key, value;
+  uint64_t sum = 0;
+  *count_out = 0;
+  int code = mmcmap_cursor_open(snapshot, &cursor);
+  if (code != MMCMAP_OK) {
+    stress_fault("no cursor", 0, code);
+    return 0;
+  }
+  while ((code = mmcmap_cursor_next(cursor, &key, &value)) == MMCMAP_OK) {
+    char text[16] = {0};
+    memcpy(text, key.data, key.size < 15 ? key.size : 15);
+    unsigned number = (unsigned)strtoul(text + 4, NULL, 10);
+    uint64_t put = stress_look(number, value.data, value.size);
+    if (put == 0) stress_fault("a value of a snapshot", number, MMCMAP_OK);
+    sum = sum * 31 + number * 1000003 + put;
+    ++*count_out;
+  }
+  if (code != MMCMAP_NOTFOUND) stress_fault("a walk failed", 0, code);
+  mmcmap_cursor_close(cursor);
+  return sum;
+}
+
+static void *stress_take_snapshots(void *context) {
+  (void)context;
+  while (!atomic_load(&stress_stops)) {
+    mmcmap_snapshot *snapshot;
+    uint64_t first_count, second_count;
+    int code = mmcmap_snapshot_open(stress_store, &snapshot);
+    if (code != MMCMAP_OK) {
+      stress_fault("no snapshot", 0, code);
+      continue;
+    }
+    uint64_t first = stress_walk(snapshot, &first_count);
+    process_sleep_ms(5);
+    uint64_t second = stress_walk(snapshot, &second_count);
+    if (first != second || first_count != second_count ||
+        first_count != mmcmap_snapshot_count(snapshot))
+      stress_fault("a snapshot changed", 0, MMCMAP_OK);
+    mmcmap_snapshot_close(snapshot);
+    atomic_fetch_add(&stress_snapshots, 1);
+  }
+  return NULL;
+}
+
+static void *stress_read_once(void *context) {
+  uint64_t state = *(const unsigned *)context, seen[STRESS_KEYS] = {0};
+  mmcmap_buffer buffer = {NULL, 0, 0};
+  stress_read_some(&state, seen, &buffer);
+  mmcmap_buffer_free(&buffer);
+  return NULL;
+}
+
+/* Syncs, and lets a thread read that ends at once. */
+static void *stress_sync(void *context) {
+  unsigned number = 0;
+  (void)context;
+  while (!atomic_load(&stress_stops)) {
+    pthread_t thread;
+    process_sleep_ms(number++ % 8 == 0 ? 100 : 3);
+    int code = mmcmap_sync(stress_store);
+    if (code != MMCMAP_OK) stress_fault("a sync failed", 0, code);
+    atomic_fetch_add(&stress_syncs, 1);
+    if (pthread_create(&thread, NULL, stress_read_once, &number) == 0)
+      pthread_join(thread, NULL);
+  }
+  return NULL;
+}
+
+/* ---- The program ------------------------------------------------------- */
+
+static int stress_fill(void) {
+  struct stress_value value;
+  uint64_t state = 5;
+  char text[16];
+  for (unsigned key = 0; key < STRESS_KEYS; key++) {
+    int code = mmcmap_put(stress_store, stress_key(key, text),
+                          stress_make(key, 1, &state, &value));
+    if (code != MMCMAP_OK) return code;
+  }
+  return MMCMAP_OK;
+}
+
+static void stress_run(unsigned seconds, unsigned readers) {
+  pthread_t threads[2 * STRESS_THREADS_MAX + 2];
+  unsigned numbers[2 * STRESS_THREADS_MAX];
+  size_t count = 0;
+  for (unsigned i = 0; i < readers + stress_writers; i++) {
+    bool writes = i < stress_writers;
+    numbers[i] = writes ? i : i - stress_writers;
+    if (pthread_create(&threads[count], NULL,
+                       writes ? stress_write : stress_read, &numbers[i]) == 0)
+      count++;
+  }
+  if (pthread_create(&threads[count], NULL, stress_sync, NULL) == 0) count++;
+  if (pthread_create(&threads[count], NULL, stress_take_snapshots, NULL) == 0)
+    count++;
+  process_sleep_ms(seconds * 1000);
+  atomic_store(&stress_stops, true);
+  for (size_t i = 0; i < count; i++)
+    pthread_join(threads[i], NULL);
+}
+
+static int stress_open(const char *path) {
+  static const struct store_internals internals = {
+      .segment_size = SEGMENT_SIZE_MIN,
+      .primary_mask = UINT64_MAX,
+      .secondary_mask = UINT64_MAX};
+  mmcmap_options options;
+  mmcmap_options_init(&options);
+  options.durability = MMCMAP_MANUAL;
+  return mmcmap_open_with(path, &options, &internals, &stress_store);
+}
+
+int main(int argc, char **argv) {
+  if (argc < 5) return 2;
+  unsigned seconds = (unsigned)strtoul(argv[2], NULL, 10);
+  unsigned readers = (unsigned)strtoul(argv[3], NULL, 10);
+  stress_writers = (unsigned)strtoul(argv[4], NULL, 10);
+  if (readers > STRESS_THREADS_MAX || stress_writers == 0 ||
+      stress_writers > STRESS_THREADS_MAX)
+    return 2;
+  if (argc > 5) {
+#ifdef MMCMAP_DEBUG_CHECKS
+    testing_breaks = (unsigned)strtoul(argv[5], NULL, 0);
+#else
+    return 3; /* nothing can be broken in this build */
+#endif
+  }
+  int code = stress_open(argv[1]);
+  if (code == MMCMAP_OK) code = stress_fill();
+  if (code != MMCMAP_OK) {
+    stress_fault("the store cannot be filled", 0, code);
+    return 2;
+  }
+  stress_run(seconds, readers);
+  mmcmap_stat stat;
+  mmcmap_stat_get(stress_store, &stat);
+  code = mmcmap_close(stress_store);
+  if (code != MMCMAP_OK) stress_fault("the store cannot be closed", 0, code);
+  printf("gets %lu, puts %lu, snapshots %lu, syncs %lu, recycled %llu, "
+         "log %llu, faults %lu\n",
+         atomic_load(&stress_gets), atomic_load(&stress_puts),
+         atomic_load(&stress_snapshots), atomic_load(&stress_syncs),
+         (unsigned long long)stat.recycled_bytes,
+         (unsigned long long)stat.log_bytes, atomic_load(&stress_faults));
+  return atomic_load(&stress_faults) == 0 ? 0 : 1;
+}
