@@ -87,6 +87,8 @@ static void close_frame(struct log *log, uint64_t next_offset,
 
 int log_prepare(struct log *log, uint64_t salt, uint64_t epoch,
                 const struct superblock_head heads[SUPERBLOCK_HEADS]) {
+  if (epoch >= LOG_EPOCH_MAX)
+    return error_set(MMCMAP_EFULL, "epochs are used up");
   log->salt = salt;
   log->epoch = epoch;
   log->large = heads[HEAD_LARGE];

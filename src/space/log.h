@@ -21,6 +21,10 @@
 #include "space/recycler.h"
 #include "space/space.h"
 
+/* A log is not gone on with at an epoch from here on, which is a file's word:
+   no session can seal so often that it comes to NODE_EPOCH_LIMIT. */
+#define LOG_EPOCH_MAX (NODE_EPOCH_LIMIT / 2)
+
 /* A frame that is closed, but whose header is not complete. */
 struct log_frame {
   uint64_t offset;
