@@ -81,7 +81,7 @@ end
 function scratch.fresh(code, redirections)
   local file = scratch.write(scratch.path("fresh"), code)
   local preload = quoted(os.getenv("LD_PRELOAD") or "")
-  return scratch.shell(("LD_PRELOAD=%s $(readlink /proc/$PPID/exe) %s %s")
+  return scratch.shell(('LD_PRELOAD=%s "$MMCMAP_LUA" %s %s')
     :format(preload, quoted(file), redirections or ""))
 end
 
