@@ -66,10 +66,6 @@ int recovery_choose_superblock(int fd, uint64_t file_size, bool readonly,
   return MMCMAP_OK;
 }
 
-static uint64_t segments_to(const struct superblock *state, uint64_t end) {
-  return (end + state->segment_size - 1) / state->segment_size;
-}
-
 static int add_range(struct recovered *recovered, uint64_t offset,
                      uint64_t size) {
   if (recovered->range_count == recovered->range_capacity) {
@@ -84,6 +80,31 @@ static int add_range(struct recovered *recovered, uint64_t offset,
   struct recovered_range *range = &recovered->ranges[recovered->range_count++];
   range->offset = offset;
   range->size = size;
+  return MMCMAP_OK;
+}
+
+/* Takes the segments up to the one that `offset` lies in, as far as the
+   superblock does not know them: their headers were written with the commit,
+   and may be missing like anything of it. MMCMAP_ECORRUPT: one is. */
+static int take_segments(const struct node_source *source, uint64_t offset,
+                         struct superblock *state,
+                         struct recovered *recovered) {
+  while (state->segment_count <= offset / state->segment_size) {
+    struct segment_header header;
+    uint64_t number = state->segment_count;
+    uint64_t at = segment_header_offset(number, state->segment_size);
+    if (!bytes_within(at, SEGMENT_HEADER_BYTES, source->size))
+      return error_set_corrupt("F12 segment checksum", at);
+    int code = segment_decode(source->base + at, number, state->file_id, at,
+                              &header);
+    if (code == MMCMAP_OK &&
+        header.run > SLOT_OFFSET_LIMIT / state->segment_size - number)
+      code = error_set_corrupt("F13 segment header", at);
+    if (code == MMCMAP_OK)
+      code = add_range(recovered, at, SEGMENT_HEADER_BYTES);
+    if (code != MMCMAP_OK) return code;
+    state->segment_count = number + header.run;
+  }
   return MMCMAP_OK;
 }
 
@@ -111,10 +132,10 @@ static int take_large_values(const struct node_source *source,
     uint64_t extent_bytes = extent_size(record.value_size);
     if (code == MMCMAP_OK)
       code = add_range(recovered, record.extent_offset, extent_bytes);
-    if (code != MMCMAP_OK) return code;
     uint64_t extent_end = record.extent_offset + extent_bytes;
-    uint64_t segments = segments_to(state, extent_end);
-    if (segments > state->segment_count) state->segment_count = segments;
+    if (code == MMCMAP_OK)
+      code = take_segments(source, extent_end - 1, state, recovered);
+    if (code != MMCMAP_OK) return code;
     /* What is left of its run is not known, but the file must not end before
        it. */
     if (extent_end > state->heads[HEAD_LARGE].offset)
@@ -124,19 +145,19 @@ static int take_large_values(const struct node_source *source,
   return MMCMAP_OK;
 }
 
-/* Where the log goes on after `frame`; false if it cannot be there. */
-static bool follow(const struct frame *frame, struct superblock *state) {
+/* Where the log goes on after `frame`. */
+static int follow(const struct node_source *source, uint64_t offset,
+                  const struct frame *frame, struct superblock *state,
+                  struct recovered *recovered) {
   uint64_t next = frame->next_offset;
   uint64_t segment_size = state->segment_size;
   if (next % 8 != 0 || next < SEGMENT_FIRST_HEADER_OFFSET ||
       next > SLOT_OFFSET_LIMIT - segment_size ||
       segment_size - next % segment_size < FRAME_HEADER_BYTES)
-    return false;
-  uint64_t segments = next / segment_size + 1;
-  if (segments > state->segment_count) state->segment_count = segments;
+    return error_set_corrupt("F18 frame flags and next", offset);
   state->heads[HEAD_LOG].offset = next;
-  state->heads[HEAD_LOG].limit = segments * segment_size;
-  return true;
+  state->heads[HEAD_LOG].limit = (next / segment_size + 1) * segment_size;
+  return take_segments(source, next, state, recovered);
 }
 
 /* Takes the commit that begins at the head of `state`. MMCMAP_ECORRUPT if there
@@ -158,12 +179,12 @@ static int take_commit(const struct node_source *source,
     if (frame.epoch != epoch || epoch < state->next_epoch)
       code = error_set_corrupt("F15 frame salt and chain", offset);
     if (code == MMCMAP_OK && (frame.flags & FRAME_HAS_LARGE) != 0)
-      code = take_large_values(source, hasher, offset, &frame, &next,
-                               recovered);
+      code =
+          take_large_values(source, hasher, offset, &frame, &next, recovered);
     if (code == MMCMAP_OK)
       code = add_range(recovered, offset, frame.size_bytes);
-    if (code == MMCMAP_OK && !follow(&frame, &next))
-      code = error_set_corrupt("F18 frame flags and next", offset);
+    if (code == MMCMAP_OK)
+      code = follow(source, offset, &frame, &next, recovered);
   } while (code == MMCMAP_OK && (frame.flags & FRAME_ENDS_EPOCH) == 0);
   if (code != MMCMAP_OK) {
     recovered->range_count = ranges_before;
