@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/errors.h"
+#include "os/process.h"
 
 _Thread_local struct readers_cached readers_cache[READERS_CACHE_SLOTS];
 
@@ -22,6 +23,7 @@ struct owned_row {
 
 static pthread_mutex_t claims = PTHREAD_MUTEX_INITIALIZER;
 static struct readers *live_tables;
+static uint32_t tables_generation; /* of forks, to which they belong */
 static uint64_t last_serial;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static pthread_key_t owned_key;
@@ -78,8 +80,8 @@ void readers_destroy(struct readers *readers) {
   if (readers->serial == 0) return;
   pthread_mutex_lock(&claims);
   struct readers **link = &live_tables;
-  while (*link != readers) link = &(*link)->next_live;
-  *link = readers->next_live;
+  while (*link != NULL && *link != readers) link = &(*link)->next_live;
+  if (*link != NULL) *link = readers->next_live;
   pthread_mutex_unlock(&claims);
   struct readers_chunk *chunk = atomic_load(&readers->first);
   while (chunk != NULL) {
@@ -177,4 +179,11 @@ uint64_t readers_advance(struct readers *readers) {
 
 void readers_fork_prepare(void) { pthread_mutex_lock(&claims); }
 
-void readers_fork_done(void) { pthread_mutex_unlock(&claims); }
+/* A child lets go of its parent's tables: they lie in stores whose memory it
+   may free. Threads that end then take them for gone. */
+void readers_fork_done(void) {
+  uint32_t generation = process_fork_generation();
+  if (tables_generation != generation) live_tables = NULL;
+  tables_generation = generation;
+  pthread_mutex_unlock(&claims);
+}
