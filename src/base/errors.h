@@ -17,7 +17,7 @@ int error_set(int code, const char *what);
 int error_set_errno(int system_errno, const char *what);
 
 /* MMCMAP_ECORRUPT: `what` names the format rule that the bytes at `offset` of
-   the file break, such as "F12 branch level". */
+   the file break, such as "F24 branch level". */
 int error_set_corrupt(const char *what, uint64_t offset);
 
 #endif

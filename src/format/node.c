@@ -45,6 +45,16 @@ int node_branch_other(const struct node_source *source, uint64_t offset,
   return error_set_corrupt("F25 branch slots", offset);
 }
 
+int node_branch_find_other(const struct node_source *source, uint64_t offset,
+                           unsigned level, unsigned way, uint64_t *slot_out) {
+  struct branch_view branch;
+  int code = node_branch(source, offset, level, &branch);
+  if (code != MMCMAP_OK) return code;
+  if ((branch.bitmap >> way & 1) == 0) return MMCMAP_NOTFOUND;
+  *slot_out = branch_slot(&branch, branch_index(branch.bitmap, way));
+  return MMCMAP_OK;
+}
+
 /* `hash` with only the bits that lead to `level` of its own trie. */
 static uint64_t prefix_bits(uint64_t hash, unsigned level) {
   unsigned used = BRANCH_LEVEL_BITS * level;
@@ -62,8 +72,7 @@ struct branch_place branch_place_of(uint32_t map_id, unsigned level,
 }
 
 struct branch_place branch_read_place(const struct branch_view *branch) {
-  struct branch_place place = {.map_id =
-                                   bytes_u32(branch->at + NODE_MAP_ID_AT),
+  struct branch_place place = {.map_id = bytes_u32(branch->at + NODE_MAP_ID_AT),
                                .level = branch->level};
   if (branch->level >= BRANCH_TRAILER_LEVEL) {
     const uint8_t *trailer =
@@ -127,8 +136,7 @@ int node_record_other(const struct node_source *source, uint64_t offset,
   view.key_size = (uint16_t)key_size;
   view.value_size = (uint32_t)shape;
   view.epoch = node_meta_epoch(meta);
-  if (!bytes_within(offset,
-                    record_size(view.key_size, view.value_size, true),
+  if (!bytes_within(offset, record_size(view.key_size, view.value_size, true),
                     source->size))
     return error_set_corrupt("F28 record lengths and flags", offset);
   view.extent_offset = bytes_u64(at + NODE_HEADER_BYTES);
@@ -151,10 +159,9 @@ void record_write(uint8_t *at, const struct record_parts *parts,
   uint64_t size =
       record_size(parts->key_size, parts->value_size, parts->is_large);
   bytes_set_u32(at + NODE_MAP_ID_AT, parts->map_id);
-  bytes_store_relaxed(at + NODE_META_AT,
-                      node_meta(NODE_RECORD,
-                                parts->is_large ? RECORD_LARGE : 0,
-                                parts->epoch));
+  bytes_store_relaxed(
+      at + NODE_META_AT,
+      node_meta(NODE_RECORD, parts->is_large ? RECORD_LARGE : 0, parts->epoch));
   bytes_store_relaxed(at + NODE_SHAPE_AT,
                       record_shape(parts->key_size, parts->value_size));
   bytes_set_u64(at + size - 8, 0); /* padding; the payload covers the rest */
@@ -189,8 +196,7 @@ int record_verify(const struct node_source *source,
   if (hasher_checksum(hasher, extent,
                       EXTENT_HEADER_BYTES + (size_t)record->value_size) !=
       record->extent_checksum)
-    return error_set_corrupt("F33 large value checksum",
-                             record->extent_offset);
+    return error_set_corrupt("F33 large value checksum", record->extent_offset);
   return MMCMAP_OK;
 }
 
@@ -207,8 +213,7 @@ uint64_t extent_write(uint8_t *at, uint32_t map_id, uint64_t primary,
 }
 
 int node_measure(const struct node_source *source, uint64_t offset,
-                 uint64_t limit, enum node_kind *kind_out,
-                 uint64_t *size_out) {
+                 uint64_t limit, enum node_kind *kind_out, uint64_t *size_out) {
   *kind_out = NODE_BRANCH;
   *size_out = 0;
   CHECK(limit <= source->size);
@@ -220,25 +225,26 @@ int node_measure(const struct node_source *source, uint64_t offset,
   unsigned flags = node_meta_flags(meta);
   uint64_t size = 0;
   switch (node_meta_kind(meta)) {
-  case NODE_BRANCH:
-    *kind_out = NODE_BRANCH;
-    size = branch_size((uint32_t)__builtin_popcountll(shape), flags);
-    break;
-  case NODE_COLLISION:
-    *kind_out = NODE_COLLISION;
-    if (shape > COLLISION_SLOTS_MAX)
-      return error_set_corrupt("F34 collision slots", offset);
-    size = branch_size((uint32_t)shape, COLLISION_LEVEL);
-    break;
-  case NODE_RECORD:
-    *kind_out = NODE_RECORD;
-    if (shape >> 32 > MMCMAP_KEY_SIZE_MAX || (flags & ~(unsigned)RECORD_LARGE) != 0)
-      return error_set_corrupt("F28 record lengths and flags", offset);
-    size = record_size((uint16_t)(shape >> 32), (uint32_t)shape,
-                       flags & RECORD_LARGE);
-    break;
-  default:
-    return error_set_corrupt("F21 node kind", offset);
+    case NODE_BRANCH:
+      *kind_out = NODE_BRANCH;
+      size = branch_size(bits_count(shape), flags);
+      break;
+    case NODE_COLLISION:
+      *kind_out = NODE_COLLISION;
+      if (shape > COLLISION_SLOTS_MAX)
+        return error_set_corrupt("F34 collision slots", offset);
+      size = branch_size((uint32_t)shape, COLLISION_LEVEL);
+      break;
+    case NODE_RECORD:
+      *kind_out = NODE_RECORD;
+      if (shape >> 32 > MMCMAP_KEY_SIZE_MAX ||
+          (flags & ~(unsigned)RECORD_LARGE) != 0)
+        return error_set_corrupt("F28 record lengths and flags", offset);
+      size = record_size((uint16_t)(shape >> 32), (uint32_t)shape,
+                         flags & RECORD_LARGE);
+      break;
+    default:
+      return error_set_corrupt("F21 node kind", offset);
   }
   if (!bytes_within(offset, size, limit))
     return error_set_corrupt("F19 node beyond its frame", offset);

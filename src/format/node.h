@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bits.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/errors.h"
@@ -98,11 +99,11 @@ static inline uint64_t node_epoch(const uint8_t *at) {
 /* ---- Branches and collision nodes ------------------------------------- */
 
 struct branch_view {
-  const uint8_t *at;   /* the node */
-  uint64_t offset;     /* of the node in the file */
-  uint64_t bitmap;     /* which ways have a slot; 0 for a collision node */
+  const uint8_t *at; /* the node */
+  uint64_t offset;   /* of the node in the file */
+  uint64_t bitmap;   /* which ways have a slot; 0 for a collision node */
   uint32_t slot_count;
-  uint32_t level;      /* COLLISION_LEVEL for a collision node */
+  uint32_t level; /* COLLISION_LEVEL for a collision node */
 };
 
 /* The way that a key takes through a branch of `level`. */
@@ -124,8 +125,7 @@ static inline uint64_t branch_size(uint32_t slot_count, unsigned level) {
 
 /* The index of `way`'s slot among the slots that are there. */
 static inline unsigned branch_index(uint64_t bitmap, unsigned way) {
-  return (unsigned)__builtin_popcountll(bitmap &
-                                        ((UINT64_C(1) << way) - 1));
+  return bits_count(bitmap & ((UINT64_C(1) << way) - 1));
 }
 
 static inline uint8_t *branch_slot_at(uint8_t *branch, unsigned index) {
@@ -134,8 +134,7 @@ static inline uint8_t *branch_slot_at(uint8_t *branch, unsigned index) {
 
 static inline uint64_t branch_slot(const struct branch_view *branch,
                                    unsigned index) {
-  return bytes_load_acquire(branch->at + NODE_HEADER_BYTES +
-                            8 * (size_t)index);
+  return bytes_load_acquire(branch->at + NODE_HEADER_BYTES + 8 * (size_t)index);
 }
 
 /* What node_branch() does when a check fails: finds out which, notes it; or
@@ -148,31 +147,53 @@ int node_branch_other(const struct node_source *source, uint64_t offset,
  * and gives a view of it. MMCMAP_ECORRUPT if it does not lie within the
  * source, or is not of this level.
  */
-static inline int node_branch(const struct node_source *source,
-                              uint64_t offset, unsigned level,
-                              struct branch_view *view_out) {
-  if (UNLIKELY(
-          !bytes_within(offset, NODE_HEADER_BYTES, source->size)))
+static inline int node_branch(const struct node_source *source, uint64_t offset,
+                              unsigned level, struct branch_view *view_out) {
+  if (UNLIKELY(!bytes_within(offset, NODE_HEADER_BYTES, source->size)))
     return node_branch_other(source, offset, level, view_out);
   const uint8_t *at = source->base + offset;
   uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
   uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);
-  uint32_t slot_count = (uint32_t)__builtin_popcountll(shape);
+  uint32_t slot_count = bits_count(shape);
   unsigned kind = NODE_BRANCH;
   if (UNLIKELY(level == COLLISION_LEVEL)) {
     kind = NODE_COLLISION;
     slot_count = shape <= COLLISION_SLOTS_MAX ? (uint32_t)shape : 0;
     shape = 0;
   }
-  if (UNLIKELY(meta >> 48 != (kind << 8 | level) || slot_count == 0 ||
-               !bytes_within(offset, branch_size(slot_count, level),
-                             source->size)))
+  if (UNLIKELY(
+          meta >> 48 != (kind << 8 | level) || slot_count == 0 ||
+          !bytes_within(offset, branch_size(slot_count, level), source->size)))
     return node_branch_other(source, offset, level, view_out);
   view_out->at = at;
   view_out->offset = offset;
   view_out->bitmap = shape;
   view_out->slot_count = slot_count;
   view_out->level = level;
+  return MMCMAP_OK;
+}
+
+/* The part of node_branch_find() that takes longer. */
+int node_branch_find_other(const struct node_source *source, uint64_t offset,
+                           unsigned level, unsigned way, uint64_t *slot_out);
+
+/* The slot of `way` in the branch at `offset`, for lookups: as node_branch(),
+   but only the slot need lie within the source. MMCMAP_NOTFOUND if the branch
+   has none. */
+static inline int node_branch_find(const struct node_source *source,
+                                   uint64_t offset, unsigned level,
+                                   unsigned way, uint64_t *slot_out) {
+  if (UNLIKELY(!bytes_within(offset, NODE_HEADER_BYTES + 8 * BRANCH_WAYS,
+                             source->size)))
+    return node_branch_find_other(source, offset, level, way, slot_out);
+  const uint8_t *at = source->base + offset;
+  uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
+  uint64_t bitmap = bytes_load_relaxed(at + NODE_SHAPE_AT);
+  if (UNLIKELY(meta >> 48 != (NODE_BRANCH << 8 | level) || bitmap == 0))
+    return node_branch_find_other(source, offset, level, way, slot_out);
+  if ((bitmap >> way & 1) == 0) return MMCMAP_NOTFOUND;
+  *slot_out = bytes_load_acquire(at + NODE_HEADER_BYTES +
+                                 8 * (size_t)branch_index(bitmap, way));
   return MMCMAP_OK;
 }
 
@@ -237,10 +258,9 @@ int node_record_other(const struct node_source *source, uint64_t offset,
 
 /* Checks the record at `offset`, and of a large one the header of its pages,
    and gives a view of it. Its checksum is not looked at. */
-static inline int node_record(const struct node_source *source,
-                              uint64_t offset, struct record_view *view_out) {
-  if (UNLIKELY(
-          !bytes_within(offset, NODE_HEADER_BYTES, source->size)))
+static inline int node_record(const struct node_source *source, uint64_t offset,
+                              struct record_view *view_out) {
+  if (UNLIKELY(!bytes_within(offset, NODE_HEADER_BYTES, source->size)))
     return node_record_other(source, offset, view_out);
   const uint8_t *at = source->base + offset;
   uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
@@ -305,7 +325,6 @@ uint64_t extent_write(uint8_t *at, uint32_t map_id, uint64_t primary,
 /* Tells kind and size of the node at `offset`, which must end at `limit` at
    the latest: what a scan of a frame steps by. */
 int node_measure(const struct node_source *source, uint64_t offset,
-                 uint64_t limit, enum node_kind *kind_out,
-                 uint64_t *size_out);
+                 uint64_t limit, enum node_kind *kind_out, uint64_t *size_out);
 
 #endif

@@ -130,8 +130,7 @@ static bool head_is_good(const struct superblock *superblock, int index) {
 
 /* NULL, or the rule that the decoded fields break. */
 static const char *broken_rule(const struct superblock *superblock) {
-  if (!segment_size_is_good(superblock->segment_size))
-    return "F6 segment size";
+  if (!segment_size_is_good(superblock->segment_size)) return "F6 segment size";
   if (superblock->hash < MMCMAP_HASH_XXH3 ||
       superblock->hash > MMCMAP_HASH_MURMUR3)
     return "F7 hash kind";
@@ -158,12 +157,14 @@ int superblock_decode(const uint8_t page[SUPERBLOCK_BYTES], uint64_t offset,
   memset(superblock_out, 0, sizeof *superblock_out);
   if (memcmp(page + AT_MAGIC, magic, sizeof magic) != 0)
     return error_set(MMCMAP_EFORMAT, "F1 magic");
+  /* First of all: in every version the checksum is where it is now, so that a
+     damaged page is told from one of another version. */
+  if (bytes_u64(page + AT_CHECKSUM) != hash_plain_checksum(page, AT_CHECKSUM))
+    return error_set_corrupt("F4 superblock checksum", offset);
   if (bytes_u32(page + AT_VERSION) != SUPERBLOCK_FORMAT_VERSION)
     return error_set(MMCMAP_EVERSION, "F2 format version");
   if (bytes_u32(page + AT_BYTE_ORDER) != BYTE_ORDER_MARK)
     return error_set(MMCMAP_EVERSION, "F3 byte order");
-  if (bytes_u64(page + AT_CHECKSUM) != hash_plain_checksum(page, AT_CHECKSUM))
-    return error_set_corrupt("F4 superblock checksum", offset);
   if (bytes_u64(page + AT_INCOMPAT) != 0 ||
       (!readonly && bytes_u64(page + AT_READONLY_COMPAT) != 0) ||
       bytes_u32(page + AT_HEAD_COUNT) != SUPERBLOCK_HEADS)

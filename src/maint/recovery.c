@@ -30,15 +30,6 @@ static int read_superblock(int fd, uint64_t offset, bool readonly,
   return superblock_decode(page, offset, readonly, superblock_out);
 }
 
-/* Of two failures the one that says more: a file with one damaged superblock
-   and one that is not there at all is damaged, not foreign. */
-static int worse_failure(int a, int b) {
-  static const int by_weight[] = {MMCMAP_EVERSION, MMCMAP_ECORRUPT};
-  for (size_t i = 0; i < sizeof by_weight / sizeof by_weight[0]; i++)
-    if (a == by_weight[i] || b == by_weight[i]) return by_weight[i];
-  return a;
-}
-
 int recovery_choose_superblock(int fd, uint64_t file_size, bool readonly,
                                struct superblock *superblock_out,
                                unsigned *place_out) {
@@ -47,17 +38,15 @@ int recovery_choose_superblock(int fd, uint64_t file_size, bool readonly,
   *place_out = 0;
   int a = read_superblock(fd, SUPERBLOCK_A_OFFSET, readonly, &found[0]);
   int b = read_superblock(fd, SUPERBLOCK_B_OFFSET, readonly, &found[1]);
-  if (a != MMCMAP_OK && b != MMCMAP_OK) {
-    if (a == MMCMAP_EIO || b == MMCMAP_EIO) return MMCMAP_EIO;
-    int code = worse_failure(a, b);
-    if (code == MMCMAP_ECORRUPT)
-      return error_set_corrupt("F4 both superblocks", 0);
-    return error_set(code, code == MMCMAP_EVERSION ? "F2 format version"
-                                                   : "F1 magic");
-  }
+  if (a == MMCMAP_EIO || b == MMCMAP_EIO) return MMCMAP_EIO;
+  /* It may be the newer one, of a later version of the library. */
+  if (a == MMCMAP_EVERSION || b == MMCMAP_EVERSION) return MMCMAP_EVERSION;
+  if (a != MMCMAP_OK && b != MMCMAP_OK)
+    return a == MMCMAP_EFORMAT && b == MMCMAP_EFORMAT
+               ? error_set(MMCMAP_EFORMAT, "F1 magic")
+               : error_set_corrupt("F4 both superblocks", 0);
   unsigned place = a != MMCMAP_OK ? 1 : 0;
-  if (a == MMCMAP_OK && b == MMCMAP_OK &&
-      found[1].sequence > found[0].sequence)
+  if (a == MMCMAP_OK && b == MMCMAP_OK && found[1].sequence > found[0].sequence)
     place = 1;
   if (found[place].used_bytes > file_size)
     return error_set_corrupt("F10 file shorter than used", file_size);

@@ -5,7 +5,7 @@
  * A reader pins before it loads the root: it writes the current tick into its
  * own row. Memory that was unlinked at tick t may be used again when every pin
  * is younger than t (epoch-based reclamation: Fraser, "Practical lock-freedom",
- * 2004). The ordering rules R1 to R4 stand in docs/concurrency.md.
+ * 2004). The ordering rules stand in docs/concurrency.md.
  *
  * Each thread has a row of its own per table, a cache line, found through
  * thread-local storage; a thread's first pin may allocate, later ones never
@@ -59,8 +59,7 @@ struct readers_cached {
   struct readers_row *row;
 };
 enum { READERS_CACHE_SLOTS = 4 };
-extern _Thread_local struct readers_cached
-    readers_cache[READERS_CACHE_SLOTS];
+extern _Thread_local struct readers_cached readers_cache[READERS_CACHE_SLOTS];
 
 /* Finds or claims this thread's row; MMCMAP_ENOMEM. */
 int readers_row_slow(struct readers *readers, struct readers_row **row_out);
@@ -76,7 +75,7 @@ static inline int readers_row(struct readers *readers,
 }
 
 /* R1: the pin is published before anything is loaded from the map. The fence
-   pairs with that of readers_oldest(). */
+   pairs with that of readers_advance(). */
 static inline void readers_pin(struct readers *readers,
                                struct readers_row *row) {
   if (row->depth++ > 0 || BROKEN(BREAK_NO_PIN)) return;

@@ -46,16 +46,18 @@ int trie_search_collision(const struct node_source *source,
   return MMCMAP_OK;
 }
 
-static int lookup_collision(const struct node_source *source,
-                            const struct branch_view *node,
+static int lookup_collision(const struct node_source *source, uint64_t slot,
                             const struct trie_key *key,
                             struct record_view *record_out) {
+  struct branch_view node;
   unsigned index;
   bool found;
-  int code = trie_search_collision(source, node, key, &index, &found);
+  int code = node_branch(source, slot_offset(slot), COLLISION_LEVEL, &node);
+  if (code == MMCMAP_OK)
+    code = trie_search_collision(source, &node, key, &index, &found);
   if (code != MMCMAP_OK) return code;
   if (!found) return MMCMAP_NOTFOUND;
-  return node_record(source, slot_offset(branch_slot(node, index)),
+  return node_record(source, slot_offset(branch_slot(&node, index)),
                      record_out);
 }
 
@@ -65,16 +67,11 @@ int trie_lookup(const struct node_source *source, const struct hasher *hasher,
   uint64_t slot = root;
   if (slot == SLOT_EMPTY) return MMCMAP_NOTFOUND;
   for (unsigned level = 0; !slot_is_record(slot); level++) {
-    struct branch_view branch;
-    if (UNLIKELY(level > COLLISION_LEVEL))
-      return error_set_corrupt("F34 collision slots", slot_offset(slot));
-    int code = node_branch(source, slot_offset(slot), level, &branch);
-    if (UNLIKELY(code != MMCMAP_OK)) return code;
     if (UNLIKELY(level == COLLISION_LEVEL))
-      return lookup_collision(source, &branch, key, record_out);
-    unsigned way = trie_way(hasher, key, level);
-    if ((branch.bitmap >> way & 1) == 0) return MMCMAP_NOTFOUND;
-    slot = branch_slot(&branch, branch_index(branch.bitmap, way));
+      return lookup_collision(source, slot, key, record_out);
+    int code = node_branch_find(source, slot_offset(slot), level,
+                                trie_way(hasher, key, level), &slot);
+    if (UNLIKELY(code != MMCMAP_OK)) return code;
   }
   if (slot_tag(slot) != slot_tag_of_hash(key->primary)) return MMCMAP_NOTFOUND;
   int code = node_record(source, slot_offset(slot), record_out);
