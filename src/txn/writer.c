@@ -84,8 +84,12 @@ int writer_delete(struct writer *writer, const void *key, size_t key_size,
   if (code != MMCMAP_OK) return code;
   uint64_t count =
       atomic_load_explicit(&writer->live->count, memory_order_relaxed);
-  code = trie_remove(&writer->trie, &trie_key);
-  if (code == MMCMAP_OK && count == 0)
+  if (LIKELY(count > 0))
+    code = trie_remove(&writer->trie, &trie_key);
+  else if (atomic_load_explicit(&writer->live->root, memory_order_relaxed) ==
+           SLOT_EMPTY)
+    code = MMCMAP_NOTFOUND;
+  else
     code = error_set_corrupt("F36 more records than counted", 0);
   if (code != MMCMAP_OK) {
     thread_mutex_unlock(&writer->mutex);

@@ -1,0 +1,177 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Seals and commits as the figures of a store tell of them: what seals, what
+-- syncs, what each level of durability costs, and what a failure leaves.
+
+local probe = require "mmcmap_probe"
+local binary = require "spec.support.binary"
+local scratch = require "spec.support.scratch"
+local format, open = probe.format, probe.store.open
+
+local db, path
+
+local function reopen(changes)
+  if db then assert(db:close()) end
+  local options = { durability = "manual", segment_size = 131072 }
+  for name, value in pairs(changes or {}) do options[name] = value end
+  db = assert(open(path, options))
+end
+
+describe("txn.commit", function()
+  before_each(function()
+    path = scratch.path("txn")
+    reopen()
+  end)
+
+  after_each(function()
+    probe.os.restore()
+    if db then db:close() end
+    db = nil
+  end)
+
+  it("seals only what has changed", function()
+    assert(db:put("a", "1"))
+    local epoch = db:stat().epoch
+    local version = db:version()
+    assert.equal(epoch + 1, db:stat().epoch)
+    for _ = 1, 3 do
+      assert.equal(version, db:version())
+      local snapshot = assert(db:snapshot())
+      assert.equal(version, snapshot:version())
+      snapshot:close()
+    end
+    assert.is_false(db:delete("not there"))
+    assert.equal("1", db:get("a"))
+    assert.equal(version, db:version())
+    assert.equal(epoch + 1, db:stat().epoch)
+    assert(db:put("a", "1"))
+    assert.not_equal(version, db:version())
+    assert.equal(epoch + 2, db:stat().epoch)
+  end)
+
+  it("syncs once for all that is sealed, and not for nothing", function()
+    assert(db:put("a", "1"))
+    local before = db:stat()
+    for i = 1, 10 do
+      assert(db:put("key" .. i, "x"))
+      assert(db:version())
+    end
+    assert(db:sync())
+    local after = db:stat()
+    assert.equal(before.commit_count + 1, after.commit_count)
+    assert.equal(before.sync_count + 1, after.sync_count)
+    assert.equal(after.durable_epoch, after.version)
+    for _ = 1, 3 do assert(db:sync()) end
+    assert.equal(after.sync_count, db:stat().sync_count)
+    assert(db:delete("key1"))
+    assert.is_true(db:stat().durable_epoch < db:stat().version)
+    assert(db:sync())
+    assert.equal(after.commit_count + 1, db:stat().commit_count)
+  end)
+
+  it("commits each change with sync, none by itself with manual", function()
+    for i = 1, 20 do assert(db:put("key" .. i, "x")) end
+    assert.equal(0, db:stat().commit_count)
+    reopen { durability = "sync" }
+    for i = 1, 20 do assert(db:put("key" .. i, "y")) end
+    assert.equal(20, db:stat().commit_count)
+    assert.is_false(db:delete("not there"))
+    assert.equal(20, db:stat().commit_count)
+    assert.is_true(db:delete("key1"))
+    assert.equal(21, db:stat().commit_count)
+  end)
+
+  it("keeps the version over closing, and content with it", function()
+    assert(db:put("a", "1"))
+    local version = db:version()
+    reopen()
+    assert.equal(version, db:version())
+    reopen { readonly = true }
+    assert.equal(version, db:version())
+    reopen()
+    assert(db:put("a", "2"))
+    assert.not_equal(version, db:version())
+  end)
+
+  it("changes nothing when the disk is full", function()
+    local model = {}
+    for i = 1, 40 do
+      model["key" .. i] = binary.bytes(200, i)
+      assert(db:put("key" .. i, model["key" .. i]))
+    end
+    assert(db:sync())
+    probe.os.fail("fallocate", 1, "ENOSPC", 0)
+    local refused = 0
+    for i = 1, 2000 do
+      local key, value = "key" .. i % 60, binary.bytes(i % 900, i)
+      local ok, code = db:put(key, value)
+      if ok then
+        model[key] = value
+      else
+        assert.equal("ENOSPC", code)
+        refused = refused + 1
+      end
+      if refused > 20 then break end
+    end
+    assert.is_true(refused > 20)
+    local ok, code = db:put("large", binary.bytes(100000))
+    assert.is_nil(ok)
+    assert.equal("ENOSPC", code)
+    assert.same(model, (db:records()))
+    assert(db:sync())
+    probe.os.restore()
+    assert(db:put("more", "x"))
+    model.more = "x"
+    reopen()
+    assert.same(model, (db:records()))
+  end)
+
+  it("takes no more changes after a failed sync", function()
+    assert(db:put("a", "1"))
+    assert(db:sync())
+    assert(db:put("a", "2"))
+    probe.os.fail("fdatasync", 1, "EIO")
+    local ok, code = db:sync()
+    assert.is_nil(ok)
+    assert.equal("EIO", code)
+    ok, code = db:put("a", "3")
+    assert.is_nil(ok)
+    assert.equal("EIO", code)
+    ok, code = db:sync()
+    assert.is_nil(ok)
+    assert.equal("EIO", code)
+    assert.equal("2", db:get("a"))
+    ok, code = db:close()
+    assert.is_nil(ok)
+    assert.equal("EIO", code)
+    db = nil
+  end)
+
+  -- A count that is too low was found out after the record had been removed:
+  -- the caller was told of a failure, and the change was there.
+  it("removes nothing when there are more records than counted", function()
+    assert(db:put("a", "1"))
+    assert(db:put("b", "2"))
+    assert(db:close())
+    local bytes = scratch.read(path)
+    for _, at in ipairs { 0, 8192 } do
+      local page = bytes:sub(at + 1, at + 4096)
+      local superblock = assert(format.superblock_decode(page, at, false))
+      if superblock.root ~= ("0"):rep(16) then
+        superblock.count = binary.hex(1)
+        bytes = binary.patch(bytes, at, format.superblock_encode(superblock))
+      end
+    end
+    scratch.write(path, bytes)
+    db = nil
+    reopen()
+    assert.is_true(db:delete("a"))
+    for _ = 1, 2 do
+      local found, code, what = db:delete("b")
+      assert.is_nil(found)
+      assert.equal("ECORRUPT", code)
+      assert.equal("F36", what:match("^F%d+"))
+      assert.equal("2", db:get("b"))
+    end
+  end)
+end)
