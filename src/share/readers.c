@@ -120,17 +120,35 @@ static void give_back(struct readers_row *row) {
   pthread_mutex_unlock(&claims);
 }
 
+/* Forgets the rows that this thread had in tables that are gone, or a thread
+   that opens many stores, one after the other, would keep one of each. With the
+   mutex held; the list without them. */
+static struct owned_row *drop_dead_rows(struct owned_row *first) {
+  struct owned_row **link = &first;
+  while (*link != NULL) {
+    struct owned_row *owned = *link;
+    if (find_live(owned->serial) != NULL) {
+      link = &owned->next;
+      continue;
+    }
+    *link = owned->next;
+    free(owned);
+  }
+  return first;
+}
+
 static int claim_for_thread(struct readers *readers,
                             struct readers_row **row_out) {
   struct owned_row *owned = malloc(sizeof *owned);
   if (owned == NULL) return error_set(MMCMAP_ENOMEM, "reader row");
   owned->serial = readers->serial;
-  owned->next = pthread_getspecific(owned_key);
   pthread_mutex_lock(&claims);
+  owned->next = drop_dead_rows(pthread_getspecific(owned_key));
   owned->row = claim_row(readers);
   pthread_mutex_unlock(&claims);
   if (owned->row == NULL || pthread_setspecific(owned_key, owned) != 0) {
     give_back(owned->row);
+    (void)pthread_setspecific(owned_key, owned->next);
     free(owned);
     return error_set(MMCMAP_ENOMEM, "reader row");
   }
