@@ -20,6 +20,7 @@
 #define PROBE_AREAS(AREA) \
   AREA(base) \
   AREA(child) \
+  AREA(crash) \
   AREA(engine) \
   AREA(format) \
   AREA(os) \

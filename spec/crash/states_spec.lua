@@ -1,0 +1,76 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Every state that a power cut may leave of a small store: verified, opened,
+-- its content compared with what was promised, written to, opened again, and
+-- cut again while it recovers. probe_crash.h tells how worlds are written.
+
+local crash = require "spec.support.crash"
+
+local LEVELS = { "sync", "manual", "async" }
+-- Keys are as good as each other, so the first one named is 0, and so on.
+local WORDS = { "p0", "p1", "P2", "d0", "s_", "n_" }
+
+describe("crash states", function()
+  teardown(crash.remove_folder)
+
+  -- The stories of what was found.
+  for name, ops in pairs {
+    ["the header of a segment that a commit begins"] = "p0P1s_p2",
+    ["a commit of two frames, the first one lost"] = "m0n_m1s_m0d1",
+    ["a deletion back to nothing"] = "p0s_d0s_p0",
+    ["closing and opening again and again"] = "p0r_p1r_d0r_P1r_",
+    ["a session without changes"] = "p0r_r_s_r_",
+    ["large values only"] = "P0s_P1s_P0s_d1s_",
+    ["a store that overwrites one key"] = "c0s_c0",
+    ["a sync that fails"] = "p0s_m1f_s_r_p2s_",
+    ["a sync that fails with a large value"] = "p0s_P1f_s_r_p2s_P3s_",
+    ["a sync that fails at the first change"] = "f_p0s_r_p1s_",
+    ["a sync that fails while closing"] = "p0p1f_r_p2s_r_",
+  } do
+    it("keep the promise: " .. name, function()
+      for _, level in ipairs(LEVELS) do
+        assert.is_nil(crash.world { ops = ops, durability = level, bound = 150,
+          second = 151, second_bound = 8, seed = 1 })
+      end
+      crash.report(ops)
+    end)
+  end
+
+  it("keep the promise: a file that was there, and empty", function()
+    assert.is_nil(crash.world { ops = "p0p1s_", durability = "sync",
+      start = "empty", bound = 2000, second = 3, second_bound = 40 })
+    crash.report("p0p1s_ in an empty file")
+  end)
+
+  it("of all short worlds keep the promise", function()
+    local number, seed = 0, crash.seed()
+    for _, level in ipairs(LEVELS) do
+      crash.each_sequence(WORDS, crash.is_long and 5 or 3, function(ops)
+        number = number + 1
+        -- The shortest ones always, of the others some, never the same ones.
+        local of = (#ops <= 4 or crash.is_long) and 1 or 20
+        if (number + seed) % (of * crash.thinning) ~= 0 then return end
+        assert.is_nil(crash.world { ops = ops, durability = level,
+          bound = 64, second = 121, second_bound = 6, seed = number })
+      end)
+    end
+    crash.report(crash.is_long and "all worlds of 1 to 5 operations"
+      or "all worlds of 2 operations, some of 3")
+  end)
+
+  it("of random worlds keep the promise", function()
+    local seed = crash.seed()
+    math.randomseed(seed)
+    local words = { "p0", "p1", "p2", "p3", "m0", "m1", "m3", "P0", "P2", "d0",
+      "d1", "d2", "s_", "s_", "n_", "r_", "c1" }
+    local rounds = math.ceil((crash.is_long and 20000 or 25) / crash.thinning)
+    for round = 1, rounds do
+      local ops = {}
+      for i = 1, math.random(5, 14) do ops[i] = words[math.random(#words)] end
+      assert.is_nil(crash.world { ops = table.concat(ops), bound = 16,
+        durability = LEVELS[round % 3 + 1], second = 121, second_bound = 4,
+        seed = seed + round })
+    end
+    crash.report("random worlds")
+  end)
+end)

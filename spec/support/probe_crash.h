@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of area crash of the probe share. A world is a short history
+ * of one store with four keys, recorded on a simulated disk; a model is what
+ * the store holds after one operation of it. probe_crash_run.c plays a world,
+ * probe_crash.c builds the states that a power cut may leave and opens each.
+ */
+#ifndef SUPPORT_PROBE_CRASH_H
+#define SUPPORT_PROBE_CRASH_H
+
+#include "mmcmap.h"
+#include "probe_disk.h"
+
+enum {
+  CRASH_KEYS = 4,
+  CRASH_OPS_MAX = 400,
+  CRASH_SEGMENT_BYTES = 131072,
+  CRASH_LARGE_BYTES = 33000, /* just over a quarter of a segment */
+  CRASH_CHURN = 40
+};
+
+/* What stands behind each key: 0 for nothing, else what its value is made
+   from. */
+struct crash_model {
+  uint32_t tags[CRASH_KEYS];
+};
+
+struct crash_run {
+  struct disk *disk;
+  int durability;
+  /* models[i]: after operation i, models[0] before the first. A power cut may
+     leave models[i] if is_commit[i], or if it was the last that was promised
+     at that moment. */
+  struct crash_model models[CRASH_OPS_MAX + 1];
+  bool is_commit[CRASH_OPS_MAX + 1];
+  int done;     /* the operation under way or done last */
+  int promised; /* -1: not even that there is a store */
+  char failure[256];
+};
+
+/* The value that `tag` stands for; its bytes stay until the next call. */
+mmcmap_slice crash_value(int key, uint32_t tag);
+uint32_t crash_tag(int number, char size);
+mmcmap_slice crash_key(int key);
+
+/* Opens a store of a world, made if need be; nothing is flushed behind our
+   back. */
+int crash_open(const char *path, int durability, mmcmap **store_out);
+
+/* Whether the store holds just this. */
+bool crash_matches(mmcmap *store, const struct crash_model *model);
+
+/* The model that the power cut of `window` may leave and the store holds; -1
+   if there is none. */
+int crash_match(const struct crash_run *run, const struct disk_window *window,
+                mmcmap *store);
+
+/*
+ * Plays the operations, two characters each: p, m or P and a key puts a small,
+ * a medium or a large value, d deletes, c overwrites CRASH_CHURN times; "s_"
+ * syncs, "n_" takes a snapshot, "r_" closes and opens again, "f_" makes the
+ * next sync fail. `start` is what the file holds already, NULL if it is to be
+ * made. False, and run->failure, if an operation goes wrong.
+ */
+bool crash_play(struct crash_run *run, const char *path, const char *ops,
+                const struct crash_model *start);
+
+#endif
