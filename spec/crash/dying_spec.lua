@@ -1,0 +1,133 @@
+-- SPDX-License-Identifier: MIT
+--
+-- A process that is killed at its n-th system call, or just before or after
+-- the n-th store that publishes a change, for every n until it gets through.
+-- Another process then finds what the first was promised, and goes on.
+
+local probe = require "mmcmap_probe"
+local crash = require "spec.support.crash"
+local scratch = require "spec.support.scratch"
+
+local SEGMENT = 131072
+
+-- What the process does, call by call: put, delete or sync.
+local calls = {}
+for i = 1, 6 do calls[#calls + 1] = { "put", "key " .. i, ("v"):rep(i * 90) } end
+calls[#calls + 1] = { "sync" }
+calls[#calls + 1] = { "put", "key 2", "changed" }
+calls[#calls + 1] = { "delete", "key 3" }
+calls[#calls + 1] = { "put", "large", ("large"):rep(7000) }
+calls[#calls + 1] = { "sync" }
+calls[#calls + 1] = { "delete", "key 1" }
+calls[#calls + 1] = { "put", "key 7", ("grow"):rep(8000) }
+calls[#calls + 1] = { "put", "key 8", ("grow"):rep(8000) }
+calls[#calls + 1] = { "sync" }
+
+-- models[i]: after call i - 1; is_commit[i]: it is one that a cut may leave.
+local function models_of(level)
+  local models, is_commit, now = { {} }, { true }, {}
+  for i, call in ipairs(calls) do
+    local next_model = {}
+    for key, value in pairs(now) do next_model[key] = value end
+    if call[1] ~= "sync" then next_model[call[2]] = call[3] end
+    now = next_model
+    models[i + 1] = now
+    is_commit[i + 1] = level == "sync" or call[1] == "sync" or i == #calls
+  end
+  return models, is_commit
+end
+
+local function work(path, level, plan)
+  plan()
+  local db = assert(probe.store.open(path, { segment_size = SEGMENT,
+    durability = level }))
+  for i, call in ipairs(calls) do
+    assert(db[call[1]](db, call[2], call[3]))
+    probe.child.say(tostring(i))
+  end
+  assert(db:close())
+end
+
+local function matches(records, model)
+  for key, value in pairs(records) do
+    if model[key] ~= value then return false end
+  end
+  for key in pairs(model) do
+    if records[key] == nil then return false end
+  end
+  return true
+end
+
+-- Runs the work in a child with `plan`; whether the child got through.
+local function die_and_recover(level, plan, where)
+  local path = crash.path("dying")
+  os.remove(path)
+  local child = probe.child.start(function() work(path, level, plan) end)
+  local returned = 0
+  for line in function() return child:line() end do
+    returned = tonumber(line) or returned
+  end
+  local text, how, status = child:wait()
+  if how == "exit" then assert.equal(0, status, text) end
+  local models, is_commit = models_of(level)
+  local promised = 0
+  for i = 1, returned do
+    if level == "sync" or calls[i][1] == "sync" then promised = i end
+  end
+
+  local db = assert(probe.store.open(path, { segment_size = SEGMENT }))
+  local records = assert(db:records())
+  local found
+  for i = promised, math.min(returned + 1, #calls) do
+    if is_commit[i + 1] and matches(records, models[i + 1]) then found = i end
+  end
+  assert.truthy(found, ("%s, %s: promised %d, returned %d, found something "
+    .. "else"):format(level, where, promised, returned))
+  assert(db:put("afterwards", where))
+  assert(db:close())
+  local report = assert(probe.verify.bytes(scratch.read(path)))
+  assert.same({}, report.failures)
+  os.remove(path)
+  return how == "exit"
+end
+
+local function die_at_every(what, plan_of, level)
+  local n, step = 0, crash.thinning > 1 and 5 or 1
+  repeat
+    n = n + step
+    local through = die_and_recover(level, plan_of(n),
+      ("%s %d"):format(what, n))
+  until through or n > 5000
+  print(("# %s, level %s: died %d times"):format(what, level, n / step - 1))
+  assert.is_true(n / step > 3)
+end
+
+describe("a process that dies", function()
+  teardown(crash.remove_folder)
+
+  for _, level in ipairs { "sync", "manual" } do
+    it("loses nothing promised: each system call, level " .. level, function()
+      die_at_every("system call", function(n)
+        return function() probe.os.die("*", n) end
+      end, level)
+    end)
+
+    it("loses nothing promised: within each pwrite, level " .. level,
+      function()
+        die_at_every("half a pwrite", function(n)
+          return function() probe.os.die("pwrite", n, 700) end
+        end, level)
+      end)
+
+    it("loses nothing promised: each published store, level " .. level,
+      function()
+        if not crash.has_hooks then
+          pending("needs --enable-debug-checks")
+          return
+        end
+        die_at_every("published store", function(n)
+          return function() probe.crash.die_at_point(n) end
+        end, level)
+      end)
+  end
+end)

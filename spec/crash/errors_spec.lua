@@ -1,0 +1,258 @@
+-- SPDX-License-Identifier: MIT
+--
+-- System calls that fail: each kind, with each errno that it may have, at the
+-- n-th call for every n of a fixed piece of work. The call of ours that fails
+-- says so and leaves no trace; what was acknowledged stays; after a failed sync
+-- nothing is written any more; a fresh opening finds what was promised.
+
+local probe = require "mmcmap_probe"
+local crash = require "spec.support.crash"
+local scratch = require "spec.support.scratch"
+
+local SEGMENT = 131072
+
+local CODES = {
+  EIO = { EIO = true }, ENOSPC = { ENOSPC = true }, EDQUOT = { ENOSPC = true },
+  ENOMEM = { ENOMEM = true, EADDRESS = true }, EINTR = {},
+}
+
+-- Each with the errnos that are tried.
+local FAULTS = {
+  pwrite = { "EIO", "ENOSPC", "EDQUOT", "EINTR" },
+  fdatasync = { "EIO", "ENOSPC", "EDQUOT" },
+  fallocate = { "EIO", "ENOSPC", "EDQUOT", "EINTR" },
+  ftruncate = { "EIO", "EINTR" },
+  mmap = { "ENOMEM" },
+  open = { "EIO", "ENOMEM", "EINTR" },
+  pread = { "EIO", "EINTR" },
+  fstat = { "EIO" },
+  fsync = { "EIO", "ENOSPC" },
+  link = { "EIO", "ENOSPC" },
+  unlink = { "EIO" },
+  getrandom = { "EIO", "EINTR" },
+  close = { "EIO", "EINTR" },
+}
+
+local calls = {}
+for i = 1, 5 do
+  calls[#calls + 1] = { "put", "key " .. i, ("value %d "):format(i):rep(2000) }
+end
+calls[#calls + 1] = { "sync" }
+calls[#calls + 1] = { "delete", "key 2" }
+calls[#calls + 1] = { "put", "key 1", "changed" }
+calls[#calls + 1] = { "put", "large", ("large"):rep(8000) }
+calls[#calls + 1] = { "put", "key 6", ("more"):rep(5000) }
+calls[#calls + 1] = { "sync" }
+
+local function copy(model)
+  local new = {}
+  for key, value in pairs(model) do new[key] = value end
+  return new
+end
+
+local function matches(db, model)
+  local records = assert(db:records())
+  for key, value in pairs(records) do
+    if model[key] ~= value or db:get(key) ~= value then return false end
+  end
+  for key in pairs(model) do
+    if records[key] == nil then return false end
+  end
+  return true
+end
+
+-- One run with one fault: the world of models that a fresh opening may find.
+local function work(db, level, where, codes)
+  local now, possible, stopped = {}, { {} }, nil
+  for _, call in ipairs(calls) do
+    local after = copy(now)
+    if call[1] ~= "sync" then after[call[2]] = call[3] end
+    local ok, code, what = db[call[1]](db, call[2], call[3])
+    if ok then
+      if call[1] ~= "sync" then
+        assert.is_nil(stopped, where .. ": a change after a failed sync")
+      end
+      now = after
+      if level == "sync" or call[1] == "sync" then
+        possible = {}
+      end
+    elseif ok == nil then
+      assert.is_true(codes[code] or false, ("%s: %s (%s)"):format(where,
+        tostring(code), tostring(what)))
+      if stopped then assert.equal(stopped, code, where) end
+      if what == "fdatasync" then stopped = code end
+      if not matches(db, now) then now = after end
+    end
+    possible[#possible + 1] = now
+    assert.is_true(matches(db, now), where .. ": the store has changed")
+  end
+  return possible
+end
+
+-- Whether the fault came to pass.
+local function fail_and_recover(level, name, nth, plan, codes, where)
+  local path = crash.path("errors")
+  os.remove(path)
+  local possible = { {} }
+  plan()
+  local options = { segment_size = SEGMENT, durability = level }
+  local db, code = probe.store.open(path, options)
+  if db then
+    possible = work(db, level, where, codes)
+    local ok
+    ok, code = db:close()
+    if ok then possible = { possible[#possible] } end
+    assert.is_true(ok or codes[code] or false, where .. ", close")
+  else
+    assert.is_true(codes[code] or false, where .. ", open: " .. tostring(code))
+  end
+  local came = probe.os.counts()[name] >= nth
+  probe.os.restore()
+
+  db = assert(probe.store.open(path, options))
+  local found = false
+  for _, model in ipairs(possible) do found = found or matches(db, model) end
+  assert.is_true(found, where .. ": the next opening finds something else")
+  assert(db:put("afterwards", where))
+  assert(db:sync())
+  assert(db:close())
+  local report = assert(probe.verify.bytes(scratch.read(path)))
+  assert.same({}, report.failures)
+  os.remove(path)
+  return came
+end
+
+local function at_every_call(name, what, codes, plan_of)
+  local runs, step = 0, crash.thinning > 1 and 4 or 1
+  for _, level in ipairs { "sync", "manual" } do
+    local n = 1
+    while fail_and_recover(level, name, n, plan_of(n), codes,
+      ("%s, %s %d: %s"):format(level, name, n, what)) do
+      n = n + step
+      runs = runs + 1
+      assert.is_true(n < 2000)
+    end
+  end
+  return runs
+end
+
+describe("system calls that fail", function()
+  after_each(function() probe.os.restore() end)
+  teardown(crash.remove_folder)
+
+  local names = {}
+  for name in pairs(FAULTS) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    for _, errno in ipairs(FAULTS[name]) do
+      it(("leave the last good state: %s, %s"):format(name, errno), function()
+        local runs = at_every_call(name, errno, CODES[errno], function(n)
+          return function() probe.os.fail(name, n, errno) end
+        end)
+        print(("# %s, %s: failed %d times"):format(name, errno, runs))
+      end)
+    end
+  end
+
+  for _, name in ipairs { "pwrite", "fallocate", "fdatasync" } do
+    it(("leave the last good state: %s, from one on for ever"):format(name),
+      function()
+        local runs = at_every_call(name, "ENOSPC", CODES.ENOSPC, function(n)
+          return function() probe.os.fail(name, n, "ENOSPC", 0) end
+        end)
+        print(("# %s: failed for ever %d times"):format(name, runs))
+      end)
+  end
+
+  it("leave the last good state: reads and writes that are cut short",
+    function()
+      for _, name in ipairs { "pwrite", "pread", "getrandom" } do
+        local runs = at_every_call(name, "short", {}, function(n)
+          return function() probe.os.short(name, n, 7) end
+        end)
+        print(("# %s cut short %d times"):format(name, runs))
+      end
+    end)
+
+  it("make the store read-only for good when a sync fails", function()
+    local path = crash.path("stopped")
+    local db = assert(probe.store.open(path, { durability = "sync" }))
+    assert(db:put("key", "value"))
+    probe.os.fail("fdatasync", 1, "EIO")
+    local ok, code = db:put("key", "second")
+    assert.is_nil(ok)
+    assert.equal("EIO", code)
+    for _ = 1, 3 do
+      ok, code = db:put("other", "value")
+      assert.is_nil(ok)
+      assert.equal("EIO", code)
+      ok, code = db:delete("key")
+      assert.is_nil(ok)
+      assert.equal("EIO", code)
+      assert.equal("second", db:get("key"))
+      assert.equal(1, db:count())
+    end
+    ok, code = db:sync()
+    assert.is_nil(ok)
+    assert.equal("EIO", code)
+    -- It is not tried again, not even once.
+    assert.equal(1, probe.os.counts().fdatasync)
+    assert.is_nil((db:close()))
+    probe.os.restore()
+    db = assert(probe.store.open(path, { durability = "sync" }))
+    assert(db:put("other", "value"))
+    assert(db:close())
+  end)
+end)
+
+describe("a disk that is full", function()
+  it("is an error from put, and no more once there is room", function()
+    local ok, why = scratch.with_small_file_system("1m", function(folder)
+      scratch.write(folder .. "/ballast", ("b"):rep(300000))
+      local path = folder .. "/store"
+      local db = assert(probe.store.open(path, { segment_size = SEGMENT,
+        durability = "sync" }))
+      local function put_until_full(from)
+        for i = from, from + 2000 do
+          local put, code = db:put("key " .. i, ("%08d"):format(i):rep(300))
+          if not put then
+            assert.equal("ENOSPC", code)
+            return i - 1
+          end
+        end
+        error("it was never full")
+      end
+      local function check(last)
+        assert.equal(last, db:count())
+        for i = 1, last do
+          assert.equal(("%08d"):format(i):rep(300), db:get("key " .. i))
+        end
+      end
+
+      local last = put_until_full(1)
+      assert.is_true(last > 100)
+      check(last)
+      for _ = 1, 20 do
+        local put, code = db:put("too much", ("x"):rep(30000))
+        assert.is_nil(put)
+        assert.equal("ENOSPC", code)
+      end
+      check(last)
+      os.remove(folder .. "/ballast")
+      assert(db:put("key " .. last + 1,
+        ("%08d"):format(last + 1):rep(300)))
+      last = put_until_full(last + 2)
+      check(last)
+      scratch.shell("mount -o remount,size=2m " .. scratch.quoted(folder))
+      last = put_until_full(last + 1)
+      check(last)
+      db:close()
+      db = assert(probe.store.open(path, { segment_size = SEGMENT }))
+      check(last)
+      db:close()
+      local report = assert(probe.verify.bytes(scratch.read(path)))
+      assert.same({}, report.failures)
+    end)
+    if not ok then pending(why) end
+  end)
+end)
