@@ -411,17 +411,19 @@ static void check_log(const struct node_source *source,
   uint64_t chain = 0, epoch = 0;
   while (offset != end) {
     struct frame frame;
-    if (has_no_room(state, offset)) {
-      offset = next_log_segment(source, state, offset);
-      if (offset == end) break;
-    }
+    uint64_t checksum;
     uint64_t salt = frame_salt(source, offset);
     int code = frame_read(source, offset, state->segment_size, salt, chain,
-                          hasher, &frame, &chain);
+                          hasher, &frame, &checksum);
+    if (code != MMCMAP_OK && has_no_room(state, offset)) {
+      offset = next_log_segment(source, state, offset);
+      continue;
+    }
     if (code != MMCMAP_OK) {
       fail_as_noted(report, code);
       return;
     }
+    chain = checksum;
     report->frame_count++;
     report->frame_bytes += frame.size_bytes;
     if (frame.epoch < epoch || report->frame_bytes > source->size) {
