@@ -343,8 +343,11 @@ int mmcmap_cursor_open(mmcmap_snapshot *snapshot,
   if (cursor == NULL) return error_set(MMCMAP_ENOMEM, "cursor");
   cursor->magic = CURSOR_MAGIC;
   cursor->snapshot = snapshot;
+  /* A file cannot hold more records than fit into it, whatever it says. */
+  uint64_t most = space_size(&snapshot->store->space) / NODE_HEADER_BYTES;
+  uint64_t count = snapshot->moment.count;
   trie_cursor_init(&cursor->cursor, snapshot->moment.root,
-                   snapshot->moment.count);
+                   count < most ? count : most);
   *cursor_out = cursor;
   return MMCMAP_OK;
 }

@@ -13,7 +13,9 @@
  * Visibility and durability
  *   A put or delete is visible to all readers at one instant, before the call
  *   returns. When it is on disk depends on the durability of the store:
- *     MMCMAP_ASYNC   within `flush_interval_ms` plus one sync (the default);
+ *     MMCMAP_ASYNC   within `flush_interval_ms` (up to ten times that while
+ *                    more than 1 MiB is written in each) and the syncs of this
+ *                    commit and of one that is under way (the default);
  *     MMCMAP_SYNC    when the call returns;
  *     MMCMAP_MANUAL  when the next mmcmap_sync() or mmcmap_close() returns.
  *   After a crash the store is exactly what it was at one commit.

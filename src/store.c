@@ -304,6 +304,9 @@ int store_release(struct store *store, bool discard) {
   if (!store_is_ours(store)) {
     /* The flusher's thread and the descriptor are the parent's. */
     if (--store->handle_count == 0) {
+      log_destroy(&store->writer.log);
+      readers_destroy(&store->readers);
+      recovered_forget(&store->recovered);
       map_close(&store->space.map);
       free(store);
     }

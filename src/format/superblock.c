@@ -116,7 +116,8 @@ static bool segment_size_is_good(uint32_t size) {
          (size & (size - 1)) == 0;
 }
 
-/* A head lies within the segments begun, or is not there. */
+/* A head lies within what is used and within the segments begun, or is not
+   there. */
 static bool head_is_good(const struct superblock *superblock, int index) {
   const struct superblock_head *head = &superblock->heads[index];
   uint64_t end = superblock->segment_count * superblock->segment_size;
@@ -125,7 +126,20 @@ static bool head_is_good(const struct superblock *superblock, int index) {
     return false;
   return index <= HEAD_LARGE && head->offset >= SEGMENT_FIRST_HEADER_OFFSET &&
          head->offset % 8 == 0 && head->offset <= head->limit &&
+         head->offset <= superblock->used_bytes &&
          head->limit <= end;
+}
+
+/* The segments begun reach no further beyond what is used than the largest
+   value would. */
+static bool segment_count_is_good(const struct superblock *superblock) {
+  uint64_t segment_size = superblock->segment_size;
+  uint64_t beyond = extent_size(MMCMAP_VALUE_SIZE_MAX) / segment_size + 2;
+  return superblock->segment_count > 0 &&
+         superblock->segment_count <= SLOT_OFFSET_LIMIT / segment_size &&
+         superblock->used_bytes <= superblock->segment_count * segment_size &&
+         superblock->segment_count <=
+             superblock->used_bytes / segment_size + beyond;
 }
 
 /* NULL, or the rule that the decoded fields break. */
@@ -141,12 +155,7 @@ static const char *broken_rule(const struct superblock *superblock) {
                                      : superblock->count == 0)
     return "F9 root and count";
   if (superblock->catalog != SLOT_EMPTY) return "F9 root and count";
-  if (superblock->segment_count == 0 ||
-      superblock->segment_count >
-          SLOT_OFFSET_LIMIT / superblock->segment_size ||
-      superblock->used_bytes >
-          superblock->segment_count * superblock->segment_size)
-    return "F10 segments and size";
+  if (!segment_count_is_good(superblock)) return "F10 segments and size";
   for (int i = 0; i < SUPERBLOCK_HEADS; i++)
     if (!head_is_good(superblock, i)) return "F11 heads";
   return NULL;

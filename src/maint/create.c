@@ -2,8 +2,8 @@
 /*
  * The order in place: space and segment header, sync, superblock A, sync,
  * superblock B, sync. So a store that was ever in use has a second superblock;
- * a file of the first size without one, and without a valid first, was never
- * finished and holds nothing.
+ * a file of the first size without one, without a valid first, and with nothing
+ * behind the segment header was never finished.
  */
 #include "maint/create.h"
 
@@ -76,6 +76,20 @@ static bool is_zero(const uint8_t *bytes, size_t size) {
   return true;
 }
 
+/* Whether the file holds nothing but zeros from `offset` on. */
+static int is_zero_behind(int fd, uint64_t offset, bool *zero_out) {
+  uint8_t bytes[SUPERBLOCK_BYTES];
+  size_t got = sizeof bytes;
+  int code = MMCMAP_OK;
+  *zero_out = true;
+  for (; code == MMCMAP_OK && *zero_out && got == sizeof bytes; offset += got) {
+    code = file_read(fd, bytes, sizeof bytes, offset, &got);
+    if (code == MMCMAP_OK) *zero_out = is_zero(bytes, got);
+  }
+  if (code != MMCMAP_OK) *zero_out = false;
+  return code;
+}
+
 int create_is_unfinished(int fd, bool *unfinished_out) {
   uint8_t page[SUPERBLOCK_BYTES];
   struct superblock superblock;
@@ -90,9 +104,11 @@ int create_is_unfinished(int fd, bool *unfinished_out) {
   if (code != MMCMAP_OK || !is_zero(page, sizeof page)) return code;
   code = file_read(fd, page, sizeof page, SUPERBLOCK_A_OFFSET, &got);
   if (code != MMCMAP_OK) return code;
-  *unfinished_out = superblock_decode(page, SUPERBLOCK_A_OFFSET, true,
-                                      &superblock) != MMCMAP_OK;
-  return MMCMAP_OK;
+  if (superblock_decode(page, SUPERBLOCK_A_OFFSET, true, &superblock) ==
+      MMCMAP_OK)
+    return MMCMAP_OK;
+  return is_zero_behind(
+      fd, SEGMENT_FIRST_HEADER_OFFSET + SEGMENT_HEADER_BYTES, unfinished_out);
 }
 
 /* A name beside `path` that nobody else uses; the caller frees it. */

@@ -203,6 +203,9 @@ int recovery_roll_forward(const struct node_source *source,
     }
     if (!BROKEN(BREAK_REUSE_EPOCHS)) state.next_epoch += RECOVERY_EPOCH_SKIP;
   }
+  for (int i = 0; i < SUPERBLOCK_HEADS; i++)
+    if (state.heads[i].offset > state.used_bytes)
+      state.used_bytes = state.heads[i].offset;
   recovered_out->state = state;
   if (code != MMCMAP_ENOMEM) return MMCMAP_OK;
   recovered_forget(recovered_out);

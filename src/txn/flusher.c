@@ -33,6 +33,16 @@ static uint64_t written_bytes(struct flusher *flusher) {
   return bytes;
 }
 
+/* R8: taken under the writer lock, after the flag is cleared: a change that is
+   not in it took the lock later, and so sees the flag cleared. */
+static uint64_t changed_epoch(struct flusher *flusher) {
+  struct writer *writer = flusher->committer->writer;
+  thread_mutex_lock(&writer->mutex);
+  uint64_t epoch = atomic_load(&writer->live->changed_epoch);
+  thread_mutex_unlock(&writer->mutex);
+  return epoch;
+}
+
 /* Lets the interval pass, unless the thread is to stop. The mutex is held, but
    for the sleeping. */
 static void wait_interval(struct flusher *flusher) {
@@ -68,7 +78,7 @@ static void *run(void *context) {
     wait_for_load(flusher);
     atomic_store(&flusher->is_dirty, false);
     thread_mutex_unlock(&flusher->mutex);
-    (void)commit_all(flusher->committer);
+    (void)commit_epoch(flusher->committer, changed_epoch(flusher));
     thread_mutex_lock(&flusher->mutex);
   }
   thread_mutex_unlock(&flusher->mutex);

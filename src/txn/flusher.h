@@ -44,8 +44,8 @@ int flusher_wake(struct flusher *flusher, uint32_t interval_ms);
 
 /* Called after each change, outside the writer lock. MMCMAP_ENOMEM and others
    if the thread cannot be started: the change stands, but nobody commits it.
-   The flusher clears the flag before it takes the writer lock to seal, so a
-   change that is not in that commit sees it cleared. */
+   R8: what this loads was stored before the writer lock was taken for the
+   change, or after: changed_epoch() in flusher.c has the other side. */
 static inline int flusher_notify(struct flusher *flusher,
                                  uint32_t interval_ms) {
   if (LIKELY(atomic_load_explicit(&flusher->is_dirty, memory_order_relaxed)))
