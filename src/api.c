@@ -51,8 +51,7 @@ void mmcmap_options_init(mmcmap_options *options_out) {
 
 static const char *bad_option(const mmcmap_options *options) {
   if (options->struct_size != sizeof *options) return "option struct_size";
-  if (options->durability < MMCMAP_ASYNC ||
-      options->durability > MMCMAP_MANUAL)
+  if (options->durability < MMCMAP_ASYNC || options->durability > MMCMAP_MANUAL)
     return "option durability";
   if (options->hash < MMCMAP_HASH_XXH3 || options->hash > MMCMAP_HASH_MURMUR3)
     return "option hash";
@@ -71,8 +70,7 @@ int mmcmap_open_with(const char *path, const mmcmap_options *options,
                      const struct store_internals *internals,
                      mmcmap **store_out) {
   *store_out = NULL;
-  if (path == NULL || path[0] == '\0')
-    return error_set(MMCMAP_EINVAL, "path");
+  if (path == NULL || path[0] == '\0') return error_set(MMCMAP_EINVAL, "path");
   mmcmap *handle = calloc(1, sizeof *handle);
   if (handle == NULL) return error_set(MMCMAP_ENOMEM, "handle");
   if (options != NULL)
@@ -155,8 +153,7 @@ void mmcmap_buffer_free(mmcmap_buffer *buffer) {
   memset(buffer, 0, sizeof *buffer);
 }
 
-static int buffer_set(mmcmap_buffer *buffer, const uint8_t *data,
-                      size_t size) {
+static int buffer_set(mmcmap_buffer *buffer, const uint8_t *data, size_t size) {
   if (buffer->capacity < size) {
     size_t capacity = size < 64 ? 64 : size + size / 4;
     void *grown = realloc(buffer->data, capacity);
@@ -204,12 +201,12 @@ int mmcmap_has(mmcmap *handle, mmcmap_slice key) {
 static int finish_change(mmcmap *handle, uint64_t epoch) {
   struct store *store = handle->store;
   switch (handle->options.durability) {
-  case MMCMAP_SYNC:
-    return commit_epoch(&store->committer, epoch);
-  case MMCMAP_ASYNC:
-    return flusher_notify(&store->flusher, handle->options.flush_interval_ms);
-  default:
-    return MMCMAP_OK;
+    case MMCMAP_SYNC:
+      return commit_epoch(&store->committer, epoch);
+    case MMCMAP_ASYNC:
+      return flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+    default:
+      return MMCMAP_OK;
   }
 }
 
@@ -235,8 +232,8 @@ int mmcmap_count(mmcmap *handle, uint64_t *count_out) {
   *count_out = 0;
   int code = enter(handle);
   if (code == MMCMAP_OK)
-    *count_out = atomic_load_explicit(&handle->store->live.count,
-                                      memory_order_relaxed);
+    *count_out =
+        atomic_load_explicit(&handle->store->live.count, memory_order_relaxed);
   return code;
 }
 
@@ -334,8 +331,7 @@ uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot) {
   return snapshot->moment.epoch;
 }
 
-int mmcmap_cursor_open(mmcmap_snapshot *snapshot,
-                       mmcmap_cursor **cursor_out) {
+int mmcmap_cursor_open(mmcmap_snapshot *snapshot, mmcmap_cursor **cursor_out) {
   *cursor_out = NULL;
   int code = enter_snapshot(snapshot);
   if (code != MMCMAP_OK) return code;

@@ -124,9 +124,9 @@ MMCMAP_API const char *mmcmap_strerror(int code);
    succeed leave it as it is. */
 typedef struct mmcmap_error {
   int code;
-  int system_errno;  /* errno of the system call that failed, or 0 */
-  const char *what;  /* the step or rule that failed, a constant string */
-  uint64_t offset;   /* where in the file, for MMCMAP_ECORRUPT; else 0 */
+  int system_errno; /* errno of the system call that failed, or 0 */
+  const char *what; /* the step or rule that failed, a constant string */
+  uint64_t offset;  /* where in the file, for MMCMAP_ECORRUPT; else 0 */
 } mmcmap_error;
 
 MMCMAP_API void mmcmap_last_error(mmcmap_error *error_out);
@@ -142,19 +142,19 @@ enum mmcmap_hash_kind {
 };
 
 typedef struct mmcmap_options {
-  size_t struct_size;          /* set by mmcmap_options_init() */
-  int durability;              /* enum mmcmap_durability; MMCMAP_ASYNC */
-  uint32_t flush_interval_ms;  /* async: longest time between commits; 100 */
-  bool readonly;               /* false; true: the file is never written */
-  bool create;                 /* true: make the file if it is not there */
-  bool exclusive;              /* false; true: fail if the file is there */
-  bool lock;                   /* true; false (read-only stores only): take no
+  size_t struct_size;         /* set by mmcmap_options_init() */
+  int durability;             /* enum mmcmap_durability; MMCMAP_ASYNC */
+  uint32_t flush_interval_ms; /* async: longest time between commits; 100 */
+  bool readonly;              /* false; true: the file is never written */
+  bool create;                /* true: make the file if it is not there */
+  bool exclusive;             /* false; true: fail if the file is there */
+  bool lock;                  /* true; false (read-only stores only): take no
                                   lock, for media that nobody writes */
-  unsigned mode;               /* permission bits of a new file; 0600 */
-  uint64_t max_size_bytes;     /* of the file; 0: no limit. At least
+  unsigned mode;              /* permission bits of a new file; 0600 */
+  uint64_t max_size_bytes;    /* of the file; 0: no limit. At least
                                   MMCMAP_MAX_SIZE_MIN */
-  uint32_t timeout_ms;         /* to wait for another writer; 5000 */
-  int hash;                    /* enum mmcmap_hash_kind, for a new file;
+  uint32_t timeout_ms;        /* to wait for another writer; 5000 */
+  int hash;                   /* enum mmcmap_hash_kind, for a new file;
                                   MMCMAP_HASH_XXH3 */
 } mmcmap_options;
 
@@ -261,29 +261,29 @@ MMCMAP_API void mmcmap_cursor_close(mmcmap_cursor *cursor);
 /* ---- Figures ----------------------------------------------------------- */
 
 typedef struct mmcmap_stat {
-  uint64_t count;             /* records */
-  uint64_t size_bytes;        /* of the data file */
-  uint64_t used_bytes;        /* of it handed out: segments begun */
-  uint64_t log_bytes;         /* written to the log since the store was opened */
-  uint64_t large_bytes;       /* of them in values on pages of their own */
-  uint64_t recycled_bytes;    /* handed out again within an epoch */
-  uint64_t segment_bytes;     /* size of a segment */
-  uint64_t segment_count;     /* segments begun */
-  uint64_t epoch;             /* the open epoch */
-  uint64_t durable_epoch;     /* the newest epoch on disk */
-  uint64_t superblock_epoch;  /* the epoch that recovery would start from */
-  uint64_t version;           /* as mmcmap_version() */
-  uint64_t commit_count;      /* commits since the store was opened */
-  uint64_t sync_count;        /* fdatasync calls since the store was opened */
-  uint64_t snapshot_count;    /* snapshots open in this process */
-  uint64_t reader_count;      /* threads that have read from this store */
+  uint64_t count;            /* records */
+  uint64_t size_bytes;       /* of the data file */
+  uint64_t used_bytes;       /* of it handed out: segments begun */
+  uint64_t log_bytes;        /* written to the log since the store was opened */
+  uint64_t large_bytes;      /* of them in values on pages of their own */
+  uint64_t recycled_bytes;   /* handed out again within an epoch */
+  uint64_t segment_bytes;    /* size of a segment */
+  uint64_t segment_count;    /* segments begun */
+  uint64_t epoch;            /* the open epoch */
+  uint64_t durable_epoch;    /* the newest epoch on disk */
+  uint64_t superblock_epoch; /* the epoch that recovery would start from */
+  uint64_t version;          /* as mmcmap_version() */
+  uint64_t commit_count;     /* commits since the store was opened */
+  uint64_t sync_count;       /* fdatasync calls since the store was opened */
+  uint64_t snapshot_count;   /* snapshots open in this process */
+  uint64_t reader_count;     /* threads that have read from this store */
   uint64_t recovered_commits; /* rolled forward when the store was opened */
   uint64_t max_size_bytes;    /* 0: no limit */
   uint64_t address_bytes;     /* the range of addresses granted */
   int hash;                   /* enum mmcmap_hash_kind */
   int durability;             /* enum mmcmap_durability of this handle */
   bool readonly;
-  bool was_clean;             /* the store had been closed properly */
+  bool was_clean; /* the store had been closed properly */
 } mmcmap_stat;
 
 MMCMAP_API int mmcmap_stat_get(mmcmap *store, mmcmap_stat *stat_out);

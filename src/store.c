@@ -55,8 +55,8 @@ static int start_session(void *context) {
                               superblocks_offset(store->superblocks.place),
                               &store->recovered);
   if (code == MMCMAP_OK)
-    code = commit_start_session(&store->committer,
-                                store->recovered.state.heads);
+    code =
+        commit_start_session(&store->committer, store->recovered.state.heads);
   if (code == MMCMAP_OK) recovered_forget(&store->recovered);
   return code;
 }
@@ -83,8 +83,7 @@ static int open_existing(const char *path, const mmcmap_options *options,
     code = error_set(MMCMAP_EBUSY, "the file was replaced while opening");
   if (code == MMCMAP_OK && !options->readonly && options->create) {
     code = create_is_unfinished(fd, &is_unfinished);
-    if (code == MMCMAP_OK && is_unfinished)
-      code = create_in_place(fd, create);
+    if (code == MMCMAP_OK && is_unfinished) code = create_in_place(fd, create);
   }
   if (code != MMCMAP_OK) {
     file_close(fd);
@@ -101,8 +100,7 @@ static int open_file(const char *path, const mmcmap_options *options,
                                   .mode = options->mode,
                                   .segment_size = internals->segment_size};
   int code = MMCMAP_ENOENT;
-  if (!options->exclusive)
-    code = open_existing(path, options, &create, fd_out);
+  if (!options->exclusive) code = open_existing(path, options, &create, fd_out);
   if (code != MMCMAP_ENOENT || !options->create || options->readonly)
     return code;
   code = create_file(path, &create, STORE_LOCK_OFFSET, fd_out);
@@ -181,8 +179,8 @@ static int load(struct store *store, const mmcmap_options *options,
   unsigned place;
   int code = file_size(store->fd, &file_bytes);
   if (code == MMCMAP_OK)
-    code = recovery_choose_superblock(store->fd, file_bytes,
-                                      store->is_readonly, &superblock, &place);
+    code = recovery_choose_superblock(store->fd, file_bytes, store->is_readonly,
+                                      &superblock, &place);
   if (code == MMCMAP_OK)
     code = hasher_init(&store->hasher, superblock.hash, superblock.secret);
   if (code != MMCMAP_OK) return code;
@@ -276,12 +274,11 @@ int store_acquire(const char *path, const mmcmap_options *options,
                   const struct store_internals *internals,
                   struct store **store_out) {
   *store_out = NULL;
-  int code =
-      process_watch_forks(before_fork, after_fork_in_parent,
-                          after_fork_in_child);
+  int code = process_watch_forks(before_fork, after_fork_in_parent,
+                                 after_fork_in_child);
   if (code != MMCMAP_OK) return code;
-  uint64_t end_ns = process_monotonic_ns() +
-                    options->timeout_ms * UINT64_C(1000000);
+  uint64_t end_ns =
+      process_monotonic_ns() + options->timeout_ms * UINT64_C(1000000);
   for (;;) {
     code = try_acquire(path, options, internals, store_out);
     if (code != MMCMAP_EBUSY || process_monotonic_ns() >= end_ns) return code;
@@ -315,7 +312,8 @@ int store_release(struct store *store, bool discard) {
   pthread_mutex_lock(&registry_mutex);
   if (--store->handle_count == 0) {
     struct store **link = &registry;
-    while (*link != store) link = &(*link)->next;
+    while (*link != store)
+      link = &(*link)->next;
     *link = store->next;
     flusher_stop(&store->flusher);
     if (store->writer.started && !discard) code = finish_session(store);

@@ -9,21 +9,21 @@
 #define BASE_TESTING_H
 
 enum testing_break {
-  BREAK_DROP_SYNC = 1 << 0,          /* commits do not sync */
-  BREAK_IGNORE_SYNC_ERROR = 1 << 1,  /* a failed sync counts as done */
-  BREAK_PUBLISH_EARLY = 1 << 2,      /* a record is linked, then written */
-  BREAK_SKIP_FRAME_CHECKSUM = 1 << 3,   /* recovery takes any frame */
-  BREAK_KEEP_SALT = 1 << 4,             /* a session goes on with the old salt */
-  BREAK_SAME_SUPERBLOCK = 1 << 5,       /* only place A is ever written */
-  BREAK_EARLY_SUPERBLOCK = 1 << 6,      /* names an epoch before its sync */
-  BREAK_LEAVE_FRAME = 1 << 7,           /* a leader leaves out a sealed epoch */
-  BREAK_TRUST_LARGE_VALUES = 1 << 8,    /* recovery does not verify them */
-  BREAK_NO_REWRITE = 1 << 9,            /* recovered frames are not rewritten */
-  BREAK_WRITE_SEALED = 1 << 10,         /* sealed branches change in place */
-  BREAK_RECYCLE_EARLY = 1 << 11,        /* pins are not looked at */
-  BREAK_RECYCLE_SEALED = 1 << 12,       /* recycling lists outlive a seal */
-  BREAK_NO_PIN = 1 << 13,               /* readers do not pin */
-  BREAK_REUSE_EPOCHS = 1 << 14          /* epochs seen before a crash return */
+  BREAK_DROP_SYNC = 1 << 0,           /* commits do not sync */
+  BREAK_IGNORE_SYNC_ERROR = 1 << 1,   /* a failed sync counts as done */
+  BREAK_PUBLISH_EARLY = 1 << 2,       /* a record is linked, then written */
+  BREAK_SKIP_FRAME_CHECKSUM = 1 << 3, /* recovery takes any frame */
+  BREAK_KEEP_SALT = 1 << 4,           /* a session goes on with the old salt */
+  BREAK_SAME_SUPERBLOCK = 1 << 5,     /* only place A is ever written */
+  BREAK_EARLY_SUPERBLOCK = 1 << 6,    /* names an epoch before its sync */
+  BREAK_LEAVE_FRAME = 1 << 7,         /* a leader leaves out a sealed epoch */
+  BREAK_TRUST_LARGE_VALUES = 1 << 8,  /* recovery does not verify them */
+  BREAK_NO_REWRITE = 1 << 9,          /* recovered frames are not rewritten */
+  BREAK_WRITE_SEALED = 1 << 10,       /* sealed branches change in place */
+  BREAK_RECYCLE_EARLY = 1 << 11,      /* pins are not looked at */
+  BREAK_RECYCLE_SEALED = 1 << 12,     /* recycling lists outlive a seal */
+  BREAK_NO_PIN = 1 << 13,             /* readers do not pin */
+  BREAK_REUSE_EPOCHS = 1 << 14        /* epochs seen before a crash return */
 };
 
 #ifdef MMCMAP_DEBUG_CHECKS

@@ -17,10 +17,10 @@
 
 enum {
   FRAME_HEADER_BYTES = 72,
-  FRAME_KIND = 0x46,     /* where a node's header has its kind */
-  FRAME_ENDS_EPOCH = 1,  /* flag: root, count and catalog are those of the
+  FRAME_KIND = 0x46,    /* where a node's header has its kind */
+  FRAME_ENDS_EPOCH = 1, /* flag: root, count and catalog are those of the
                             epoch, which is complete with this frame */
-  FRAME_HAS_LARGE = 2    /* flag: a record in it has pages of its own */
+  FRAME_HAS_LARGE = 2   /* flag: a record in it has pages of its own */
 };
 
 struct frame {

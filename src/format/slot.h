@@ -31,7 +31,9 @@ static inline uint64_t slot_offset(uint64_t slot) {
 
 static inline bool slot_is_record(uint64_t slot) { return slot & 1; }
 
-static inline uint16_t slot_tag(uint64_t slot) { return (uint16_t)(slot >> 48); }
+static inline uint16_t slot_tag(uint64_t slot) {
+  return (uint16_t)(slot >> 48);
+}
 
 static inline uint16_t slot_tag_of_hash(uint64_t hash) {
   return (uint16_t)hash;

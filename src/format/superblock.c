@@ -126,8 +126,7 @@ static bool head_is_good(const struct superblock *superblock, int index) {
     return false;
   return index <= HEAD_LARGE && head->offset >= SEGMENT_FIRST_HEADER_OFFSET &&
          head->offset % 8 == 0 && head->offset <= head->limit &&
-         head->offset <= superblock->used_bytes &&
-         head->limit <= end;
+         head->offset <= superblock->used_bytes && head->limit <= end;
 }
 
 /* The segments begun reach no further beyond what is used than the largest

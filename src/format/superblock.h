@@ -45,11 +45,11 @@ struct superblock {
   uint8_t secret[HASH_SECRET_BYTES];
   uint64_t sequence;
   uint32_t flags;
-  uint64_t epoch;   /* the newest epoch in it that was changed and durable */
-  uint64_t root;    /* slot of the default map's root */
-  uint64_t count;   /* records in the default map */
-  uint64_t catalog; /* slot of the catalogue of named maps; 0: none */
-  uint64_t chain;   /* checksum of the last frame of `epoch` */
+  uint64_t epoch;      /* the newest epoch in it that was changed and durable */
+  uint64_t root;       /* slot of the default map's root */
+  uint64_t count;      /* records in the default map */
+  uint64_t catalog;    /* slot of the catalogue of named maps; 0: none */
+  uint64_t chain;      /* checksum of the last frame of `epoch` */
   uint64_t next_epoch; /* no frame younger than this epoch exists yet */
   uint64_t segment_count; /* segments begun */
   uint64_t used_bytes;    /* the file is at least this long */

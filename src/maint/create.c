@@ -107,8 +107,8 @@ int create_is_unfinished(int fd, bool *unfinished_out) {
   if (superblock_decode(page, SUPERBLOCK_A_OFFSET, true, &superblock) ==
       MMCMAP_OK)
     return MMCMAP_OK;
-  return is_zero_behind(
-      fd, SEGMENT_FIRST_HEADER_OFFSET + SEGMENT_HEADER_BYTES, unfinished_out);
+  return is_zero_behind(fd, SEGMENT_FIRST_HEADER_OFFSET + SEGMENT_HEADER_BYTES,
+                        unfinished_out);
 }
 
 /* A name beside `path` that nobody else uses; the caller frees it. */

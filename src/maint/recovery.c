@@ -84,8 +84,8 @@ static int take_segments(const struct node_source *source, uint64_t offset,
     uint64_t at = segment_header_offset(number, state->segment_size);
     if (!bytes_within(at, SEGMENT_HEADER_BYTES, source->size))
       return error_set_corrupt("F12 segment checksum", at);
-    int code = segment_decode(source->base + at, number, state->file_id, at,
-                              &header);
+    int code =
+        segment_decode(source->base + at, number, state->file_id, at, &header);
     if (code == MMCMAP_OK &&
         header.run > SLOT_OFFSET_LIMIT / state->segment_size - number)
       code = error_set_corrupt("F13 segment header", at);

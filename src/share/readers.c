@@ -31,7 +31,8 @@ static int key_error;
 
 static struct readers *find_live(uint64_t serial) {
   struct readers *table = live_tables;
-  while (table != NULL && table->serial != serial) table = table->next_live;
+  while (table != NULL && table->serial != serial)
+    table = table->next_live;
   return table;
 }
 
@@ -52,10 +53,9 @@ static void make_key(void) {
 }
 
 static struct readers_chunk *new_chunk(void) {
-  struct readers_chunk *chunk =
-      aligned_alloc(READERS_ROW_BYTES,
-                    (sizeof *chunk + READERS_ROW_BYTES - 1) /
-                        READERS_ROW_BYTES * READERS_ROW_BYTES);
+  struct readers_chunk *chunk = aligned_alloc(
+      READERS_ROW_BYTES, (sizeof *chunk + READERS_ROW_BYTES - 1) /
+                             READERS_ROW_BYTES * READERS_ROW_BYTES);
   if (chunk != NULL) memset(chunk, 0, sizeof *chunk);
   return chunk;
 }
@@ -80,7 +80,8 @@ void readers_destroy(struct readers *readers) {
   if (readers->serial == 0) return;
   pthread_mutex_lock(&claims);
   struct readers **link = &live_tables;
-  while (*link != NULL && *link != readers) link = &(*link)->next_live;
+  while (*link != NULL && *link != readers)
+    link = &(*link)->next_live;
   if (*link != NULL) *link = readers->next_live;
   pthread_mutex_unlock(&claims);
   struct readers_chunk *chunk = atomic_load(&readers->first);

@@ -47,8 +47,7 @@ static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
                    SEGMENT_HEADER_BYTES;
   *frame_offset_out = first;
   /* The space first: a segment that was begun but cannot be used is lost. */
-  int code =
-      space_ensure(log->space, first + 2 * FRAME_HEADER_BYTES + size);
+  int code = space_ensure(log->space, first + 2 * FRAME_HEADER_BYTES + size);
   if (code != MMCMAP_OK) return code;
   return space_begin_segments(log->space, SEGMENT_LOG, 1, epoch, &number);
 }
@@ -57,8 +56,7 @@ static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
 static int reserve_closed(struct log *log) {
   if (log->closed_count < log->closed_capacity) return MMCMAP_OK;
   size_t capacity = log->closed_capacity == 0 ? 16 : log->closed_capacity * 2;
-  struct log_frame *closed =
-      realloc(log->closed, capacity * sizeof *closed);
+  struct log_frame *closed = realloc(log->closed, capacity * sizeof *closed);
   if (closed == NULL) return error_set(MMCMAP_ENOMEM, "list of frames");
   log->closed = closed;
   log->closed_capacity = capacity;

@@ -111,8 +111,7 @@ static inline uint8_t *log_at(const struct log *log, uint64_t offset) {
 
 /* Closes the open frame as the end of its epoch and opens the next epoch,
    `next_epoch`. On failure nothing has changed. */
-int log_seal(struct log *log, const struct log_root *root,
-             uint64_t next_epoch);
+int log_seal(struct log *log, const struct log_root *root, uint64_t next_epoch);
 
 /* Hands over the closed frames; the caller frees the array. */
 struct log_frame *log_take_closed(struct log *log, size_t *count_out);

@@ -17,7 +17,8 @@ void recycler_init(struct recycler *recycler, struct readers *readers) {
 }
 
 void recycler_destroy(struct recycler *recycler) {
-  for (int i = 0; i < RECYCLER_CLASSES; i++) free(recycler->rings[i].items);
+  for (int i = 0; i < RECYCLER_CLASSES; i++)
+    free(recycler->rings[i].items);
   memset(recycler, 0, sizeof *recycler);
 }
 
@@ -30,7 +31,8 @@ static bool ring_grow(struct recycler_ring *ring) {
   if (capacity < ring->capacity) return false;
   struct recycled *items = malloc(capacity * sizeof *items);
   if (items == NULL) return false;
-  for (uint32_t i = 0; i < ring->count; i++) items[i] = *ring_item(ring, i);
+  for (uint32_t i = 0; i < ring->count; i++)
+    items[i] = *ring_item(ring, i);
   free(ring->items);
   ring->items = items;
   ring->first = 0;
@@ -74,8 +76,7 @@ static bool take_oldest(struct recycler *recycler, struct recycler_ring *ring,
   return true;
 }
 
-bool recycler_take(struct recycler *recycler, int class,
-                   uint64_t *offset_out) {
+bool recycler_take(struct recycler *recycler, int class, uint64_t *offset_out) {
   *offset_out = 0;
   if (class < 0) return false;
   CHECK(class < RECYCLER_CLASSES);
@@ -83,9 +84,8 @@ bool recycler_take(struct recycler *recycler, int class,
   return ring->count > 0 && take_oldest(recycler, ring, offset_out);
 }
 
-bool recycler_take_larger_branch(struct recycler *recycler,
-                                 uint32_t slot_count, uint64_t *offset_out,
-                                 uint32_t *rest_out) {
+bool recycler_take_larger_branch(struct recycler *recycler, uint32_t slot_count,
+                                 uint64_t *offset_out, uint32_t *rest_out) {
   const uint32_t header_slots = NODE_HEADER_BYTES / 8;
   *offset_out = 0;
   *rest_out = 0;
@@ -102,5 +102,6 @@ bool recycler_take_larger_branch(struct recycler *recycler,
 
 void recycler_clear(struct recycler *recycler) {
   if (BROKEN(BREAK_RECYCLE_SEALED)) return;
-  for (int i = 0; i < RECYCLER_CLASSES; i++) recycler->rings[i].count = 0;
+  for (int i = 0; i < RECYCLER_CLASSES; i++)
+    recycler->rings[i].count = 0;
 }

@@ -72,9 +72,8 @@ bool recycler_take(struct recycler *recycler, int class, uint64_t *offset_out);
  * `rest_out` >= 1 slots, which the caller gives back by recycler_put_rest()
  * once it can be told from the file where it begins.
  */
-bool recycler_take_larger_branch(struct recycler *recycler,
-                                 uint32_t slot_count, uint64_t *offset_out,
-                                 uint32_t *rest_out);
+bool recycler_take_larger_branch(struct recycler *recycler, uint32_t slot_count,
+                                 uint64_t *offset_out, uint32_t *rest_out);
 void recycler_put_rest(struct recycler *recycler, uint32_t slot_count,
                        uint64_t offset);
 

@@ -29,8 +29,7 @@ static int grow(struct space *space, uint64_t end) {
     limit = least(limit, space->max_size_bytes);
   }
   if (end > limit) return error_set(MMCMAP_EADDRESS, "growing the file");
-  uint64_t needed =
-      least(bytes_align_up(end, EXTENT_PAGE_BYTES), limit);
+  uint64_t needed = least(bytes_align_up(end, EXTENT_PAGE_BYTES), limit);
   uint64_t wanted = bytes_align_up(size + growth_step(size), SPACE_GROWTH_MIN);
   wanted = least(wanted < needed ? needed : wanted, limit);
   int code = file_allocate(space->fd, size, wanted - size);
@@ -63,8 +62,8 @@ static int write_zeros(int fd, uint64_t offset, uint64_t size) {
 void space_write_ahead(struct space *space, uint64_t end) {
   thread_mutex_lock(&space->growth);
   uint64_t size = space_size(space);
-  uint64_t ahead = bytes_align_up(least(size / 4, SPACE_AHEAD_MAX),
-                                  SPACE_GROWTH_MIN);
+  uint64_t ahead =
+      bytes_align_up(least(size / 4, SPACE_AHEAD_MAX), SPACE_GROWTH_MIN);
   uint64_t limit = space->map.size_bytes;
   if (space->max_size_bytes != 0) limit = least(limit, space->max_size_bytes);
   if (end <= size && size - end < ahead / 2 && size + ahead <= limit &&

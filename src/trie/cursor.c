@@ -63,8 +63,8 @@ int trie_cursor_next(struct trie_cursor *cursor,
       continue;
     }
     if (cursor->left == 0) {
-      code = error_set_corrupt("F36 more records than counted",
-                               slot_offset(slot));
+      code =
+          error_set_corrupt("F36 more records than counted", slot_offset(slot));
       break;
     }
     cursor->left--;

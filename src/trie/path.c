@@ -47,8 +47,8 @@ int trie_find_path(const struct trie *trie, struct trie_key *key,
     if (path->depth > COLLISION_LEVEL)
       return error_set_corrupt("F34 collision slots", slot_offset(slot));
     struct trie_step *step = &path->steps[path->depth];
-    int code = node_branch(&source, slot_offset(slot), path->depth,
-                           &step->branch);
+    int code =
+        node_branch(&source, slot_offset(slot), path->depth, &step->branch);
     if (code != MMCMAP_OK) return code;
     step->epoch = node_epoch(step->branch.at);
     path->depth++;
@@ -100,8 +100,8 @@ int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
 static int copy_branch(const struct trie *trie, const struct trie_step *step,
                        uint64_t slot, uint64_t *offset_out) {
   const struct branch_view *branch = &step->branch;
-  int code = trie_alloc_branch(trie, branch->slot_count, branch->level,
-                               offset_out);
+  int code =
+      trie_alloc_branch(trie, branch->slot_count, branch->level, offset_out);
   if (code != MMCMAP_OK) return code;
   uint8_t *at = log_at(trie->log, *offset_out);
   struct branch_place place = branch_read_place(branch);

@@ -43,8 +43,7 @@ static int write_record(const struct trie *trie, const struct trie_key *key,
   uint64_t size = record_size(parts.key_size, value_size, false);
   uint64_t offset = 0;
   int code = MMCMAP_OK;
-  if (size > log->space->segment_size / 4 &&
-      value_size > RECORD_LARGE_BYTES) {
+  if (size > log->space->segment_size / 4 && value_size > RECORD_LARGE_BYTES) {
     code = write_large_record(trie, key, value, &parts, &offset);
   } else {
     if (recycler_take(&log->recycler, recycler_class_of_record(size), &offset))
@@ -80,12 +79,12 @@ static int write_wider_branch(const struct trie *trie, struct trie_key *key,
   const struct branch_view *old = &step->branch;
   uint64_t bitmap = 0;
   if (old->level != COLLISION_LEVEL)
-    bitmap = old->bitmap | UINT64_C(1) << trie_way(trie->hasher, key,
-                                                   old->level);
+    bitmap = old->bitmap | UINT64_C(1)
+                               << trie_way(trie->hasher, key, old->level);
   else if (old->slot_count == COLLISION_SLOTS_MAX)
     return error_set(MMCMAP_EFULL, "keys with the same hashes");
-  int code = trie_alloc_branch(trie, old->slot_count + 1, old->level,
-                               offset_out);
+  int code =
+      trie_alloc_branch(trie, old->slot_count + 1, old->level, offset_out);
   if (code != MMCMAP_OK) return code;
   uint8_t *at = log_at(trie->log, *offset_out);
   const uint8_t *slots = old->at + NODE_HEADER_BYTES;
@@ -123,8 +122,7 @@ static int write_branch(const struct trie *trie, struct trie_key *key,
   struct branch_place place =
       branch_place_of(trie->map_id, level, key->primary, secondary);
   uint8_t *at = log_at(trie->log, offset);
-  branch_write_frame_of_slots(at, &place, trie->log->epoch, bitmap,
-                              slot_count);
+  branch_write_frame_of_slots(at, &place, trie->log->epoch, bitmap, slot_count);
   for (uint32_t i = 0; i < slot_count; i++)
     bytes_set_u64(branch_slot_at(at, i), slots[i]);
   *slot_out = slot_of_branch(offset);
@@ -134,8 +132,7 @@ static int write_branch(const struct trie *trie, struct trie_key *key,
 /* The branch where two keys part, with both slots in their order. */
 static int write_fork(const struct trie *trie, struct trie_key *key,
                       uint64_t slot, struct trie_key *other,
-                      uint64_t other_slot, unsigned level,
-                      uint64_t *fork_out) {
+                      uint64_t other_slot, unsigned level, uint64_t *fork_out) {
   uint64_t bitmap = 0;
   bool key_first;
   if (level == COLLISION_LEVEL) {
@@ -157,18 +154,16 @@ static int write_fork(const struct trie *trie, struct trie_key *key,
    two keys part take its place. */
 static int put_beside_other(const struct trie *trie, struct trie_key *key,
                             const struct trie_path *path, uint64_t slot) {
-  struct trie_key other = trie_key_of(trie->hasher, path->record.key,
-                                      path->record.key_size);
+  struct trie_key other =
+      trie_key_of(trie->hasher, path->record.key, path->record.key_size);
   unsigned level = path->depth;
   if (level > COLLISION_LEVEL)
     return error_set_corrupt("F35 collision order", path->record.offset);
-  while (level < COLLISION_LEVEL &&
-         trie_way(trie->hasher, key, level) ==
-             trie_way(trie->hasher, &other, level))
+  while (level < COLLISION_LEVEL && trie_way(trie->hasher, key, level) ==
+                                        trie_way(trie->hasher, &other, level))
     level++;
   uint64_t child;
-  int code =
-      write_fork(trie, key, slot, &other, path->slot, level, &child);
+  int code = write_fork(trie, key, slot, &other, path->slot, level, &child);
   while (code == MMCMAP_OK && level > path->depth) {
     level--;
     code = write_branch(trie, key, level,
@@ -190,19 +185,19 @@ int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
   code = write_record(trie, key, value, value_size, &slot);
   if (code != MMCMAP_OK) return code;
   switch (path.ending) {
-  case TRIE_ENDS_EMPTY:
-    code = trie_publish(trie, &path, 0, slot);
-    break;
-  case TRIE_ENDS_VACANT:
-    code = put_in_vacant_slot(trie, key, &path, slot);
-    break;
-  case TRIE_ENDS_OTHER:
-    code = put_beside_other(trie, key, &path, slot);
-    break;
-  case TRIE_ENDS_SAME:
-    code = trie_publish(trie, &path, path.depth, slot);
-    if (code == MMCMAP_OK) trie_retire_record(trie, &path.record);
-    break;
+    case TRIE_ENDS_EMPTY:
+      code = trie_publish(trie, &path, 0, slot);
+      break;
+    case TRIE_ENDS_VACANT:
+      code = put_in_vacant_slot(trie, key, &path, slot);
+      break;
+    case TRIE_ENDS_OTHER:
+      code = put_beside_other(trie, key, &path, slot);
+      break;
+    case TRIE_ENDS_SAME:
+      code = trie_publish(trie, &path, path.depth, slot);
+      if (code == MMCMAP_OK) trie_retire_record(trie, &path.record);
+      break;
   }
   if (BROKEN(BREAK_PUBLISH_EARLY))
     write_record_late(trie, key, value, value_size, slot);

@@ -16,11 +16,12 @@ static int write_narrower_branch(const struct trie *trie,
   if (old->level != COLLISION_LEVEL) {
     /* The index-th bit that is set is the one to go. */
     uint64_t bits = bitmap;
-    for (unsigned i = 0; i < step->index; i++) bits &= bits - 1;
+    for (unsigned i = 0; i < step->index; i++)
+      bits &= bits - 1;
     bitmap &= ~(bits & -bits);
   }
-  int code = trie_alloc_branch(trie, old->slot_count - 1, old->level,
-                               offset_out);
+  int code =
+      trie_alloc_branch(trie, old->slot_count - 1, old->level, offset_out);
   if (code != MMCMAP_OK) return code;
   uint8_t *at = log_at(trie->log, *offset_out);
   const uint8_t *slots = old->at + NODE_HEADER_BYTES;
@@ -28,8 +29,7 @@ static int write_narrower_branch(const struct trie *trie,
   branch_write_frame_of_slots(at, &place, trie->log->epoch, bitmap,
                               old->slot_count - 1);
   memcpy(branch_slot_at(at, 0), slots, 8 * (size_t)step->index);
-  memcpy(branch_slot_at(at, step->index),
-         slots + 8 * (size_t)(step->index + 1),
+  memcpy(branch_slot_at(at, step->index), slots + 8 * (size_t)(step->index + 1),
          8 * (size_t)(old->slot_count - 1 - step->index));
   return MMCMAP_OK;
 }
@@ -39,7 +39,8 @@ static int write_narrower_branch(const struct trie *trie,
 static int fold(const struct trie *trie, const struct trie_path *path,
                 uint64_t slot) {
   unsigned depth = path->depth - 1;
-  while (depth > 0 && path->steps[depth - 1].branch.slot_count == 1) depth--;
+  while (depth > 0 && path->steps[depth - 1].branch.slot_count == 1)
+    depth--;
   int code = trie_publish(trie, path, depth, slot);
   if (code != MMCMAP_OK) return code;
   for (unsigned i = depth; i < path->depth; i++)

@@ -17,7 +17,7 @@
 #include "os/thread.h"
 
 enum {
-  SUPERBLOCK_INTERVAL_MIN = 1 << 20, /* bytes of log between superblocks: */
+  SUPERBLOCK_INTERVAL_MIN = 1 << 20,  /* bytes of log between superblocks: */
   SUPERBLOCK_INTERVAL_MAX = 64 << 20, /* an eighth of the file, in between */
   FOLLOWER_TIMEOUT_MS = 1000 /* then a follower looks again for itself */
 };
@@ -67,8 +67,7 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
   thread_mutex_lock(&writer->mutex);
   int code = writer_seal(writer);
   if (code == MMCMAP_OK) {
-    batch_out->frames =
-        log_take_closed(&writer->log, &batch_out->frame_count);
+    batch_out->frames = log_take_closed(&writer->log, &batch_out->frame_count);
     batch_out->log_end = log_end(&writer->log);
     describe_state(committer, &batch_out->state);
   }
@@ -245,9 +244,8 @@ int commit_all(struct committer *committer) {
                                       memory_order_relaxed));
 }
 
-int commit_start_session(
-    struct committer *committer,
-    const struct superblock_head heads[SUPERBLOCK_HEADS]) {
+int commit_start_session(struct committer *committer,
+                         const struct superblock_head heads[SUPERBLOCK_HEADS]) {
   struct writer *writer = committer->writer;
   uint64_t salt;
   int code = process_random(&salt, sizeof salt);

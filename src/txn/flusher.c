@@ -46,14 +46,13 @@ static uint64_t changed_epoch(struct flusher *flusher) {
 /* Lets the interval pass, unless the thread is to stop. The mutex is held, but
    for the sleeping. */
 static void wait_interval(struct flusher *flusher) {
-  uint64_t end_ns = process_monotonic_ns() +
-                    flusher->interval_ms * UINT64_C(1000000);
+  uint64_t end_ns =
+      process_monotonic_ns() + flusher->interval_ms * UINT64_C(1000000);
   while (!flusher->is_stopping) {
     uint64_t now_ns = process_monotonic_ns();
     if (now_ns >= end_ns) return;
     uint32_t left_ms = (uint32_t)((end_ns - now_ns + 999999) / 1000000);
-    (void)thread_condition_wait_timed(&flusher->wake, &flusher->mutex,
-                                      left_ms);
+    (void)thread_condition_wait_timed(&flusher->wake, &flusher->mutex, left_ms);
   }
 }
 

@@ -18,8 +18,8 @@ int superblocks_write(struct superblocks *superblocks,
   unsigned place = 1 - superblocks->place;
   if (BROKEN(BREAK_SAME_SUPERBLOCK)) place = 0;
   TEST_POINT("superblock");
-  int code = file_write(superblocks->fd, page, sizeof page,
-                        superblocks_offset(place));
+  int code =
+      file_write(superblocks->fd, page, sizeof page, superblocks_offset(place));
   if (code != 0) return code;
   superblocks->current = superblock;
   superblocks->place = place;

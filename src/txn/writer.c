@@ -63,8 +63,8 @@ int writer_put(struct writer *writer, const void *key, size_t key_size,
   int code = begin_change(writer, timeout_ms);
   if (code != MMCMAP_OK) return code;
   bool created;
-  code = trie_put(&writer->trie, &trie_key, value, (uint32_t)value_size,
-                  &created);
+  code =
+      trie_put(&writer->trie, &trie_key, value, (uint32_t)value_size, &created);
   if (code != MMCMAP_OK) {
     thread_mutex_unlock(&writer->mutex);
     return code;
@@ -103,8 +103,7 @@ int writer_seal(struct writer *writer) {
   struct live *live = writer->live;
   uint64_t epoch = writer->log.epoch;
   if (!writer->started ||
-      atomic_load_explicit(&live->changed_epoch, memory_order_relaxed) !=
-          epoch)
+      atomic_load_explicit(&live->changed_epoch, memory_order_relaxed) != epoch)
     return MMCMAP_OK;
   struct log_root root = {
       .root = atomic_load_explicit(&live->root, memory_order_relaxed),
