@@ -35,7 +35,11 @@
 #include "probe_crash.h"
 #include "probe_verify.h"
 
-enum { SECTORS_MAX = DISK_BYTES_MAX / DISK_SECTOR_BYTES, MORE_OPS = 20, DAMAGED = 4 };
+enum {
+  SECTORS_MAX = DISK_BYTES_MAX / DISK_SECTOR_BYTES,
+  MORE_OPS = 20,
+  DAMAGED = 4
+};
 
 struct crash {
   char path[512];   /* of the states */
@@ -264,8 +268,7 @@ static bool try_state(struct crash *crash, const struct crash_run *run,
   int found = check_state(crash, run, choices->window, size);
   uint64_t number = is_second ? crash->second_states++ : crash->states++;
   if (found >= 0 && choices->window->promised >= 0 && !is_second &&
-      crash->second_every != 0 &&
-      number % crash->second_every == 0)
+      crash->second_every != 0 && number % crash->second_every == 0)
     check_second(crash, run, found, size);
   return crash->failure[0] == '\0';
 }
@@ -382,8 +385,7 @@ static void check_second(struct crash *crash, const struct crash_run *run,
   if (!write_image(crash->second, crash->image, size)) abort();
   const char *where = crash->where;
   crash->where = "second recording";
-  if (crash_play(second, crash->second, crash->second_ops,
-                 &run->models[model]))
+  if (crash_play(second, crash->second, crash->second_ops, &run->models[model]))
     check_windows(crash, second, true);
   else
     snprintf(crash->failure, sizeof crash->failure, "second recording, %s",

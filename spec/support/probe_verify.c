@@ -73,8 +73,8 @@ static int push_report(lua_State *L, const struct verify_report *report) {
   VERIFY_FIELD(failure_count)
 #undef VERIFY_FIELD
   lua_newtable(L);
-  for (unsigned i = 0;
-       i < report->failure_count && i < VERIFY_FAILURES_MAX; i++) {
+  for (unsigned i = 0; i < report->failure_count && i < VERIFY_FAILURES_MAX;
+       i++) {
     lua_newtable(L);
     lua_pushstring(L, mmcmap_error_name(report->failures[i].code));
     lua_setfield(L, -2, "code");
@@ -199,9 +199,8 @@ static int verify_noise(lua_State *L) {
 
 void probe_verify_open(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"bytes", verify_bytes}, {"store", verify_store},
-      {"trie", verify_engine}, {"flips", verify_flips},
-      {"noise", verify_noise}, {NULL, NULL},
+      {"bytes", verify_bytes}, {"store", verify_store}, {"trie", verify_engine},
+      {"flips", verify_flips}, {"noise", verify_noise}, {NULL, NULL},
   };
   luaL_setfuncs(L, functions, 0);
 }

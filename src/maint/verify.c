@@ -86,8 +86,7 @@ static void check_header(struct walk *walk, const uint8_t *at,
   uint64_t limit = walk->depth == 0 ? walk->newest_epoch
                                     : walk->steps[walk->depth - 1].epoch;
   uint64_t epoch = node_epoch(at);
-  if (epoch == 0 || epoch > limit)
-    fail_walk(walk, "F27 node epoch", offset);
+  if (epoch == 0 || epoch > limit) fail_walk(walk, "F27 node epoch", offset);
   if (bytes_u32(at + NODE_MAP_ID_AT) != walk->map_id)
     fail_walk(walk, "F22 node map id", offset);
 }
@@ -117,9 +116,8 @@ static void check_extent(struct walk *walk, const struct record_view *record,
 
 static void check_padding(struct walk *walk, const struct record_view *record,
                           uint64_t size) {
-  const uint8_t *end =
-      record->is_large ? record->key + record->key_size
-                       : record->value + record->value_size;
+  const uint8_t *end = record->is_large ? record->key + record->key_size
+                                        : record->value + record->value_size;
   for (; end < record->at + size; end++)
     if (*end != 0) {
       fail_walk(walk, "F37 record padding", record->offset);
@@ -129,17 +127,15 @@ static void check_padding(struct walk *walk, const struct record_view *record,
 
 /* The hashes of the record's key lead to where it was found. */
 static void check_record_place(struct walk *walk,
-                               const struct record_view *record,
-                               uint64_t slot, uint64_t primary) {
+                               const struct record_view *record, uint64_t slot,
+                               uint64_t primary) {
   uint64_t secondary = 0;
   if (walk->depth > BRANCH_SECONDARY_LEVEL)
-    secondary =
-        hasher_secondary(walk->hasher, record->key, record->key_size);
+    secondary = hasher_secondary(walk->hasher, record->key, record->key_size);
   struct branch_place here = place_here(walk);
   struct branch_place of_key =
       branch_place_of(walk->map_id, walk->depth, primary, secondary);
-  if (slot_tag(slot) != slot_tag_of_hash(primary) ||
-      !place_is(&here, &of_key))
+  if (slot_tag(slot) != slot_tag_of_hash(primary) || !place_is(&here, &of_key))
     fail_walk(walk, "F30 record place", record->offset);
 }
 
@@ -186,8 +182,7 @@ static void check_record(struct walk *walk, uint64_t slot) {
     return;
   }
   if (!count_bytes(walk, size + pages, offset)) return;
-  uint64_t primary =
-      hasher_primary(walk->hasher, record.key, record.key_size);
+  uint64_t primary = hasher_primary(walk->hasher, record.key, record.key_size);
   check_header(walk, record.at, offset);
   check_record_place(walk, &record, slot, primary);
   check_order(walk, &record);
@@ -342,9 +337,8 @@ static void check_segments(const struct node_source *source,
                               offset, &header);
     if (code != MMCMAP_OK) fail_as_noted(report, code);
     report->segment_count++;
-    number += code == MMCMAP_OK && header.run < state->segment_count
-                  ? header.run
-                  : 1;
+    number +=
+        code == MMCMAP_OK && header.run < state->segment_count ? header.run : 1;
   }
 }
 
@@ -394,8 +388,7 @@ static bool has_no_room(const struct superblock *state, uint64_t offset) {
 }
 
 /* The salt that the frame itself names; 0 if there is none. */
-static uint64_t frame_salt(const struct node_source *source,
-                           uint64_t offset) {
+static uint64_t frame_salt(const struct node_source *source, uint64_t offset) {
   return bytes_within(offset, FRAME_HEADER_BYTES, source->size)
              ? bytes_u64(source->base + offset + FRAME_SALT_AT)
              : 0;
