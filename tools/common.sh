@@ -15,6 +15,13 @@ lua_files() {
     2>/dev/null | LC_ALL=C sort)
 }
 
+# every_file FOLDER...: what is in them, but for what a build in place makes.
+every_file() {
+  (cd "$top" && find "$@" \( -name .deps -o -name .libs \) -prune -o -type f \
+    ! -name .dirstamp ! -name '*.o' ! -name '*.lo' ! -name '*.log' \
+    ! -name '*.trs' -print 2>/dev/null | LC_ALL=C sort)
+}
+
 # has PROGRAM
 has() { command -v "$1" >/dev/null 2>&1; }
 
