@@ -194,8 +194,7 @@ static int store_step(lua_State *L) {
   lua_store *store = lua_store_check(L);
   lua_Number seconds = luaL_checknumber(L, 2);
   luaL_argcheck(L, seconds >= 0 && seconds <= 1e9, 2, "seconds out of range");
-  int code =
-      mmcmap_step(lua_store_handle(L, store), (uint64_t)(seconds * 1e9));
+  int code = mmcmap_step(lua_store_handle(L, store), (uint64_t)(seconds * 1e9));
   if (code < 0) return lua_store_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;
@@ -339,12 +338,17 @@ static int store_remove(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"count", store_count},   {"pairs", store_pairs},
-    {"keys", store_keys},     {"size", store_size},
-    {"sync", store_sync},     {"step", store_step},
+    {"count", store_count},
+    {"pairs", store_pairs},
+    {"keys", store_keys},
+    {"size", store_size},
+    {"sync", store_sync},
+    {"step", store_step},
     {"close", store_close},
-    {"remove", store_remove}, {"version", store_version},
-    {"stat", store_stat},     {NULL, NULL},
+    {"remove", store_remove},
+    {"version", store_version},
+    {"stat", store_stat},
+    {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {
