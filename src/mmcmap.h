@@ -204,8 +204,10 @@ MMCMAP_API int mmcmap_has(mmcmap *store, mmcmap_slice key);
 
 /* Sets the value of `key`, copying both.
    MMCMAP_ETOOBIG, MMCMAP_EREADONLY, MMCMAP_ENOSPC, MMCMAP_EFULL, MMCMAP_EBUSY
-   (no lock within timeout_ms): nothing has changed. With MMCMAP_SYNC also
-   MMCMAP_EIO: the change is visible but not known to be on disk. */
+   (no lock within timeout_ms): nothing has changed. With MMCMAP_SYNC also what
+   the commit failed with, mostly MMCMAP_EIO: the change is visible but not known
+   to be on disk; if it was the sync that failed, whatever its code, the store
+   takes no more changes. */
 MMCMAP_API int mmcmap_put(mmcmap *store, mmcmap_slice key, mmcmap_slice value);
 
 /* Deletes `key`. MMCMAP_NOTFOUND if absent; other errors as mmcmap_put(). */

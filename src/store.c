@@ -242,6 +242,9 @@ static int share_store(struct store *store, const mmcmap_options *options) {
   if (options->exclusive) return error_set(MMCMAP_EEXIST, "exclusive");
   if (store->is_readonly && !options->readonly)
     return error_set(MMCMAP_EBUSY, "open read-only in this process");
+  /* Another process may have written since, and may write now. */
+  if (options->lock && !store->has_lock)
+    return error_set(MMCMAP_EBUSY, "open without a lock in this process");
   store->handle_count++;
   return MMCMAP_OK;
 }
@@ -334,7 +337,8 @@ int store_unlink(struct store *store, const char *path) {
       memcmp(&identity, &store->identity, sizeof identity) != 0)
     code = error_set(MMCMAP_ENOENT, "the path names another file");
   if (code == MMCMAP_OK) code = file_unlink(path);
-  if (code == MMCMAP_OK) code = file_sync_folder_of(path);
+  /* The name is gone, so this has not failed; a power cut may bring it back. */
+  if (code == MMCMAP_OK) (void)file_sync_folder_of(path);
   pthread_mutex_unlock(&registry_mutex);
   return code;
 }

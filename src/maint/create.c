@@ -90,23 +90,27 @@ static int is_zero_behind(int fd, uint64_t offset, bool *zero_out) {
   return code;
 }
 
-int create_is_unfinished(int fd, bool *unfinished_out) {
-  uint8_t page[SUPERBLOCK_BYTES];
+/* Place A of an unfinished store: nothing yet, or a superblock that is torn,
+   perhaps without its beginning. Anything else belongs to somebody. */
+static bool is_unfinished_page(const uint8_t page[SUPERBLOCK_BYTES]) {
   struct superblock superblock;
+  return is_zero(page, 8) || superblock_decode(page, SUPERBLOCK_A_OFFSET, true,
+                                               &superblock) == MMCMAP_ECORRUPT;
+}
+
+int create_is_unfinished(int fd, bool *unfinished_out) {
+  uint8_t head[SEGMENT_FIRST_HEADER_OFFSET];
   uint64_t size;
   size_t got;
   *unfinished_out = false;
   int code = file_size(fd, &size);
-  if (code != MMCMAP_OK) return code;
-  *unfinished_out = size == 0;
-  if (size != SPACE_FILE_SIZE_MIN) return MMCMAP_OK;
-  code = file_read(fd, page, sizeof page, SUPERBLOCK_B_OFFSET, &got);
-  if (code != MMCMAP_OK || !is_zero(page, sizeof page)) return code;
-  code = file_read(fd, page, sizeof page, SUPERBLOCK_A_OFFSET, &got);
-  if (code != MMCMAP_OK) return code;
-  if (superblock_decode(page, SUPERBLOCK_A_OFFSET, true, &superblock) ==
-      MMCMAP_OK)
-    return MMCMAP_OK;
+  if (code != MMCMAP_OK || size > SPACE_FILE_SIZE_MIN) return code;
+  /* A crash or a full disk may have ended the very first allocation. */
+  if (size < SPACE_FILE_SIZE_MIN) return is_zero_behind(fd, 0, unfinished_out);
+  code = file_read(fd, head, sizeof head, 0, &got);
+  if (code != MMCMAP_OK || !is_unfinished_page(head) ||
+      !is_zero(head + SUPERBLOCK_BYTES, sizeof head - SUPERBLOCK_BYTES))
+    return code;
   return is_zero_behind(fd, SEGMENT_FIRST_HEADER_OFFSET + SEGMENT_HEADER_BYTES,
                         unfinished_out);
 }

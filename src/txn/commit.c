@@ -19,6 +19,7 @@
 enum {
   SUPERBLOCK_INTERVAL_MIN = 1 << 20,  /* bytes of log between superblocks: */
   SUPERBLOCK_INTERVAL_MAX = 64 << 20, /* an eighth of the file, in between */
+  GATHER_MAX_NS = 2000000,
   FOLLOWER_TIMEOUT_MS = 1000 /* then a follower looks again for itself */
 };
 
@@ -132,7 +133,9 @@ static int write_superblock_now(struct committer *committer,
 /* Lets those who were woken last make their next change and join: waiting for
    them half as long as a sync takes costs less than another sync. */
 static void gather(struct committer *committer) {
-  uint64_t end_ns = process_monotonic_ns() + committer->sync_ns / 2;
+  uint64_t wait_ns = committer->sync_ns / 2;
+  if (wait_ns > GATHER_MAX_NS) wait_ns = GATHER_MAX_NS;
+  uint64_t end_ns = process_monotonic_ns() + wait_ns;
   while (atomic_load_explicit(&committer->waiting, memory_order_relaxed) <
              committer->expected &&
          process_monotonic_ns() < end_ns)
@@ -206,13 +209,14 @@ static void end_leadership(struct committer *committer) {
 }
 
 /* Leads unless somebody else does, or has just done it all. */
-static int try_to_lead(struct committer *committer, uint64_t epoch) {
+static int try_to_lead(struct committer *committer, uint64_t epoch,
+                       bool *led_out) {
   uint32_t nobody = 0;
   uint64_t log_end = 0;
-  if (!atomic_compare_exchange_strong(&committer->leading, &nobody, 1))
-    return MMCMAP_EBUSY;
-  int code = atomic_load(&committer->failed);
-  if (code == MMCMAP_OK && !is_durable(committer, epoch))
+  *led_out = atomic_compare_exchange_strong(&committer->leading, &nobody, 1);
+  if (!*led_out) return MMCMAP_OK;
+  int code = MMCMAP_OK;
+  if (atomic_load(&committer->failed) == 0 && !is_durable(committer, epoch))
     code = lead(committer, &log_end);
   end_leadership(committer);
   if (code == MMCMAP_OK && log_end != 0)
@@ -229,12 +233,12 @@ int commit_epoch(struct committer *committer, uint64_t epoch) {
     if (is_durable(committer, epoch)) return MMCMAP_OK;
     int code = atomic_load(&committer->failed);
     if (code != MMCMAP_OK) return error_set(code, "an earlier commit failed");
-    code = try_to_lead(committer, epoch);
-    if (code == MMCMAP_EBUSY)
+    bool led;
+    code = try_to_lead(committer, epoch, &led);
+    if (code != MMCMAP_OK) return code;
+    if (!led)
       thread_wait_for_change(&committer->sequence, sequence,
                              FOLLOWER_TIMEOUT_MS);
-    else if (code != MMCMAP_OK)
-      return code;
   }
 }
 
@@ -272,5 +276,7 @@ int commit_end_session(struct committer *committer) {
   describe_state(committer, &state);
   thread_mutex_unlock(&committer->writer->mutex);
   state.flags = SUPERBLOCK_CLEAN;
+  /* A put that failed half-way may have moved the heads since the last sync. */
+  committer->superblocks->is_synced = false;
   return write_superblock_now(committer, &state);
 }

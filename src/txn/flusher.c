@@ -77,7 +77,10 @@ static void *run(void *context) {
     wait_for_load(flusher);
     atomic_store(&flusher->is_dirty, false);
     thread_mutex_unlock(&flusher->mutex);
-    (void)commit_epoch(flusher->committer, changed_epoch(flusher));
+    int code = commit_epoch(flusher->committer, changed_epoch(flusher));
+    /* A seal that found no space or memory is tried again. */
+    if (code != MMCMAP_OK && atomic_load(&flusher->committer->failed) == 0)
+      atomic_store(&flusher->is_dirty, true);
     thread_mutex_lock(&flusher->mutex);
   }
   thread_mutex_unlock(&flusher->mutex);
