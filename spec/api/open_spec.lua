@@ -489,6 +489,35 @@ describe("open", function()
     end)
   end)
 
+  describe("a file that is there already", function()
+    local function write(bytes)
+      local file = assert(io.open(path, "wb"))
+      file:write(bytes)
+      file:close()
+    end
+
+    -- 64 KiB with zeros behind the first page were taken for an unfinished
+    -- store, and written over.
+    it("is left alone if it is somebody else's, of a new store's size",
+      function()
+        for _, at in ipairs { 0, 5000, 9000 } do
+          local bytes = ("\0"):rep(at) .. "precious" ..
+            ("\0"):rep(65536 - 8 - at)
+          write(bytes)
+          local db, _, code = mmcmap.open(path)
+          assert.is_nil(db, at)
+          assert.equal("EFORMAT", code)
+          assert.equal(bytes, helper.read(path))
+        end
+      end)
+
+    it("becomes a store if it ends in its first allocation", function()
+      write(("\0"):rep(4096))
+      local db = helper.store(nil, path)
+      assert.is_true(db:put("k", "v"))
+    end)
+  end)
+
   describe("lock = false, then a handle that wants the lock", function()
     -- The second one shared the store of the first, without a lock, and
     -- another process could write to the file under it.
