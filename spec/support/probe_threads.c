@@ -7,9 +7,13 @@
  */
 #include "probe_threads.h"
 
+#include <limits.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/errors.h"
 #include "os/process.h"
@@ -226,6 +230,74 @@ static int threads_condition_broadcast(lua_State *L) {
   return 1;
 }
 
+/* ---- Words ------------------------------------------------------------- */
+
+enum { THREADS_PATIENCE_MS = 60000 };
+
+static struct {
+  _Atomic uint32_t first, second; /* words that never change */
+  atomic_int woken;
+} threads_words;
+
+static void *threads_sleep(void *context) {
+  thread_wait_for_change(&threads_words.first, 0, THREADS_PATIENCE_MS);
+  atomic_fetch_add(&threads_words.woken, 1);
+  return context;
+}
+
+/* Moves whoever sleeps on the first word to the second: how many. The only way
+   to know that a thread sleeps. */
+static int threads_move_sleepers(void) {
+  long moved = syscall(SYS_futex, &threads_words.first, FUTEX_CMP_REQUEUE, 0,
+                       (void *)(intptr_t)INT_MAX, &threads_words.second, 0);
+  return moved > 0 ? (int)moved : 0;
+}
+
+/* How many have been woken, once these are `least`. */
+static int threads_woken(int least) {
+  for (int ms = 0; ms < THREADS_PATIENCE_MS; ms++) {
+    if (atomic_load(&threads_words.woken) >= least) break;
+    process_sleep_ms(1);
+  }
+  process_sleep_ms(20); /* for those that should not be */
+  return atomic_load(&threads_words.woken);
+}
+
+/* wake(threads): how many of so many threads asleep on a word had been woken
+   after thread_wake_one(), after it once more, and after thread_wake_all(). */
+static int threads_wake_words(lua_State *L) {
+  pthread_t threads[THREADS_MAX];
+  int count = probe_check_int(L, 1), asleep = 0;
+  luaL_argcheck(L, count >= 2 && count <= THREADS_MAX, 1, "2 to 16 threads");
+  atomic_store(&threads_words.woken, 0);
+  for (int i = 0; i < count; i++)
+    threads_check(L, thread_start(&threads[i], "sleep", threads_sleep, NULL));
+  for (int ms = 0; asleep < count && ms < THREADS_PATIENCE_MS; ms++) {
+    asleep += threads_move_sleepers();
+    process_sleep_ms(1);
+  }
+  for (int i = 1; i <= 2; i++) {
+    thread_wake_one(&threads_words.second);
+    lua_pushinteger(L, threads_woken(i));
+  }
+  thread_wake_all(&threads_words.second);
+  lua_pushinteger(L, threads_woken(count));
+  for (int i = 0; i < count; i++)
+    thread_join(threads[i]);
+  return 3;
+}
+
+/* wait_for_change(value, seen, timeout_ms): how long a wait took in ms on a
+   word that holds `value`, which nobody wakes. */
+static int threads_wait_for_change(lua_State *L) {
+  _Atomic uint32_t word = probe_check_u32(L, 1);
+  uint32_t seen = probe_check_u32(L, 2), timeout_ms = probe_check_u32(L, 3);
+  uint64_t begin = process_monotonic_ns();
+  thread_wait_for_change(&word, seen, timeout_ms);
+  threads_push_ms(L, process_monotonic_ns() - begin);
+  return 1;
+}
+
 /* ---- Threads ----------------------------------------------------------- */
 
 static void *threads_look(void *context) {
@@ -307,6 +379,8 @@ void probe_threads_open(lua_State *L) {
       {"mutex_try", threads_mutex_try},
       {"condition_wait_timed", threads_condition_wait_timed},
       {"condition_broadcast", threads_condition_broadcast},
+      {"wake", threads_wake_words},
+      {"wait_for_change", threads_wait_for_change},
       {"thread", threads_thread},
       {"thread_start", threads_start},
       {"thread_error", threads_error},

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --
--- Mutexes, conditions and background threads. Upper bounds of times are wide:
+-- Mutexes, conditions, words to sleep on and background threads. Upper bounds of times are wide:
 -- the machine may be busy.
 
 local probe = require "mmcmap_probe"
@@ -58,6 +58,22 @@ describe("os.thread", function()
       local in_time, waited = os_.condition_wait_timed(60000, 30)
       assert.is_true(in_time)
       assert.is_true(waited >= 25 and waited < 30000, waited)
+    end)
+  end)
+
+  describe("word", function()
+    it("wakes one of those who sleep on it, or all", function()
+      assert.same({ 1, 2, 8 }, { os_.wake(8) })
+      assert.same({ 1, 2, 2 }, { os_.wake(2) })
+    end)
+
+    it("is not waited for when it has changed already", function()
+      assert.is_true(os_.wait_for_change(1, 0, 60000) < 30000)
+    end)
+
+    it("is waited for no longer than told", function()
+      local waited = os_.wait_for_change(1, 1, 1050)
+      assert.is_true(waited >= 1050 and waited < 10000, waited)
     end)
   end)
 

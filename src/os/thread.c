@@ -38,19 +38,6 @@ enum {
 #define THREAD_MUTEX_CLOCK CLOCK_REALTIME
 #endif
 
-/* Tells the processor that this is a loop that waits. */
-static inline void thread_pause(void) {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__) || defined(__arm__)
-  __asm__ volatile("yield" ::: "memory");
-#elif defined(__powerpc__)
-  __asm__ volatile("or 27,27,27" ::: "memory");
-#else
-  __asm__ volatile("" ::: "memory");
-#endif
-}
-
 static struct timespec thread_deadline(clockid_t clock, uint32_t timeout_ms) {
   struct timespec at;
   CHECK(clock_gettime(clock, &at) == 0);
@@ -177,7 +164,7 @@ void thread_join(pthread_t thread) { CHECK(pthread_join(thread, NULL) == 0); }
 
 void thread_yield(void) { sched_yield(); }
 
-/* Not private to the process: the words may come to lie in shared memory. */
+/* Not private to the process: the words may lie in shared memory. */
 void thread_wait_for_change(_Atomic uint32_t *word, uint32_t seen,
                             uint32_t timeout_ms) {
   struct timespec timeout = {.tv_sec = timeout_ms / 1000,
@@ -185,6 +172,10 @@ void thread_wait_for_change(_Atomic uint32_t *word, uint32_t seen,
   (void)syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, NULL, 0);
 }
 
-void thread_wake_all(_Atomic uint32_t *word) {
-  (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+static void thread_wake(_Atomic uint32_t *word, int count) {
+  (void)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
+
+void thread_wake_all(_Atomic uint32_t *word) { thread_wake(word, INT_MAX); }
+
+void thread_wake_one(_Atomic uint32_t *word) { thread_wake(word, 1); }
