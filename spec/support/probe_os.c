@@ -278,6 +278,15 @@ static int os_lock_release(lua_State *L) {
   return 0;
 }
 
+/* lock_is_free(fd, offset): boolean */
+static int os_lock_is_free(lua_State *L) {
+  bool free;
+  int code = lock_is_free(probe_check_int(L, 1), probe_check_u64(L, 2), &free);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushboolean(L, free);
+  return 1;
+}
+
 /* ---- Process ----------------------------------------------------------- */
 
 /* What the fork handlers did, in order, and at which generation. */
@@ -373,6 +382,7 @@ static const luaL_Reg os_functions[] = {
     {"lock_try", os_lock_try},
     {"lock_wait", os_lock_wait},
     {"lock_release", os_lock_release},
+    {"lock_is_free", os_lock_is_free},
     {"watch_forks", os_watch_forks},
     {"fork_log", os_fork_log_text},
     {"fork_generation", os_fork_generation},

@@ -123,6 +123,106 @@ describe("os.lock", function()
     first = assert(os_.file_open(path, false))
   end)
 
+  it("stays with a view that was mapped through the closed descriptor",
+    function()
+      local page = os_.page_size()
+      assert(os_.file_allocate(first, 0, page))
+      local third = assert(os_.file_open(path, false))
+      local map = assert(os_.map_open(third, true, page, page))
+      assert.equal("OK", try(third, 0, "exclusive"))
+      os_.file_close(third)
+      assert.equal("EBUSY", try(second, 0, "exclusive"))
+      assert.is_false(os_.lock_is_free(second, 0))
+      assert.is_true(map:close())
+      assert.is_true(os_.lock_is_free(second, 0))
+      assert.equal("OK", try(second, 0, "exclusive"))
+    end)
+
+  it("stays with a view that a forked child has still", function()
+    local page = os_.page_size()
+    assert(os_.file_allocate(first, 0, page))
+    local third = assert(os_.file_open(path, false))
+    local map = assert(os_.map_open(third, true, page, page))
+    assert.equal("OK", try(third, 0, "exclusive"))
+    local child = probe.child.start(function()
+      os_.file_close(third)
+      probe.child.say("closed")
+      probe.child.hear()
+    end)
+    assert.equal("closed", child:line())
+    os_.file_close(third)
+    map:close()
+    assert.equal("EBUSY", try(second, 0, "exclusive"))
+    child:tell("end")
+    child:wait()
+    assert.equal("OK", try(second, 0, "exclusive"))
+  end)
+
+  it("goes from under a view when it is released", function()
+    local page = os_.page_size()
+    assert(os_.file_allocate(first, 0, page))
+    local map = assert(os_.map_open(first, true, page, page))
+    assert.equal("OK", try(first, 0, "exclusive"))
+    os_.lock_release(first, 0)
+    assert.equal("OK", try(second, 0, "exclusive"))
+    map:close()
+  end)
+
+  describe("looked at", function()
+    it("is free, or somebody else has it", function()
+      assert.is_true(os_.lock_is_free(second, 0))
+      for _, kind in ipairs { "exclusive", "shared" } do
+        assert.equal("OK", try(first, 0, kind))
+        assert.is_false(os_.lock_is_free(second, 0), kind)
+        assert.is_true(os_.lock_is_free(second, 1), kind)
+        assert.is_true(os_.lock_is_free(first, 0), kind) -- its own
+      end
+      os_.lock_release(first, 0)
+      assert.is_true(os_.lock_is_free(second, 0))
+    end)
+
+    it("is not taken", function()
+      assert.is_true(os_.lock_is_free(second, 0))
+      assert.equal("OK", try(first, 0, "exclusive"))
+      os_.lock_release(first, 0)
+      assert.equal("OK", try(second, 0, "shared"))
+      assert.is_true(os_.lock_is_free(second, 0))
+      assert.equal("OK", try(first, 0, "shared")) -- still a shared one
+    end)
+
+    it("needs no permission to write", function()
+      local readonly = assert(os_.file_open(path, true))
+      assert.is_true(os_.lock_is_free(readonly, 0))
+      assert.equal("OK", try(first, 0, "shared"))
+      assert.is_false(os_.lock_is_free(readonly, 0))
+      os_.file_close(readonly)
+    end)
+
+    it("is another process's", function()
+      assert.equal("OK", try(first, 0, "shared"))
+      assert.equal("false true", (probe.child.run(function()
+        local own = assert(os_.file_open(path, true))
+        return tostring(os_.lock_is_free(own, 0)) .. " "
+          .. tostring(os_.lock_is_free(own, 1))
+      end)))
+    end)
+
+    it("carries on after signals", function()
+      os_.fail("lock", 1, "EINTR", 2)
+      assert.is_true(os_.lock_is_free(first, 0))
+      assert.equal(3, os_.counts().lock)
+    end)
+
+    it("says when it cannot be known", function()
+      for errno, code in pairs { EINVAL = "ENOTSUP", ENOLCK = "ENOTSUP",
+        EIO = "EIO" } do
+        os_.fail("lock", 1, errno)
+        assert.same({ n = 3, nil, code, "fcntl F_OFD_GETLK" },
+          { n = 3, os_.lock_is_free(first, 0) })
+      end
+    end)
+  end)
+
   it("waits as long as it is told to", function()
     assert.equal("OK", try(first, 0, "exclusive"))
     for _, timeout in ipairs { 0, 30, 100 } do

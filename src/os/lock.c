@@ -15,9 +15,10 @@
 
 enum { LOCK_RETRY_MIN_MS = 1, LOCK_RETRY_MAX_MS = 16 };
 
-static int lock_set(int fd, uint64_t offset, short type) {
+/* The command on one byte: 0, or the errno. Leaves the answer's type. */
+static int lock_call(int fd, int command, uint64_t offset, short *type) {
   struct flock lock = {
-      .l_type = type,
+      .l_type = *type,
       .l_whence = SEEK_SET,
       .l_start = (off_t)offset,
       .l_len = 1,
@@ -26,23 +27,32 @@ static int lock_set(int fd, uint64_t offset, short type) {
   int result;
 
   do
-    result = os_calls.lock(fd, F_OFD_SETLK, &lock);
+    result = os_calls.lock(fd, command, &lock);
   while (result != 0 && errno == EINTR);
+  *type = lock.l_type;
   return result == 0 ? 0 : errno;
 }
 
-int lock_try(int fd, uint64_t offset, enum lock_kind kind) {
-  int failure = lock_set(fd, offset, kind == LOCK_SHARED ? F_RDLCK : F_WRLCK);
+static int lock_set(int fd, uint64_t offset, short type) {
+  return lock_call(fd, F_OFD_SETLK, offset, &type);
+}
+
+static int lock_result(int failure, const char *what) {
   switch (failure) {
     case 0:
       return MMCMAP_OK;
     case EACCES: /* POSIX lets a system say either */
-      return error_set_errno(EAGAIN, "fcntl F_OFD_SETLK");
+      return error_set_errno(EAGAIN, what);
     case EINVAL: /* a kernel that does not know the command */
-      return error_set_errno(EOPNOTSUPP, "fcntl F_OFD_SETLK");
+      return error_set_errno(EOPNOTSUPP, what);
     default:
-      return error_set_errno(failure, "fcntl F_OFD_SETLK");
+      return error_set_errno(failure, what);
   }
+}
+
+int lock_try(int fd, uint64_t offset, enum lock_kind kind) {
+  int failure = lock_set(fd, offset, kind == LOCK_SHARED ? F_RDLCK : F_WRLCK);
+  return lock_result(failure, "fcntl F_OFD_SETLK");
 }
 
 int lock_wait(int fd, uint64_t offset, enum lock_kind kind,
@@ -63,3 +73,14 @@ int lock_wait(int fd, uint64_t offset, enum lock_kind kind,
 }
 
 void lock_release(int fd, uint64_t offset) { lock_set(fd, offset, F_UNLCK); }
+
+int lock_is_free(int fd, uint64_t offset, bool *free_out) {
+  /* What an exclusive lock would conflict with is any lock. */
+  short type = F_WRLCK;
+
+  *free_out = false;
+  int failure = lock_call(fd, F_OFD_GETLK, offset, &type);
+  if (failure != 0) return lock_result(failure, "fcntl F_OFD_GETLK");
+  *free_out = type == F_UNLCK;
+  return MMCMAP_OK;
+}
