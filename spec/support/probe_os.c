@@ -357,6 +357,22 @@ static int os_sleep_ms(lua_State *L) {
   return 0;
 }
 
+/* boot_id(): a string of bytes */
+static int os_boot_id(lua_State *L) {
+  uint8_t id[PROCESS_BOOT_ID_BYTES];
+  int code = process_boot_id(id);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushlstring(L, (const char *)id, sizeof id);
+  return 1;
+}
+
+/* process_ids(): of the process, of the thread */
+static int os_process_ids(lua_State *L) {
+  lua_pushnumber(L, (lua_Number)process_id());
+  lua_pushnumber(L, (lua_Number)process_thread_id());
+  return 2;
+}
+
 /* ---- The area ---------------------------------------------------------- */
 
 static const luaL_Reg os_functions[] = {
@@ -390,6 +406,8 @@ static const luaL_Reg os_functions[] = {
     {"monotonic_ns", os_monotonic_ns},
     {"page_size", os_page_size},
     {"sleep_ms", os_sleep_ms},
+    {"boot_id", os_boot_id},
+    {"process_ids", os_process_ids},
     {NULL, NULL},
 };
 

@@ -306,6 +306,7 @@ static void *threads_look(void *context) {
   while (!atomic_load(&scene->ready)) /* the name is given from outside */
     process_sleep_ms(1);
   prctl(PR_GET_NAME, scene->name);
+  scene->counter = (long)process_thread_id();
   return NULL;
 }
 
@@ -319,7 +320,7 @@ static int threads_unblocked(const sigset_t *signals) {
 }
 
 /* thread(name): its name as the kernel has it, how many signals it does not
-   block, and how many its creator does not, before and after. */
+   block, and how many its creator does not, before and after; its number. */
 static int threads_thread(lua_State *L) {
   struct threads_scene scene;
   sigset_t before, after;
@@ -336,7 +337,8 @@ static int threads_thread(lua_State *L) {
   lua_pushinteger(L, threads_unblocked(&scene.signals));
   lua_pushinteger(L, threads_unblocked(&before));
   lua_pushinteger(L, threads_unblocked(&after));
-  return 4;
+  lua_pushnumber(L, (lua_Number)scene.counter);
+  return 5;
 }
 
 static void *threads_nothing(void *context) { return context; }

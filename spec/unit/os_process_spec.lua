@@ -103,4 +103,54 @@ describe("os.process", function()
   it("knows the size of a page", function()
     assert.equal(tonumber(scratch.shell("getconf PAGESIZE")), os_.page_size())
   end)
+
+  describe("the boot's number", function()
+    after_each(os_.restore)
+
+    it("is the kernel's, and the same in another process", function()
+      local text = scratch.read("/proc/sys/kernel/random/boot_id")
+      if not text then return pending("no /proc here") end
+      local id = assert(os_.boot_id())
+      assert.equal(16, #id)
+      local hex = id:gsub(".", function(byte)
+        return ("%02x"):format(byte:byte())
+      end)
+      assert.equal((text:gsub("[-\n]", "")), hex)
+      assert.equal(id, (probe.child.run(os_.boot_id)))
+    end)
+
+    it("is read in pieces", function()
+      local id = os_.boot_id()
+      if not id then return pending("no /proc here") end
+      os_.short("pread", 1, 7)
+      assert.equal(id, os_.boot_id())
+      os_.fail("pread", 1, "EINTR")
+      assert.equal(id, os_.boot_id())
+    end)
+
+    it("is missed where it cannot be read", function()
+      local without = { n = 3, nil, "ENOTSUP",
+        "/proc/sys/kernel/random/boot_id" }
+      os_.fail("open", 1, "ENOENT")
+      assert.same(without, { n = 3, os_.boot_id() })
+      os_.fail("pread", 1, "EIO")
+      assert.same(without, { n = 3, os_.boot_id() })
+      assert.equal(2, os_.counts().open)
+      os_.restore()
+      os_.short("pread", 1, 0) -- an empty file
+      assert.same(without, { n = 3, os_.boot_id() })
+      assert.equal(1, os_.counts().close)
+    end)
+  end)
+
+  it("has a number, and so has each thread", function()
+    local process, thread = os_.process_ids()
+    assert.equal(process, thread) -- the main one
+    assert.equal(process, tonumber(scratch.shell("echo $PPID")))
+    local other = select(5, os_.thread("other"))
+    assert.are_not.equal(thread, other)
+    assert.are_not.equal(process, tonumber((probe.child.run(function()
+      return (os_.process_ids())
+    end))))
+  end)
 end)

@@ -8,12 +8,16 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
 #include "base/errors.h"
 #include "os/calls.h"
+#include "os/file.h"
 
 _Atomic uint32_t process_fork_generation_cell;
 
@@ -92,3 +96,47 @@ void process_sleep_ms(uint32_t milliseconds) {
   while (clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left) == EINTR)
     continue;
 }
+
+static int process_hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
+}
+
+/* 32 digits, with dashes anywhere between two bytes. */
+static bool process_parse_id(const char *text,
+                             uint8_t id_out[PROCESS_BOOT_ID_BYTES]) {
+  for (int i = 0; i < PROCESS_BOOT_ID_BYTES; i++) {
+    if (*text == '-') text++;
+    int high = process_hex_digit(text[0]);
+    int low = high < 0 ? -1 : process_hex_digit(text[1]);
+    if (low < 0) return false;
+    id_out[i] = (uint8_t)(high << 4 | low);
+    text += 2;
+  }
+  return *text == '\n' || *text == '\0';
+}
+
+int process_boot_id(uint8_t id_out[PROCESS_BOOT_ID_BYTES]) {
+  static const char path[] = "/proc/sys/kernel/random/boot_id";
+  uint8_t id[PROCESS_BOOT_ID_BYTES];
+  char text[64] = "";
+  size_t got;
+  int fd;
+
+  memset(id_out, 0, PROCESS_BOOT_ID_BYTES);
+  int code = file_open(path, true, &fd);
+  if (code == MMCMAP_OK) {
+    code = file_read(fd, text, sizeof text - 1, 0, &got);
+    file_close(fd);
+  }
+  if (code != MMCMAP_OK || !process_parse_id(text, id))
+    return error_set(MMCMAP_ENOTSUP, path);
+  memcpy(id_out, id, sizeof id);
+  return MMCMAP_OK;
+}
+
+uint32_t process_id(void) { return (uint32_t)getpid(); }
+
+/* Not gettid(): C libraries of before 2019 lack it. */
+uint32_t process_thread_id(void) { return (uint32_t)syscall(SYS_gettid); }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The process: forks, clocks, randomness, page size.
+ * The process: forks, clocks, randomness, page size, and which process of
+ * which boot it is.
  */
 #ifndef OS_PROCESS_H
 #define OS_PROCESS_H
@@ -8,6 +9,8 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+
+enum { PROCESS_BOOT_ID_BYTES = 16 };
 
 /* How many forks lie between this process and the one that loaded the
    library: a handle that notes it can tell that it was inherited. */
@@ -33,5 +36,16 @@ int process_random(void *data, size_t size);
 uint64_t process_monotonic_ns(void);
 uint64_t process_page_size(void);
 void process_sleep_ms(uint32_t milliseconds);
+
+/* The random number that the kernel gave itself when it started: what was
+   written down under another one is from before. The same in all containers of
+   a machine. MMCMAP_ENOTSUP, and zeros, where it cannot be read. */
+int process_boot_id(uint8_t id_out[PROCESS_BOOT_ID_BYTES]);
+
+/* Numbers of this process and thread as it sees them itself, to be shown to
+   people only: another container gives the same ones to somebody else, and
+   none tells whether a process is still there. */
+uint32_t process_id(void);
+uint32_t process_thread_id(void);
 
 #endif
