@@ -185,6 +185,44 @@ static int os_map_open(lua_State *L) {
   return 1;
 }
 
+/* A view or memory that map_close_shared() closes, as a map of one view. */
+static int os_push_shared(lua_State *L, int code, uint8_t *at, uint64_t size) {
+  if (code != MMCMAP_OK) {
+    if (at != NULL || size != 0) return luaL_error(L, "something is left");
+    return probe_fail(L, code);
+  }
+  struct map *map = lua_newuserdata(L, sizeof *map);
+  *map = (struct map){at, at, size};
+  luaL_getmetatable(L, OS_MAP_TYPE);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+/* map_open_shared(fd, wanted, least): a map */
+static int os_map_open_shared(lua_State *L) {
+  uint8_t *at;
+  uint64_t size;
+  int code = map_open_shared(probe_check_int(L, 1), probe_check_u64(L, 2),
+                             probe_check_u64(L, 3), &at, &size);
+  return os_push_shared(L, code, at, size);
+}
+
+/* map_anonymous(size): a map */
+static int os_map_anonymous(lua_State *L) {
+  uint8_t *at;
+  uint64_t size = probe_check_u64(L, 1);
+  int code = map_anonymous(size, &at);
+  return os_push_shared(L, code, at, code == MMCMAP_OK ? size : 0);
+}
+
+/* map:close_shared(): its view, with map_close_shared() */
+static int os_map_close_shared(lua_State *L) {
+  struct map *map = os_check_map(L, 0, 0);
+  map_close_shared(map->write, map->size_bytes);
+  *map = (struct map){NULL, NULL, 0};
+  return 0;
+}
+
 /* map:close(): whether all zeros are left */
 static int os_map_close(lua_State *L) {
   static const struct map nothing;
@@ -244,11 +282,12 @@ static int os_map_populate(lua_State *L) {
   return 0;
 }
 
-/* map_close_zeros(): map_close() of a struct that was never opened */
+/* map_close_zeros(): closes a struct and a view that were never opened */
 static int os_map_close_zeros(lua_State *L) {
   struct map map = {NULL, NULL, 0};
   (void)L;
   map_close(&map);
+  map_close_shared(NULL, 0);
   return 0;
 }
 
@@ -394,6 +433,8 @@ static const luaL_Reg os_functions[] = {
     {"stat", os_stat},
     {"is_close_on_exec", os_is_close_on_exec},
     {"map_open", os_map_open},
+    {"map_open_shared", os_map_open_shared},
+    {"map_anonymous", os_map_anonymous},
     {"map_close_zeros", os_map_close_zeros},
     {"lock_try", os_lock_try},
     {"lock_wait", os_lock_wait},
@@ -413,6 +454,7 @@ static const luaL_Reg os_functions[] = {
 
 static const luaL_Reg os_map_methods[] = {
     {"close", os_map_close},
+    {"close_shared", os_map_close_shared},
     {"size", os_map_size},
     {"views", os_map_views},
     {"read", os_map_read},

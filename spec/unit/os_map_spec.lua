@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --
--- The two views of a data file, and how much address space they take.
+-- The two views of a data file, how much address space they take, and the one
+-- view of what is shared in small.
 
 local probe = require "mmcmap_probe"
 local scratch = require "spec.support.scratch"
@@ -185,6 +186,93 @@ describe("os.map", function()
         return tostring(number(map:size()) >= 64 * MIB)
       end)
       assert.equal("true", text)
+    end)
+  end)
+
+  describe("of one view", function()
+    it("reads and writes the file, and what it grows by", function()
+      local map = assert(os_.map_open_shared(fd, 64 * PAGE, PAGE))
+      assert.equal(64 * PAGE, number(map:size()))
+      assert.equal("one", map:views())
+      map:write(5, "written")
+      assert.equal("written", os_.file_read(fd, 7, 5))
+      assert(os_.file_allocate(fd, 0, 40 * PAGE))
+      assert(os_.file_write(fd, "grown", 39 * PAGE))
+      assert.equal("grown", map:read(39 * PAGE, 5))
+      map:close_shared()
+      assert.equal("written", os_.file_read(fd, 7, 5))
+    end)
+
+    it("is shared with other processes", function()
+      local map = assert(os_.map_open_shared(fd, PAGE, PAGE))
+      local text = probe.child.run(function()
+        local own = assert(os_.file_open(path, false))
+        local other = assert(os_.map_open_shared(own, PAGE, PAGE))
+        os_.file_close(own) -- the view does not need it
+        other:write(0, "from the child")
+      end)
+      assert.equal("", text)
+      assert.equal("from the child", map:read(0, 14))
+      map:close_shared()
+    end)
+
+    it("takes one range, and gives it back", function()
+      os_.watch()
+      local map = assert(os_.map_open_shared(fd, PAGE, PAGE))
+      assert.equal(1, os_.counts().mmap)
+      map:close_shared()
+      assert.equal(1, os_.counts().munmap)
+    end)
+
+    it("is halved until it is granted", function()
+      os_.fail("mmap", 1, "ENOMEM", 2)
+      local map = assert(os_.map_open_shared(fd, 16 * PAGE, 5 * PAGE))
+      assert.equal(5 * PAGE, number(map:size()))
+      map:close_shared()
+      os_.fail("mmap", 1, "ENOMEM", 0)
+      assert.same({ n = 3, nil, "EADDRESS", "mmap" },
+        { n = 3, os_.map_open_shared(fd, 16 * PAGE, PAGE) })
+    end)
+
+    it("is refused for what was opened for reading", function()
+      local readonly = assert(os_.file_open(path, true))
+      assert.same({ n = 3, nil, "EACCES", "mmap" },
+        { n = 3, os_.map_open_shared(readonly, PAGE, PAGE) })
+      os_.file_close(readonly)
+    end)
+  end)
+
+  describe("of no file", function()
+    it("is zeros to read and write", function()
+      local map = assert(os_.map_anonymous(2 * PAGE))
+      assert.equal(("\0"):rep(2 * PAGE), map:read(0, 2 * PAGE))
+      map:write(PAGE - 2, "text")
+      assert.equal("text", map:read(PAGE - 2, 4))
+      os_.watch()
+      map:close_shared()
+      assert.equal(1, os_.counts().munmap)
+    end)
+
+    it("is not shared with a forked child", function()
+      local map = assert(os_.map_anonymous(PAGE))
+      map:write(0, "before")
+      assert.equal("before", (probe.child.run(function()
+        local text = map:read(0, 6)
+        map:write(0, "within")
+        return text
+      end)))
+      assert.equal("before", map:read(0, 6))
+      map:close_shared()
+    end)
+
+    it("says when there is no memory", function()
+      for _, errno in ipairs { "ENOMEM", "EAGAIN" } do
+        os_.fail("mmap", 1, errno)
+        assert.same({ n = 3, nil, "ENOMEM", "mmap" },
+          { n = 3, os_.map_anonymous(PAGE) })
+      end
+      assert.same({ n = 3, nil, "ENOMEM", "mmap" },
+        { n = 3, os_.map_anonymous("fffffffffffff000") })
     end)
   end)
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The two views of a data file. Mapping more than the file holds costs address
- * space only, so one mmap() per view both reserves the range and maps the
- * file; what is added to the file appears there by itself. Both views are
- * granted, or neither.
+ * Views of a file. Mapping more than the file holds costs address space only,
+ * so one mmap() per view both reserves the range and maps the file; what is
+ * added to the file appears there by itself. All views of a mapping are
+ * granted, or none.
  */
 #include "os/map.h"
 
@@ -47,31 +47,43 @@ static uint64_t map_half(uint64_t size, uint64_t least) {
   return half > least ? half : least;
 }
 
-/* One view; NULL and errno if it is not granted. */
-static void *map_view(int fd, uint64_t size, int protection) {
+/* What a mapping consists of. */
+enum map_kind {
+  MAP_READ_VIEW,
+  MAP_TWO_VIEWS,
+  MAP_ONE_VIEW, /* for reading and writing */
+};
+
+/* mmap() at any address; NULL and errno if it is not granted. */
+static void *map_bytes(int fd, uint64_t size, int protection, int flags) {
   if (size > SIZE_MAX / 2) {
     errno = ENOMEM;
     return NULL;
   }
-  void *view = os_calls.mmap(NULL, (size_t)size, protection,
-                             MAP_SHARED | MAP_NORESERVE, fd, 0);
-  return view == MAP_FAILED ? NULL : view;
+  void *at = os_calls.mmap(NULL, (size_t)size, protection, flags, fd, 0);
+  return at == MAP_FAILED ? NULL : at;
 }
 
-/* Both views of `size` bytes, or none and the errno. */
-static int map_views(int fd, bool writable, uint64_t size,
+static void *map_view(int fd, uint64_t size, int protection) {
+  return map_bytes(fd, size, protection, MAP_SHARED | MAP_NORESERVE);
+}
+
+/* All views of `size` bytes, or none and the errno. */
+static int map_views(int fd, enum map_kind kind, uint64_t size,
                      struct map *map_out) {
   struct map map = {NULL, NULL, size};
-#ifdef MMCMAP_ONE_VIEW
-  uint8_t *both =
-      map_view(fd, size, writable ? PROT_READ | PROT_WRITE : PROT_READ);
-  if (both == NULL) return errno;
-  map.read = both;
-  map.write = writable ? both : NULL;
-#else
+
+  if (kind == MAP_ONE_VIEW) {
+    map.write = map_view(fd, size, PROT_READ | PROT_WRITE);
+    if (map.write == NULL) return errno;
+    map.read = map.write;
+    *map_out = map;
+    return 0;
+  }
+
   map.read = map_view(fd, size, PROT_READ);
   if (map.read == NULL) return errno;
-  if (writable) {
+  if (kind == MAP_TWO_VIEWS) {
     map.write = map_view(fd, size, PROT_READ | PROT_WRITE);
     if (map.write == NULL) {
       int failure = errno;
@@ -79,7 +91,6 @@ static int map_views(int fd, bool writable, uint64_t size,
       return failure;
     }
   }
-#endif
   *map_out = map;
   return 0;
 }
@@ -92,22 +103,55 @@ static bool map_not_granted(int failure) {
          failure == EINVAL;
 }
 
-int map_open(int fd, bool writable, uint64_t wanted_bytes, uint64_t least_bytes,
-             struct map *map_out) {
+/* The largest views from `wanted` down to `least` that are granted. */
+static int map_largest(int fd, enum map_kind kind, uint64_t wanted,
+                       uint64_t least, struct map *map_out) {
   uint64_t fair = map_fair_bytes();
-  uint64_t size = wanted_bytes;
+  uint64_t size = wanted;
 
   *map_out = (struct map){NULL, NULL, 0};
-  while (size > fair && size > least_bytes)
-    size = map_half(size, least_bytes);
+  while (size > fair && size > least)
+    size = map_half(size, least);
 
   for (;;) {
-    int failure = map_views(fd, writable, size, map_out);
+    int failure = map_views(fd, kind, size, map_out);
     if (failure == 0) return MMCMAP_OK;
     if (!map_not_granted(failure)) return error_set_errno(failure, "mmap");
-    if (size <= least_bytes) return error_set(MMCMAP_EADDRESS, "mmap");
-    size = map_half(size, least_bytes);
+    if (size <= least) return error_set(MMCMAP_EADDRESS, "mmap");
+    size = map_half(size, least);
   }
+}
+
+int map_open(int fd, bool writable, uint64_t wanted_bytes, uint64_t least_bytes,
+             struct map *map_out) {
+#ifdef MMCMAP_ONE_VIEW
+  enum map_kind kind_of_writable = MAP_ONE_VIEW;
+#else
+  enum map_kind kind_of_writable = MAP_TWO_VIEWS;
+#endif
+  return map_largest(fd, writable ? kind_of_writable : MAP_READ_VIEW,
+                     wanted_bytes, least_bytes, map_out);
+}
+
+int map_open_shared(int fd, uint64_t wanted_bytes, uint64_t least_bytes,
+                    uint8_t **at_out, uint64_t *size_out) {
+  struct map map;
+  int code = map_largest(fd, MAP_ONE_VIEW, wanted_bytes, least_bytes, &map);
+  *at_out = map.write;
+  *size_out = map.size_bytes;
+  return code;
+}
+
+int map_anonymous(uint64_t size, uint8_t **at_out) {
+  *at_out =
+      map_bytes(-1, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+  if (*at_out != NULL) return MMCMAP_OK;
+  int failure = errno;
+  return error_set_errno(map_not_granted(failure) ? ENOMEM : failure, "mmap");
+}
+
+void map_close_shared(uint8_t *at, uint64_t size) {
+  if (at != NULL) os_calls.munmap(at, (size_t)size);
 }
 
 void map_close(struct map *map) {

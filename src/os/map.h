@@ -6,6 +6,9 @@
  * for the engine. (A build with MMCMAP_ONE_VIEW has a single one for both:
  * ThreadSanitizer sees races only through one mapping.)
  *
+ * Smaller things are mapped once: a file that processes share words in, and
+ * memory of this process in the place of such a file.
+ *
  * Invariant: `read` and `write` stay as they are from map_open() to
  * map_close(). Touching a page beyond the end of the file is SIGBUS: who uses
  * the mapping compares with the file's size first.
@@ -37,6 +40,19 @@ int map_open(int fd, bool writable, uint64_t wanted_bytes, uint64_t least_bytes,
 
 /* All zeros are allowed: nothing happens. Leaves zeros. */
 void map_close(struct map *map);
+
+/* One view of `fd` for reading and writing, under the same rules. Pages beyond
+   the end of the file appear as it grows. The view keeps the open file
+   description of `fd`, and so its locks (os/lock.h). */
+int map_open_shared(int fd, uint64_t wanted_bytes, uint64_t least_bytes,
+                    uint8_t **at_out, uint64_t *size_out);
+
+/* `size` bytes of zeros that belong to this process alone; a forked child gets
+   a copy. MMCMAP_ENOMEM. */
+int map_anonymous(uint64_t size, uint8_t **at_out);
+
+/* Of either kind. NULL is allowed: nothing happens. */
+void map_close_shared(uint8_t *at, uint64_t size);
 
 /* Faults in the pages of [offset, offset + size) for writing, as far as the
    kernel can: an optimisation that may do nothing. */
