@@ -52,6 +52,14 @@ static int os_file_create(lua_State *L) {
   return os_fd_or_fail(L, code, fd);
 }
 
+/* file_open_or_create(path, mode): descriptor */
+static int os_file_open_or_create(lua_State *L) {
+  int fd;
+  const char *path = luaL_checkstring(L, 1);
+  int code = file_open_or_create(path, probe_check_u32(L, 2), &fd);
+  return os_fd_or_fail(L, code, fd);
+}
+
 static int os_file_close(lua_State *L) {
   file_close(probe_check_int(L, 1));
   return 0;
@@ -124,6 +132,12 @@ static int os_file_identify_path(lua_State *L) {
   struct file_identity identity;
   int code = file_identify_path(luaL_checkstring(L, 1), &identity);
   return os_identity_or_fail(L, code, identity);
+}
+
+/* umask(mask): the one before */
+static int os_umask(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)umask((mode_t)probe_check_u32(L, 1)));
+  return 1;
 }
 
 /* file_is_network(fd): boolean */
@@ -417,6 +431,7 @@ static int os_process_ids(lua_State *L) {
 static const luaL_Reg os_functions[] = {
     {"file_open", os_file_open},
     {"file_create", os_file_create},
+    {"file_open_or_create", os_file_open_or_create},
     {"file_close", os_file_close},
     {"file_read", os_file_read},
     {"file_write", os_file_write},
@@ -427,6 +442,7 @@ static const luaL_Reg os_functions[] = {
     {"file_truncate", os_file_truncate},
     {"file_identify", os_file_identify},
     {"file_identify_path", os_file_identify_path},
+    {"umask", os_umask},
     {"file_is_network", os_file_is_network},
     {"file_link", os_file_link},
     {"file_unlink", os_file_unlink},

@@ -164,6 +164,146 @@ describe("os.file", function()
     end)
   end)
 
+  describe("open_or_create", function()
+    it("makes an empty file, whose bits the umask has no part in", function()
+      for _, mode in ipairs { 384, 438, 432 } do -- 0600, 0666, 0660
+        local path = scratch.path()
+        local before = os_.umask(63) -- 077
+        local fd = os_.file_open_or_create(path, mode)
+        os_.umask(before)
+        keep(fd)
+        assert.equal(0, number(os_.file_size(fd)))
+        assert.equal(mode, (os_.stat(path)))
+        assert.is_true(os_.is_close_on_exec(fd))
+        assert.is_true(os_.file_write(fd, "x", 0))
+      end
+    end)
+
+    it("opens the file that is there, and leaves its bits", function()
+      local path = scratch.write(scratch.path(), "before")
+      scratch.shell("chmod 0640 " .. scratch.quoted(path))
+      os_.watch()
+      local fd = keep(os_.file_open_or_create(path, 438))
+      assert.equal("before", os_.file_read(fd, 100, 0))
+      assert.is_true(os_.file_write(fd, "B", 0))
+      assert.equal(416, (os_.stat(path))) -- 0640
+      assert.equal(0, os_.counts().fchmod)
+      assert.is_true(os_.is_close_on_exec(fd))
+    end)
+
+    it("refuses what is no regular file, symbolic links too", function()
+      local fifo, link = scratch.path("fifo"), scratch.path("link")
+      local dangling = scratch.path("link")
+      local target = scratch.write(scratch.path(), "")
+      scratch.shell("mkfifo " .. scratch.quoted(fifo))
+      scratch.shell(("ln -s %s %s"):format(scratch.quoted(target),
+        scratch.quoted(link)))
+      scratch.shell("ln -s nowhere " .. scratch.quoted(dangling))
+      for _, path in ipairs { scratch.folder(), fifo, link, dangling,
+        "/dev/null" } do
+        assert.same({ "EFORMAT", "not a regular file" },
+          failure(os_.file_open_or_create(path, 384)), path)
+      end
+      assert.is_nil(scratch.read(scratch.folder() .. "/nowhere"))
+    end)
+
+    it("tells a read-only file system from a refusal", function()
+      local path = scratch.path()
+      os_.fail("open", 2, "EROFS")
+      assert.same({ "EREADONLY", "open", "EROFS" },
+        failure(os_.file_open_or_create(path, 384)))
+      os_.fail("open", 2, "EACCES")
+      assert.same({ "EACCES", "open", "EACCES" },
+        failure(os_.file_open_or_create(path, 384)))
+      scratch.write(path, "")
+      os_.fail("open", 1, "EROFS")
+      assert.same({ "EREADONLY", "open", "EROFS" },
+        failure(os_.file_open_or_create(path, 384)))
+      assert.same({ "ENOENT", "open", "ENOENT" },
+        failure(os_.file_open_or_create(scratch.path() .. "/file", 384)))
+    end)
+
+    it("says so on a real read-only file system", function()
+      local done, why = scratch.with_small_file_system("64k", function(place)
+        scratch.write(place .. "/there", "")
+        scratch.shell("mount -o remount,ro " .. scratch.quoted(place))
+        for _, name in ipairs { "/there", "/new" } do
+          assert.same({ "EREADONLY", "open", "EROFS" },
+            failure(os_.file_open_or_create(place .. name, 384)))
+        end
+      end)
+      if not done then pending(why) end
+    end)
+
+    it("opens what somebody else made meanwhile", function()
+      local path = scratch.write(scratch.path(), "theirs")
+      os_.fail("open", 1, "ENOENT")
+      local fd = keep(os_.file_open_or_create(path, 384))
+      assert.equal("theirs", os_.file_read(fd, 100, 0))
+      assert.equal(3, os_.counts().open)
+    end)
+
+    it("makes what somebody else took away meanwhile", function()
+      local path = scratch.path()
+      os_.fail("open", 2, "EEXIST")
+      keep(os_.file_open_or_create(path, 384))
+      assert.equal("", scratch.read(path))
+    end)
+
+    it("is one file for all that make it at a time", function()
+      local path = scratch.path()
+      local children = {}
+      for i = 1, 8 do
+        children[i] = probe.child.start(function()
+          probe.child.hear()
+          local fd = assert(os_.file_open_or_create(path, 384))
+          return select(2, os_.file_identify(fd))
+        end)
+      end
+      for _, child in ipairs(children) do child:tell("go") end
+      for _, child in ipairs(children) do
+        local inode = child:wait()
+        assert.equal(select(2, os_.file_identify_path(path)), inode)
+      end
+    end)
+
+    it("carries on after signals", function()
+      for n = 1, 2 do
+        os_.restore()
+        os_.fail("open", n, "EINTR", 3)
+        keep(os_.file_open_or_create(scratch.path(), 384))
+        assert.equal(5, os_.counts().open)
+      end
+    end)
+
+    it("does without permission bits where there are none", function()
+      for _, errno in ipairs { "EPERM", "EOPNOTSUPP" } do
+        os_.fail("fchmod", 1, errno)
+        keep(os_.file_open_or_create(scratch.path(), 384))
+      end
+    end)
+
+    it("leaves a new file to others when it cannot go on", function()
+      local path = scratch.path()
+      os_.fail("fchmod", 1, "EIO")
+      assert.same({ "EIO", "fchmod", "EIO" },
+        failure(os_.file_open_or_create(path, 384)))
+      assert.equal(1, os_.counts().close)
+      assert.equal("", scratch.read(path))
+      keep(os_.file_open_or_create(path, 384))
+    end)
+
+    it("never uses the standard streams' numbers", function()
+      local path = scratch.path()
+      assert.equal("true true", (probe.child.run(function()
+        for fd = 0, 2 do os_.file_close(fd) end
+        local created = assert(os_.file_open_or_create(path, 384))
+        local opened = assert(os_.file_open_or_create(path, 384))
+        return tostring(created > 2) .. " " .. tostring(opened > 2)
+      end)))
+    end)
+  end)
+
   describe("read", function()
     it("reads what there is, and less only at the end", function()
       local fd = new_file("0123456789")

@@ -14,7 +14,11 @@
 #include "base/errors.h"
 #include "os/calls.h"
 
-enum { FILE_DESCRIPTOR_MIN = 3, FILE_ZERO_CHUNK_BYTES = 65536 };
+enum {
+  FILE_DESCRIPTOR_MIN = 3,
+  FILE_ZERO_CHUNK_BYTES = 65536,
+  FILE_RACE_MAX = 100 /* how often a name may come and go meanwhile */
+};
 
 /* Moves a descriptor out of the way of the standard streams: a program that
    closed them and prints a message would print it into the store. */
@@ -38,23 +42,26 @@ static int file_check_regular(int fd) {
   return MMCMAP_OK;
 }
 
-int file_open(const char *path, bool readonly, int *fd_out) {
-  /* O_NONBLOCK: a FIFO must not make us wait; regular files ignore it. */
-  int flags =
-      (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+/* open() as often as signals interrupt it; -1 and errno. */
+static int file_call_open(const char *path, int flags, mode_t mode) {
   int fd;
 
-  *fd_out = -1;
   do
-    fd = os_calls.open(path, flags, 0);
+    fd = os_calls.open(path, flags | O_CLOEXEC | O_NOCTTY, mode);
   while (fd < 0 && errno == EINTR);
-  if (fd < 0) {
-    int failure = errno;
-    if (failure == EISDIR || failure == ENXIO)
-      return error_set(MMCMAP_EFORMAT, "not a regular file");
-    return error_set_errno(failure, "open");
-  }
+  return fd;
+}
 
+/* The code for an open() that failed. */
+static int file_open_failed(int failure, int flags) {
+  bool link = failure == ELOOP && (flags & O_NOFOLLOW) != 0;
+  if (failure == EISDIR || failure == ENXIO || link)
+    return error_set(MMCMAP_EFORMAT, "not a regular file");
+  return error_set_errno(failure, "open");
+}
+
+/* Hands out what open() gave, if it is a file; else closes it. */
+static int file_take_regular(int fd, int *fd_out) {
   int code = file_check_regular(fd);
   if (code != MMCMAP_OK) {
     file_close(fd);
@@ -63,20 +70,61 @@ int file_open(const char *path, bool readonly, int *fd_out) {
   return file_leave_standard_streams(fd, fd_out);
 }
 
-int file_create(const char *path, unsigned mode, int *fd_out) {
-  int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY;
-  int fd;
+int file_open(const char *path, bool readonly, int *fd_out) {
+  /* O_NONBLOCK: a FIFO must not make us wait; regular files ignore it. */
+  int flags = (readonly ? O_RDONLY : O_RDWR) | O_NONBLOCK;
 
   *fd_out = -1;
-  do
-    fd = os_calls.open(path, flags, (mode_t)mode);
-  while (fd < 0 && errno == EINTR);
+  int fd = file_call_open(path, flags, 0);
+  if (fd < 0) return file_open_failed(errno, flags);
+  return file_take_regular(fd, fd_out);
+}
+
+int file_create(const char *path, unsigned mode, int *fd_out) {
+  *fd_out = -1;
+  int fd = file_call_open(path, O_RDWR | O_CREAT | O_EXCL, (mode_t)mode);
   if (fd < 0) return error_set_errno(errno, "open");
 
   int code = file_leave_standard_streams(fd, fd_out);
   if (code != MMCMAP_OK)
     os_calls.unlink(path); /* a failed call changes nothing */
   return code;
+}
+
+/* Permission bits that the umask has no part in. EPERM, for a file of our own,
+   is how a file system says that it keeps no such bits. */
+static int file_set_mode(int fd, unsigned mode) {
+  if (os_calls.fchmod(fd, (mode_t)mode) == 0 || errno == EPERM ||
+      errno == EOPNOTSUPP)
+    return MMCMAP_OK;
+  return error_set_errno(errno, "fchmod");
+}
+
+int file_open_or_create(const char *path, unsigned mode, int *fd_out) {
+  /* Apart, since O_CREAT without O_EXCL would not say who made the file, and
+     is refused in folders like /tmp for a file of somebody else's
+     (fs.protected_regular). */
+  int flags = O_RDWR | O_NONBLOCK | O_NOFOLLOW;
+  int fd = -1;
+
+  *fd_out = -1;
+  for (int i = 0; i < FILE_RACE_MAX; i++) {
+    fd = file_call_open(path, flags, 0);
+    if (fd >= 0) return file_take_regular(fd, fd_out);
+    if (errno != ENOENT) break;
+
+    fd = file_call_open(path, flags | O_CREAT | O_EXCL, (mode_t)mode);
+    if (fd >= 0) break;
+    if (errno != EEXIST) break;
+  }
+  if (fd < 0) return file_open_failed(errno, flags);
+
+  int code = file_set_mode(fd, mode);
+  if (code != MMCMAP_OK) {
+    file_close(fd);
+    return code;
+  }
+  return file_leave_standard_streams(fd, fd_out);
 }
 
 void file_close(int fd) {

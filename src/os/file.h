@@ -26,6 +26,23 @@ int file_open(const char *path, bool readonly, int *fd_out);
    MMCMAP_EEXIST if the name is taken. */
 int file_create(const char *path, unsigned mode, int *fd_out);
 
+/*
+ * Opens the regular file `path` for reading and writing; makes an empty one
+ * with permission bits `mode`, whatever the umask, if there is none. The bits
+ * of a file that is there stay. Anything else in its place, a symbolic link
+ * too: MMCMAP_EFORMAT, what "not a regular file".
+ *
+ * Of several that find no file one makes it, and all get the same. A new file
+ * has the bits that the umask leaves of `mode` for a moment; it keeps those
+ * where the file system has no permission bits of its own, and if the process
+ * dies in that moment. It stays if the call fails after it was made: somebody
+ * else may have opened it already.
+ *
+ * MMCMAP_EREADONLY if the file system is read-only, MMCMAP_EACCES if this user
+ * may not write the file, or make one in the folder.
+ */
+int file_open_or_create(const char *path, unsigned mode, int *fd_out);
+
 /* Closes; never fails in a way that a caller could act on. */
 void file_close(int fd);
 
