@@ -13,6 +13,7 @@
  *   die(name, nth [, bytes])          the process is killed at the nth call,
  *                                     a pwrite after that many bytes
  *   pretend_file_system(magic)        fstatfs answers with this f_type
+ *   pretend_old_statx()               statx knows no unique numbers of mounts
  *   watch()                           only counts
  *   counts()                          {name = calls}, "*" for all together
  *   trace()                           the names of the calls, in order
@@ -35,9 +36,9 @@
 #define FAULTS_ENTRIES(ENTRY) \
   ENTRY(open) ENTRY(close) ENTRY(duplicate) ENTRY(pread) ENTRY(pwrite) \
   ENTRY(fdatasync) ENTRY(fsync) ENTRY(ftruncate) ENTRY(fallocate) \
-  ENTRY(fstat) ENTRY(stat) ENTRY(fstatfs) ENTRY(fchmod) ENTRY(link) \
-  ENTRY(unlink) ENTRY(lock) ENTRY(mmap) ENTRY(munmap) ENTRY(madvise) \
-  ENTRY(getrandom)
+  ENTRY(fstat) ENTRY(stat) ENTRY(statx) ENTRY(fstatfs) ENTRY(fchmod) \
+  ENTRY(fchown) ENTRY(realpath) ENTRY(link) ENTRY(unlink) ENTRY(lock) \
+  ENTRY(mmap) ENTRY(munmap) ENTRY(madvise) ENTRY(getrandom)
 /* clang-format on */
 
 #define FAULTS_ENUM(name) FAULTS_##name,
@@ -67,6 +68,7 @@ static struct faults_entry {
 
 static atomic_uchar faults_trace[FAULTS_TRACE_MAX];
 static atomic_uint faults_magic; /* what fstatfs answers; 0: the truth */
+static atomic_uint faults_statx_missing; /* bits that statx never answers */
 static bool faults_watching;
 static struct os_calls faults_real; /* the table while we watch */
 
@@ -192,6 +194,14 @@ static int faults_stat(const char *path, struct stat *stat_out) {
   return faults_refuse(FAULTS_stat) ? -1 : faults_real.stat(path, stat_out);
 }
 
+static int faults_statx(int fd, const char *path, int flags, unsigned mask,
+                        struct calls_statx *statx_out) {
+  if (faults_refuse(FAULTS_statx)) return -1;
+  int result = faults_real.statx(fd, path, flags, mask, statx_out);
+  if (result == 0) statx_out->mask &= ~atomic_load(&faults_statx_missing);
+  return result;
+}
+
 static int faults_fstatfs(int fd, struct statfs *statfs_out) {
   unsigned magic = atomic_load(&faults_magic);
   if (faults_refuse(FAULTS_fstatfs)) return -1;
@@ -203,6 +213,17 @@ static int faults_fstatfs(int fd, struct statfs *statfs_out) {
 
 static int faults_fchmod(int fd, mode_t mode) {
   return faults_refuse(FAULTS_fchmod) ? -1 : faults_real.fchmod(fd, mode);
+}
+
+static int faults_fchown(int fd, uid_t owner, gid_t group) {
+  return faults_refuse(FAULTS_fchown) ? -1
+                                      : faults_real.fchown(fd, owner, group);
+}
+
+static char *faults_realpath(const char *path, char *resolved_out) {
+  return faults_refuse(FAULTS_realpath)
+             ? NULL
+             : faults_real.realpath(path, resolved_out);
 }
 
 static int faults_link(const char *from, const char *to) {
@@ -264,6 +285,7 @@ static int faults_restore(lua_State *L) {
   if (faults_watching) os_calls = faults_real;
   faults_watching = false;
   atomic_store(&faults_magic, 0);
+  atomic_store(&faults_statx_missing, 0);
   return 0;
 }
 
@@ -308,6 +330,12 @@ static int faults_pretend_file_system(lua_State *L) {
   return 0;
 }
 
+static int faults_pretend_old_statx(lua_State *L) {
+  faults_watch(L);
+  atomic_store(&faults_statx_missing, CALLS_STATX_MOUNT_ID_UNIQUE);
+  return 0;
+}
+
 static int faults_counts(lua_State *L) {
   lua_newtable(L);
   for (int i = 0; i < FAULTS_COUNT; i++) {
@@ -338,6 +366,7 @@ void probe_faults_open(lua_State *L) {
       {"trace", faults_trace_of},
       {"restore", faults_restore},
       {"pretend_file_system", faults_pretend_file_system},
+      {"pretend_old_statx", faults_pretend_old_statx},
       {NULL, NULL},
   };
   luaL_setfuncs(L, functions, 0);

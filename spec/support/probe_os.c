@@ -7,9 +7,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "mmcmap.h"
@@ -134,10 +136,57 @@ static int os_file_identify_path(lua_State *L) {
   return os_identity_or_fail(L, code, identity);
 }
 
+static int os_file_mount_id(lua_State *L) {
+  uint64_t id;
+  int code = file_mount_id(probe_check_int(L, 1), &id);
+  return os_number_or_fail(L, code, id);
+}
+
+/* file_mode(fd): permission bits */
+static int os_file_mode(lua_State *L) {
+  unsigned mode;
+  int code = file_mode(probe_check_int(L, 1), &mode);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushinteger(L, (lua_Integer)mode);
+  return 1;
+}
+
+/* file_follow_owner(fd, like_fd) */
+static int os_file_follow_owner(lua_State *L) {
+  return probe_result(
+      L, file_follow_owner(probe_check_int(L, 1), probe_check_int(L, 2)));
+}
+
+/* file_absolute_path(path): string */
+static int os_file_absolute_path(lua_State *L) {
+  char *absolute;
+  int code = file_absolute_path(luaL_checkstring(L, 1), &absolute);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushstring(L, absolute);
+  free(absolute);
+  return 1;
+}
+
 /* umask(mask): the one before */
 static int os_umask(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)umask((mode_t)probe_check_u32(L, 1)));
   return 1;
+}
+
+/* become(user, group): what root can, for the rest of a child */
+static int os_become(lua_State *L) {
+  uid_t user = (uid_t)probe_check_u32(L, 1);
+  gid_t group = (gid_t)probe_check_u32(L, 2);
+  if (setgroups(0, NULL) != 0 || setgid(group) != 0 || setuid(user) != 0)
+    return luaL_error(L, "become: %s", strerror(errno));
+  return 0;
+}
+
+/* chdir(folder) */
+static int os_chdir(lua_State *L) {
+  if (chdir(luaL_checkstring(L, 1)) != 0)
+    return luaL_error(L, "chdir: %s", strerror(errno));
+  return 0;
 }
 
 /* file_is_network(fd): boolean */
@@ -442,7 +491,13 @@ static const luaL_Reg os_functions[] = {
     {"file_truncate", os_file_truncate},
     {"file_identify", os_file_identify},
     {"file_identify_path", os_file_identify_path},
+    {"file_mount_id", os_file_mount_id},
+    {"file_mode", os_file_mode},
+    {"file_follow_owner", os_file_follow_owner},
+    {"file_absolute_path", os_file_absolute_path},
     {"umask", os_umask},
+    {"become", os_become},
+    {"chdir", os_chdir},
     {"file_is_network", os_file_is_network},
     {"file_link", os_file_link},
     {"file_unlink", os_file_unlink},

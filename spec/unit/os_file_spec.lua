@@ -174,6 +174,7 @@ describe("os.file", function()
         keep(fd)
         assert.equal(0, number(os_.file_size(fd)))
         assert.equal(mode, (os_.stat(path)))
+        assert.equal(mode, os_.file_mode(fd))
         assert.is_true(os_.is_close_on_exec(fd))
         assert.is_true(os_.file_write(fd, "x", 0))
       end
@@ -301,6 +302,177 @@ describe("os.file", function()
         local opened = assert(os_.file_open_or_create(path, 384))
         return tostring(created > 2) .. " " .. tostring(opened > 2)
       end)))
+    end)
+  end)
+
+  describe("mount_id", function()
+    -- Not before Linux 6.8.
+    local function has_none(id, code)
+      return not id and code == "ENOTSUP"
+    end
+
+    it("is the same for all files of a mount", function()
+      local fd = new_file()
+      local id = os_.file_mount_id(fd)
+      if has_none(os_.file_mount_id(fd)) then return pending("none here") end
+      assert.is_true(number(id) > 0)
+      assert.equal(id, os_.file_mount_id((new_file())))
+    end)
+
+    it("is another one for another mount, and never comes again", function()
+      if has_none(os_.file_mount_id((new_file()))) then
+        return pending("none here")
+      end
+      local ids = { [os_.file_mount_id((new_file()))] = true }
+      for _ = 1, 3 do
+        local done, why = scratch.with_small_file_system("64k",
+          function(place)
+            local fd = assert(os_.file_create(place .. "/file", 384))
+            local id = os_.file_mount_id(fd)
+            os_.file_close(fd)
+            assert.is_nil(ids[id])
+            ids[id] = true
+          end)
+        if not done then return pending(why) end
+      end
+    end)
+
+    it("says when the kernel has none", function()
+      local fd = new_file()
+      os_.pretend_old_statx()
+      assert.same({ "ENOTSUP", "statx of a mount", "EOPNOTSUPP" },
+        failure(os_.file_mount_id(fd)))
+      for _, errno in ipairs { "ENOSYS", "EPERM" } do
+        os_.fail("statx", 1, errno)
+        assert.same({ "ENOTSUP", "statx", "ENOSYS" },
+          failure(os_.file_mount_id(fd)))
+      end
+      os_.fail("statx", 1, "EIO")
+      assert.same({ "EIO", "statx", "EIO" }, failure(os_.file_mount_id(fd)))
+    end)
+  end)
+
+  describe("mode", function()
+    it("is the nine bits", function()
+      local fd, path = new_file()
+      for text, mode in pairs { ["0640"] = 416, ["4755"] = 493,
+        ["0000"] = 0 } do
+        scratch.shell(("chmod %s %s"):format(text, scratch.quoted(path)))
+        assert.equal(mode, os_.file_mode(fd))
+      end
+      os_.fail("fstat", 1, "EIO")
+      assert.same({ "EIO", "fstat", "EIO" }, failure(os_.file_mode(fd)))
+    end)
+  end)
+
+  describe("follow_owner", function()
+    local function owner(path)
+      return scratch.shell("stat -c %u:%g " .. scratch.quoted(path))
+    end
+
+    local function of(who)
+      local fd, path = new_file()
+      scratch.shell(("chown %s %s"):format(who, scratch.quoted(path)))
+      return fd, path
+    end
+
+    it("gives a file to the owner and group of another", function()
+      if not scratch.is_root() then return pending("needs root") end
+      local fd, path = new_file()
+      local like = of("65534:65533")
+      assert.is_true(os_.file_follow_owner(fd, like))
+      assert.equal("65534:65533", owner(path))
+      assert.is_true(os_.file_follow_owner(fd, (of("65534:0"))))
+      assert.equal("65534:0", owner(path))
+    end)
+
+    it("does nothing where they are the same", function()
+      os_.watch()
+      assert.is_true(os_.file_follow_owner((new_file()), (new_file())))
+      assert.equal(0, os_.counts().fchown)
+    end)
+
+    it("gives it the group alone if that is what it may", function()
+      if not scratch.is_root() then return pending("needs root") end
+      local fd, path = of("65534:65534")
+      local like = of("0:65533")
+      assert.equal("true", (probe.child.run(function()
+        os_.become(65534, 65533)
+        return os_.file_follow_owner(fd, like)
+      end)))
+      assert.equal("65534:65533", owner(path))
+    end)
+
+    it("leaves it where it may not", function()
+      if not scratch.is_root() then return pending("needs root") end
+      local fd, path = of("65534:65534")
+      local like = of("0:0")
+      assert.equal("true", (probe.child.run(function()
+        os_.become(65534, 65534)
+        return os_.file_follow_owner(fd, like)
+      end)))
+      assert.equal("65534:65534", owner(path))
+    end)
+
+    it("reports other failures", function()
+      if not scratch.is_root() then return pending("needs root") end
+      local fd, like = new_file(), of("65534:65534")
+      os_.fail("fchown", 1, "EIO")
+      assert.same({ "EIO", "fchown", "EIO" },
+        failure(os_.file_follow_owner(fd, like)))
+      os_.fail("fstat", 2, "EIO")
+      assert.same({ "EIO", "fstat", "EIO" },
+        failure(os_.file_follow_owner(fd, like)))
+    end)
+  end)
+
+  describe("absolute_path", function()
+    it("names the same file from anywhere", function()
+      local folder = scratch.shell("cd " .. scratch.quoted(scratch.folder())
+        .. " && pwd -P")
+      local text = probe.child.run(function()
+        os_.chdir(folder)
+        assert.equal(folder .. "/name", os_.file_absolute_path("name"))
+        assert.equal(folder .. "/name", os_.file_absolute_path("./name"))
+        assert.equal(folder .. "/name",
+          os_.file_absolute_path(folder .. "//.//name"))
+        os_.chdir("/")
+        assert.equal("/name", os_.file_absolute_path("name"))
+        assert.equal("/name", os_.file_absolute_path("/name"))
+        assert.equal("/name", os_.file_absolute_path("//name"))
+        assert.equal("/", os_.file_absolute_path("/"))
+        return "done"
+      end)
+      assert.equal("done", text)
+    end)
+
+    it("resolves links of the folder, and keeps the last part", function()
+      local folder = scratch.shell("cd " .. scratch.quoted(scratch.folder())
+        .. " && pwd -P")
+      local link, file = scratch.path("link"), scratch.path("link")
+      scratch.shell(("ln -s %s %s"):format(scratch.quoted(folder),
+        scratch.quoted(link)))
+      scratch.shell("ln -s nowhere " .. scratch.quoted(file))
+      assert.equal(folder .. "/name", os_.file_absolute_path(link .. "/name"))
+      assert.equal(folder .. "/" .. file:match("[^/]+$"),
+        os_.file_absolute_path(file))
+    end)
+
+    it("says when there is no such folder", function()
+      for _, path in ipairs { "", scratch.path() .. "/name" } do
+        assert.same({ "ENOENT", "realpath", "ENOENT" },
+          failure(os_.file_absolute_path(path)))
+      end
+      os_.fail("realpath", 1, "ENOMEM")
+      assert.same({ "ENOMEM", "realpath", "ENOMEM" },
+        failure(os_.file_absolute_path("name")))
+    end)
+
+    it("says when it would be too long", function()
+      assert.same({ "ESYSTEM", "realpath", "ENAMETOOLONG" },
+        failure(os_.file_absolute_path(("x"):rep(4095))))
+      assert.same({ "ESYSTEM", "folder of a path", "ENAMETOOLONG" },
+        failure(os_.file_absolute_path(("x/"):rep(2100) .. "name")))
     end)
   end)
 

@@ -6,11 +6,17 @@
  */
 #include "os/calls.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 _Static_assert(sizeof(off_t) == 8, "build with _FILE_OFFSET_BITS=64");
+_Static_assert(sizeof(struct calls_statx) == 256 &&
+                   offsetof(struct calls_statx, mount_id) == 144,
+               "the kernel's layout");
 
 static int calls_open(const char *path, int flags, mode_t mode) {
   return open(path, flags, mode);
@@ -26,6 +32,18 @@ static int calls_fstat(int fd, struct stat *stat_out) {
 
 static int calls_stat(const char *path, struct stat *stat_out) {
   return stat(path, stat_out);
+}
+
+/* Not the C library's: older ones have none, or make one up from stat(). */
+static int calls_statx(int fd, const char *path, int flags, unsigned mask,
+                       struct calls_statx *statx_out) {
+#ifdef SYS_statx
+  return (int)syscall(SYS_statx, fd, path, flags, mask, statx_out);
+#else
+  (void)fd, (void)path, (void)flags, (void)mask, (void)statx_out;
+  errno = ENOSYS;
+  return -1;
+#endif
 }
 
 static int calls_lock(int fd, int command, struct flock *lock) {
@@ -44,8 +62,11 @@ struct os_calls os_calls = {
     .fallocate = fallocate,
     .fstat = calls_fstat,
     .stat = calls_stat,
+    .statx = calls_statx,
     .fstatfs = fstatfs,
     .fchmod = fchmod,
+    .fchown = fchown,
+    .realpath = realpath,
     .link = link,
     .unlink = unlink,
     .lock = calls_lock,

@@ -16,6 +16,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The kernel's struct statx, of which older headers lack what we need. */
+struct calls_statx {
+  uint32_t mask; /* what the kernel has filled in: CALLS_STATX_... */
+  uint32_t before[35];
+  uint64_t mount_id;
+  uint64_t after[13];
+};
+
+/* STATX_MNT_ID_UNIQUE (Linux 6.8) */
+#define CALLS_STATX_MOUNT_ID_UNIQUE UINT32_C(0x4000)
+
 struct os_calls {
   int (*open)(const char *path, int flags, mode_t mode);
   int (*close)(int fd);
@@ -28,8 +39,12 @@ struct os_calls {
   int (*fallocate)(int fd, int mode, off_t offset, off_t size);
   int (*fstat)(int fd, struct stat *stat_out);
   int (*stat)(const char *path, struct stat *stat_out);
+  int (*statx)(int fd, const char *path, int flags, unsigned mask,
+               struct calls_statx *statx_out);
   int (*fstatfs)(int fd, struct statfs *statfs_out);
   int (*fchmod)(int fd, mode_t mode);
+  int (*fchown)(int fd, uid_t owner, gid_t group);
+  char *(*realpath)(const char *path, char *resolved_out);
   int (*link)(const char *from, const char *to);
   int (*unlink)(const char *path);
   int (*lock)(int fd, int command, struct flock *lock); /* fcntl F_OFD_* */

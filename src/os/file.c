@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/errors.h"
@@ -275,6 +276,72 @@ int file_identify_path(const char *path, struct file_identity *identity_out) {
   *identity_out = (struct file_identity){0, 0};
   if (os_calls.stat(path, &stat) != 0) return error_set_errno(errno, "stat");
   *identity_out = file_identity_of(&stat);
+  return MMCMAP_OK;
+}
+
+int file_mount_id(int fd, uint64_t *id_out) {
+  struct calls_statx statx;
+
+  *id_out = 0;
+  memset(&statx, 0, sizeof statx);
+  if (os_calls.statx(fd, "", AT_EMPTY_PATH, CALLS_STATX_MOUNT_ID_UNIQUE,
+                     &statx) != 0)
+    /* EPERM for an open file is a sandbox that does not know the call. */
+    return error_set_errno(errno == EPERM ? ENOSYS : errno, "statx");
+  if ((statx.mask & CALLS_STATX_MOUNT_ID_UNIQUE) == 0)
+    return error_set_errno(EOPNOTSUPP, "statx of a mount");
+  *id_out = statx.mount_id;
+  return MMCMAP_OK;
+}
+
+int file_mode(int fd, unsigned *mode_out) {
+  struct stat stat;
+
+  *mode_out = 0;
+  if (os_calls.fstat(fd, &stat) != 0) return error_set_errno(errno, "fstat");
+  *mode_out = stat.st_mode & 0777;
+  return MMCMAP_OK;
+}
+
+int file_follow_owner(int fd, int like_fd) {
+  struct stat stat, like;
+
+  if (os_calls.fstat(fd, &stat) != 0 || os_calls.fstat(like_fd, &like) != 0)
+    return error_set_errno(errno, "fstat");
+  if (stat.st_uid == like.st_uid && stat.st_gid == like.st_gid)
+    return MMCMAP_OK;
+  if (os_calls.fchown(fd, like.st_uid, like.st_gid) == 0) return MMCMAP_OK;
+  /* EINVAL: users whom this container has no numbers for. */
+  if (errno != EPERM && errno != EINVAL && errno != EOPNOTSUPP)
+    return error_set_errno(errno, "fchown");
+  /* An owner may choose among the groups that he is in. */
+  if (stat.st_gid != like.st_gid)
+    (void)os_calls.fchown(fd, (uid_t)-1, like.st_gid);
+  return MMCMAP_OK;
+}
+
+int file_absolute_path(const char *path, char **absolute_out) {
+  char folder[PATH_MAX], resolved[PATH_MAX];
+  const char *slash = strrchr(path, '/');
+  const char *name = slash == NULL ? path : slash + 1;
+
+  *absolute_out = NULL;
+  if (*path == '\0') return error_set_errno(ENOENT, "realpath");
+  int code = file_folder_of(path, folder);
+  if (code != MMCMAP_OK) return code;
+  if (os_calls.realpath(folder, resolved) == NULL)
+    return error_set_errno(errno, "realpath");
+
+  size_t folder_size = strlen(resolved), name_size = strlen(name);
+  if (folder_size == 1) folder_size = 0; /* the root is but its slash */
+  if (folder_size + 1 + name_size >= PATH_MAX)
+    return error_set_errno(ENAMETOOLONG, "realpath");
+  char *absolute = malloc(folder_size + 1 + name_size + 1);
+  if (absolute == NULL) return error_set(MMCMAP_ENOMEM, "malloc");
+  memcpy(absolute, resolved, folder_size);
+  absolute[folder_size] = '/';
+  memcpy(absolute + folder_size + 1, name, name_size + 1);
+  *absolute_out = absolute;
   return MMCMAP_OK;
 }
 

@@ -77,6 +77,26 @@ int file_identify(int fd, struct file_identity *identity_out);
 /* The same by name; MMCMAP_ENOENT if there is no such file. */
 int file_identify_path(const char *path, struct file_identity *identity_out);
 
+/* The number of the mount that the file was opened through, which no other
+   mount has had since the machine started. MMCMAP_ENOTSUP on a kernel that has
+   no such numbers (before Linux 6.8). */
+int file_mount_id(int fd, uint64_t *id_out);
+
+/* The permission bits: nine, without set-id and sticky bits. */
+int file_mode(int fd, unsigned *mode_out);
+
+/* Gives the file the owner and group of the file `like_fd`, or the group alone,
+   as far as this process may, so that what root makes beside somebody's file
+   does not shut them out. What it may not is no error. */
+int file_follow_owner(int fd, int like_fd);
+
+/* The absolute path of the name `path`, in memory that the caller frees with
+   free(). The folder's part has no symbolic links, dots or doubled slashes
+   left; the last part is kept as it is, and need not exist. It stays good when
+   the working folder changes. MMCMAP_ENOENT if there is no such folder,
+   MMCMAP_ENOMEM; NULL then. */
+int file_absolute_path(const char *path, char **absolute_out);
+
 /* True on a file system that lives on another machine (NFS, CIFS/SMB, Ceph,
    9p, AFS, FUSE excluded), where mappings are not coherent between users. */
 int file_is_network(int fd, bool *network_out);
