@@ -26,10 +26,13 @@
  *   thread closes the handle that it uses.
  *
  * Processes
- *   One process at a time has a store open for writing; or several have it
- *   open read-only. Another that tries waits for `timeout_ms`, then gets
- *   MMCMAP_EBUSY. A handle that was opened before fork() answers
- *   MMCMAP_EFORK in the child, where only closing it makes sense.
+ *   Any number of processes may have a store open, reading and writing. They
+ *   share the file NAME-lock beside the data file NAME, which stays when they
+ *   have closed it. One thread of one process writes at a time; a process that
+ *   is killed holds up nobody, and loses nothing that a call has returned from,
+ *   unless the machine fails too. Handles may be used in a child after fork(),
+ *   where the first use opens the file anew; snapshots and cursors answer
+ *   MMCMAP_EFORK there, and can only be closed.
  *
  * Errors
  *   Functions that can fail return 0 (MMCMAP_OK) or a negative code.
@@ -107,10 +110,12 @@ enum mmcmap_error_code {
   MMCMAP_EADDRESS = -15,  /* the file is larger than the range of addresses
                              that this process was granted */
   MMCMAP_ETOOBIG = -16,   /* a key or value is too long */
-  MMCMAP_EFORK = -17,     /* the handle was opened before fork() */
+  MMCMAP_EFORK = -17,     /* opened before fork(), and of no use after it */
   MMCMAP_ENOTSUP = -18,   /* this file system or system cannot do it */
-  MMCMAP_ESYSTEM = -19    /* another error of the system, see
+  MMCMAP_ESYSTEM = -19,   /* another error of the system, see
                              mmcmap_last_error() */
+  MMCMAP_EEXPIRED = -20   /* the snapshot became older than
+                             `max_snapshot_age_ms` and has been ended */
 };
 
 /* The code's short name, such as "ECORRUPT"; "EUNKNOWN" for no code of ours.
@@ -142,20 +147,26 @@ enum mmcmap_hash_kind {
 };
 
 typedef struct mmcmap_options {
-  size_t struct_size;         /* set by mmcmap_options_init() */
-  int durability;             /* enum mmcmap_durability; MMCMAP_ASYNC */
-  uint32_t flush_interval_ms; /* async: longest time between commits; 100 */
-  bool readonly;              /* false; true: the file is never written */
-  bool create;                /* true: make the file if it is not there */
-  bool exclusive;             /* false; true: fail if the file is there */
-  bool lock;                  /* true; false (read-only stores only): take no
+  size_t struct_size;           /* set by mmcmap_options_init() */
+  int durability;               /* enum mmcmap_durability; MMCMAP_ASYNC */
+  uint32_t flush_interval_ms;   /* async: longest time between commits; 100 */
+  bool readonly;                /* false; true: the file is never written */
+  bool create;                  /* true: make the file if it is not there */
+  bool exclusive;               /* false; true: fail if the file is there */
+  bool lock;                    /* true; false (read-only stores only): take no
                                   lock, for media that nobody writes */
-  unsigned mode;              /* permission bits of a new file; 0600 */
-  uint64_t max_size_bytes;    /* of the file; 0: no limit. At least
+  bool allow_network;           /* false; true: open it on a network file system
+                                  too, which is sound as long as all processes
+                                  that use it run on one machine */
+  unsigned mode;                /* permission bits of a new file; 0600 */
+  uint64_t max_size_bytes;      /* of the file; 0: no limit. At least
                                   MMCMAP_MAX_SIZE_MIN */
-  uint32_t timeout_ms;        /* to wait for another writer; 5000 */
-  int hash;                   /* enum mmcmap_hash_kind, for a new file;
+  uint32_t timeout_ms;          /* to wait for another writer; 5000 */
+  int hash;                     /* enum mmcmap_hash_kind, for a new file;
                                   MMCMAP_HASH_XXH3 */
+  uint32_t max_snapshot_age_ms; /* 0: none; else snapshots of this handle that
+                                  are older may be ended, so that a forgotten
+                                  one cannot hold space for ever */
 } mmcmap_options;
 
 #define MMCMAP_MAX_SIZE_MIN 131072u
@@ -168,8 +179,10 @@ MMCMAP_API void mmcmap_options_init(mmcmap_options *options_out);
  * process is the same store with one more reference; options that differ
  * between such opens (hash, mode and max_size_bytes aside, which only the
  * first one sets) are kept per handle.
- *   MMCMAP_ENOENT, MMCMAP_EEXIST, MMCMAP_EACCES; MMCMAP_EBUSY: another process
- *   has it; MMCMAP_EFORMAT, MMCMAP_EVERSION, MMCMAP_ECORRUPT; MMCMAP_EIO,
+ *   MMCMAP_ENOENT, MMCMAP_EEXIST, MMCMAP_EACCES; MMCMAP_EBUSY: the processes
+ *   that have it open use another lock file, because one of the two files was
+ *   replaced, or others are opening it all the time; MMCMAP_EFORMAT,
+ *   MMCMAP_EVERSION, MMCMAP_ECORRUPT; MMCMAP_EIO,
  *   MMCMAP_ENOSPC, MMCMAP_ENOMEM, MMCMAP_ENOTSUP, MMCMAP_ESYSTEM;
  *   MMCMAP_EINVAL: an option out of its range.
  */
@@ -185,8 +198,9 @@ MMCMAP_API int mmcmap_open(const char *path, const mmcmap_options *options,
 MMCMAP_API int mmcmap_close(mmcmap *store);
 
 /* Ends the handle like mmcmap_close(), without a commit, and deletes the file
-   that it opened. If it fails, the handle lives on. MMCMAP_EBUSY: there are
-   other handles or snapshots of the same file in this process; MMCMAP_ENOENT:
+   that it opened, and the lock file. If it fails, the handle lives on.
+   MMCMAP_EBUSY: there are snapshots or other handles of the same file, in this
+   or another process; MMCMAP_ENOENT:
    the path names another file by now; MMCMAP_EREADONLY, MMCMAP_EACCES. */
 MMCMAP_API int mmcmap_remove(mmcmap *store);
 
@@ -242,10 +256,13 @@ MMCMAP_API void mmcmap_buffer_free(mmcmap_buffer *buffer);
 MMCMAP_API int mmcmap_snapshot_open(mmcmap *store,
                                     mmcmap_snapshot **snapshot_out);
 
-/* NULL is allowed. Cursors of the snapshot must have been closed before. */
+/* NULL is allowed. Cursors of the snapshot must have been closed before. A
+   snapshot may be closed in a child after fork() too: it frees memory alone. */
 MMCMAP_API void mmcmap_snapshot_close(mmcmap_snapshot *snapshot);
 
-/* Points `value_out` at the value, without a copy. MMCMAP_NOTFOUND if absent. */
+/* Points `value_out` at the value, without a copy. MMCMAP_NOTFOUND if absent;
+   MMCMAP_EEXPIRED: the snapshot has been ended, and what it pointed at may be
+   used again. */
 MMCMAP_API int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
                                    mmcmap_slice *value_out);
 MMCMAP_API uint64_t mmcmap_snapshot_count(const mmcmap_snapshot *snapshot);
@@ -263,22 +280,25 @@ MMCMAP_API void mmcmap_cursor_close(mmcmap_cursor *cursor);
 /* ---- Figures ----------------------------------------------------------- */
 
 typedef struct mmcmap_stat {
-  uint64_t count;            /* records */
-  uint64_t size_bytes;       /* of the data file */
-  uint64_t used_bytes;       /* of it handed out: segments begun */
-  uint64_t log_bytes;        /* written to the log since the store was opened */
-  uint64_t large_bytes;      /* of them in values on pages of their own */
-  uint64_t recycled_bytes;   /* handed out again within an epoch */
-  uint64_t segment_bytes;    /* size of a segment */
-  uint64_t segment_count;    /* segments begun */
-  uint64_t epoch;            /* the open epoch */
-  uint64_t durable_epoch;    /* the newest epoch on disk */
-  uint64_t superblock_epoch; /* the epoch that recovery would start from */
-  uint64_t version;          /* as mmcmap_version() */
-  uint64_t commit_count;     /* commits since the store was opened */
-  uint64_t sync_count;       /* fdatasync calls since the store was opened */
-  uint64_t snapshot_count;   /* snapshots open in this process */
-  uint64_t reader_count;     /* threads that have read from this store */
+  uint64_t count;             /* records */
+  uint64_t size_bytes;        /* of the data file */
+  uint64_t used_bytes;        /* of it handed out: segments begun */
+  uint64_t log_bytes;         /* appended to the log since the first change */
+  uint64_t large_bytes;       /* by this process, in values on pages of their
+                                 own */
+  uint64_t recycled_bytes;    /* by this process, handed out again within an
+                                 epoch */
+  uint64_t segment_bytes;     /* size of a segment */
+  uint64_t segment_count;     /* segments begun */
+  uint64_t epoch;             /* the open epoch */
+  uint64_t durable_epoch;     /* the newest epoch on disk */
+  uint64_t superblock_epoch;  /* the epoch that recovery would start from */
+  uint64_t version;           /* as mmcmap_version() */
+  uint64_t commit_count;      /* commits since the first process opened it */
+  uint64_t sync_count;        /* fdatasync calls since then */
+  uint64_t snapshot_count;    /* snapshots open, in all processes */
+  uint64_t process_count;     /* processes that have the store open */
+  uint64_t reader_count;      /* threads of theirs that have used it */
   uint64_t recovered_commits; /* rolled forward when the store was opened */
   uint64_t max_size_bytes;    /* 0: no limit */
   uint64_t address_bytes;     /* the range of addresses granted */
@@ -289,6 +309,28 @@ typedef struct mmcmap_stat {
 } mmcmap_stat;
 
 MMCMAP_API int mmcmap_stat_get(mmcmap *store, mmcmap_stat *stat_out);
+
+/* Who uses the store: a process, or a snapshot that one has open. */
+typedef struct mmcmap_reader {
+  bool is_snapshot;
+  bool is_ours;          /* of this handle's store in this process */
+  uint32_t process;      /* its number, as it sees it itself: processes in
+                             different pid namespaces may have the same */
+  uint32_t thread;       /* that opened the snapshot */
+  uint32_t thread_count; /* of a process: threads that have used the store */
+  uint32_t pinned_count; /* of them, in a call now */
+  uint64_t age_ns;       /* since it was opened */
+  uint64_t version;      /* of a snapshot */
+  uint64_t held_bytes;   /* of a snapshot: what has been appended to the log
+                             since, which is the most that it holds back */
+} mmcmap_reader;
+
+/* Calls `visit` for each, a process before its snapshots. Processes that have
+   died are not among them. `reader` is good during the call. */
+MMCMAP_API int mmcmap_readers(mmcmap *store,
+                              void (*visit)(void *context,
+                                            const mmcmap_reader *reader),
+                              void *context);
 
 /* ---- Tools ------------------------------------------------------------- */
 

@@ -8,7 +8,7 @@ local mmcmap = require "mmcmap"
 local numbers = { "count", "size_bytes", "used_bytes", "log_bytes",
   "large_bytes", "recycled_bytes", "segment_bytes", "segment_count", "epoch",
   "durable_epoch", "superblock_epoch", "version", "commit_count", "sync_count",
-  "snapshot_count", "reader_count", "recovered_commits", "max_size_bytes",
+  "snapshot_count", "process_count", "reader_count", "recovered_commits", "max_size_bytes",
   "address_bytes" }
 
 describe("the module", function()

@@ -166,8 +166,9 @@ static void at_point(const char *point) {
 static int disk_open(const char *path, int flags, mode_t mode) {
   int fd = real.open(path, flags, mode);
   size_t size = strlen(recording->path);
+  /* The lock file is lost with the machine. */
   if (fd >= 0 && strncmp(path, recording->path, size) == 0 &&
-      (flags & O_ACCMODE) == O_RDWR)
+      strcmp(path + size, "-lock") != 0 && (flags & O_ACCMODE) == O_RDWR)
     watch_file(recording, fd);
   return fd;
 }

@@ -51,7 +51,7 @@ static int engine_init_space(lua_State *L, struct engine *engine) {
   if (code == MMCMAP_OK)
     code = map_open(space->fd, true, address_bytes, SPACE_FILE_SIZE_MIN,
                     &space->map);
-  atomic_store(&space->size_bytes, SPACE_FILE_SIZE_MIN);
+  if (code == MMCMAP_OK) space_set_size(space, SPACE_FILE_SIZE_MIN);
   return code;
 }
 
@@ -65,14 +65,18 @@ static int engine_new(lua_State *L) {
   int self = lua_gettop(L);
   engine_init_hasher(L, engine);
   engine->is_open = true;
-  int code = engine_init_space(L, engine);
-  if (code == MMCMAP_OK) code = readers_init(&engine->readers);
+  engine->space.readers = &engine->readers;
+  int code = share_open_private(&engine->share);
+  readers_init(&engine->readers, &engine->share);
+  if (code == MMCMAP_OK) code = readers_join(&engine->readers);
+  if (code == MMCMAP_OK) code = engine_init_space(L, engine);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   log_init(&engine->log, &engine->space, &engine->readers, &engine->hasher);
   engine->trie.log = &engine->log;
   engine->trie.hasher = &engine->hasher;
   engine->trie.map_id = MAP_ID_DEFAULT;
   engine->trie.root = &engine->root;
+  engine->trie.count = &engine->count;
   struct superblock_head heads[SUPERBLOCK_HEADS] = {{0, 0}};
   lua_getfield(L, 1, "head");
   heads[HEAD_LOG].offset =
@@ -83,6 +87,7 @@ static int engine_new(lua_State *L) {
   code = log_prepare(&engine->log, UINT64_C(0x5a17), epoch, heads);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   log_start(&engine->log);
+  engine->first_frame = engine->log.frame_offset;
   lua_settop(L, self);
   return 1;
 }
@@ -93,6 +98,7 @@ static int engine_close(lua_State *L) {
   engine->is_open = false;
   if (engine->log.space != NULL) log_destroy(&engine->log);
   readers_destroy(&engine->readers);
+  share_close(&engine->share);
   map_close(&engine->space.map);
   if (engine->space.fd >= 0) file_close(engine->space.fd);
   return 0;
@@ -112,11 +118,10 @@ static int engine_state(lua_State *L) {
   fields_set_u64(L, "segment_end", log->segment_end);
   fields_set_u64(L, "large_offset", log->large.offset);
   fields_set_u64(L, "large_limit", log->large.limit);
-  fields_set_u64(L, "closed_count", log->closed_count);
-  fields_set_u64(L, "written_bytes", log->written_bytes);
+  fields_set_u64(L, "written_bytes", log->appended_bytes);
   fields_set_u64(L, "end", log_end(log));
   fields_set_u64(L, "root", atomic_load(&engine->root));
-  fields_set_u64(L, "count", engine->count);
+  fields_set_u64(L, "count", atomic_load(&engine->count));
   return 1;
 }
 
@@ -175,35 +180,39 @@ static int engine_note_large(lua_State *L) {
   return 0;
 }
 
-/* seal([next_epoch]): with root and count as they are. */
+/* seal(): with root and count as they are; and the next epoch's frame. */
 static int engine_seal(lua_State *L) {
   struct engine *engine = engine_check(L);
   struct log_root root = {.root = atomic_load(&engine->root),
-                          .count = engine->count};
-  return probe_result(L, log_seal(&engine->log, &root,
-                                  probe_opt_u64(L, 2, engine->log.epoch + 1)));
+                          .count = atomic_load(&engine->count)};
+  if ((engine->log.flags & SHARE_LOG_SEALED) == 0)
+    log_seal(&engine->log, &root);
+  return probe_result(L, log_open_frame(&engine->log));
 }
 
-/* frames(): takes the closed frames: {offset=, epoch=, flags=, ...}. */
+/* frames(): the frames closed since the last call: {offset=, epoch=, ...}. */
 static int engine_frames(lua_State *L) {
   struct engine *engine = engine_check(L);
-  size_t count;
-  struct log_frame *closed = log_take_closed(&engine->log, &count);
+  struct node_source source = space_source(&engine->space);
   lua_newtable(L);
-  for (size_t i = 0; i < count; i++) {
-    const struct frame *frame = &closed[i].frame;
+  for (int i = 1; engine->first_frame != engine->log.frame_offset; i++) {
+    struct frame frame;
+    int code =
+        frame_read_closed(&source, engine->first_frame,
+                          engine->space.segment_size, engine->log.salt, &frame);
+    if (code != MMCMAP_OK) return probe_fail(L, code);
     lua_newtable(L);
-    fields_set_u64(L, "offset", closed[i].offset);
-    fields_set_u64(L, "salt", frame->salt);
-    fields_set_u64(L, "epoch", frame->epoch);
-    fields_set_u64(L, "flags", frame->flags);
-    fields_set_u64(L, "next_offset", frame->next_offset);
-    fields_set_u64(L, "root", frame->root);
-    fields_set_u64(L, "count", frame->count);
-    fields_set_u64(L, "size_bytes", frame->size_bytes);
-    lua_rawseti(L, -2, (int)i + 1);
+    fields_set_u64(L, "offset", engine->first_frame);
+    fields_set_u64(L, "salt", frame.salt);
+    fields_set_u64(L, "epoch", frame.epoch);
+    fields_set_u64(L, "flags", frame.flags);
+    fields_set_u64(L, "next_offset", frame.next_offset);
+    fields_set_u64(L, "root", frame.root);
+    fields_set_u64(L, "count", frame.count);
+    fields_set_u64(L, "size_bytes", frame.size_bytes);
+    lua_rawseti(L, -2, i);
+    engine->first_frame = frame.next_offset;
   }
-  free(closed);
   return 1;
 }
 
@@ -286,7 +295,7 @@ static int engine_reused_bytes(lua_State *L) {
 
 static int engine_pin(lua_State *L) {
   struct engine *engine = engine_check(L);
-  struct readers_row *row;
+  struct share_row *row;
   int code = readers_row(&engine->readers, &row);
   if (code == MMCMAP_OK) readers_pin(&engine->readers, row);
   return probe_result(L, code);
@@ -294,7 +303,7 @@ static int engine_pin(lua_State *L) {
 
 static int engine_unpin(lua_State *L) {
   struct engine *engine = engine_check(L);
-  struct readers_row *row;
+  struct share_row *row;
   int code = readers_row(&engine->readers, &row);
   if (code == MMCMAP_OK) readers_unpin(row);
   return probe_result(L, code);

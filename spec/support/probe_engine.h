@@ -19,12 +19,14 @@
 struct engine {
   bool is_open;
   struct space space;
+  struct share share;
   struct readers readers;
   struct hasher hasher;
   struct log log;
   struct trie trie;
   _Atomic uint64_t root;
-  uint64_t count;
+  _Atomic uint64_t count;
+  uint64_t first_frame; /* that frames() has not seen */
 };
 
 struct engine *engine_check(lua_State *L);

@@ -40,7 +40,8 @@ static uint8_t *format_image(lua_State *L, int arg,
   if (size > 0) memcpy(copy, text, size);
   source_out->base = copy;
   source_out->size = size;
-  source_out->growing = NULL;
+  source_out->refresh = NULL;
+  source_out->is_cut = false;
   return copy;
 }
 
@@ -222,6 +223,7 @@ static int format_frame_complete(lua_State *L) {
   uint8_t *bytes = lua_newuserdata(L, FRAME_HEADER_BYTES + size);
   memset(bytes, 0xee, FRAME_HEADER_BYTES);
   memcpy(bytes + FRAME_HEADER_BYTES, nodes, size);
+  frame_close(bytes, &frame);
   uint64_t checksum = frame_complete(bytes, &frame, format_hasher());
   lua_pushlstring(L, (const char *)bytes, FRAME_HEADER_BYTES + size);
   probe_push_u64(L, checksum);

@@ -157,10 +157,10 @@ static int os_file_follow_owner(lua_State *L) {
       L, file_follow_owner(probe_check_int(L, 1), probe_check_int(L, 2)));
 }
 
-/* file_absolute_path(path): string */
-static int os_file_absolute_path(lua_State *L) {
+/* file_real_path(path): string */
+static int os_file_real_path(lua_State *L) {
   char *absolute;
-  int code = file_absolute_path(luaL_checkstring(L, 1), &absolute);
+  int code = file_real_path(luaL_checkstring(L, 1), &absolute);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_pushstring(L, absolute);
   free(absolute);
@@ -494,7 +494,7 @@ static const luaL_Reg os_functions[] = {
     {"file_mount_id", os_file_mount_id},
     {"file_mode", os_file_mode},
     {"file_follow_owner", os_file_follow_owner},
-    {"file_absolute_path", os_file_absolute_path},
+    {"file_real_path", os_file_real_path},
     {"umask", os_umask},
     {"become", os_become},
     {"chdir", os_chdir},

@@ -28,6 +28,7 @@ enum { READERS_CROWD_MAX = 400 };
 
 /* Collected by Lua; the table itself may be gone earlier. */
 struct probe_readers {
+  struct share share;
   struct readers table;
   bool is_live;
 };
@@ -44,20 +45,26 @@ static int readers_new(lua_State *L) {
   memset(self, 0, sizeof *self);
   luaL_getmetatable(L, READERS_TYPE);
   lua_setmetatable(L, -2);
-  int code = readers_init(&self->table);
+  int code = share_open_private(&self->share);
+  readers_init(&self->table, &self->share);
+  if (code == MMCMAP_OK) code = readers_join(&self->table);
   self->is_live = code == MMCMAP_OK;
+  if (code != MMCMAP_OK) share_close(&self->share);
   return code == MMCMAP_OK ? 1 : probe_fail(L, code);
 }
 
 static int readers_do_destroy(lua_State *L) {
   struct probe_readers *self = luaL_checkudata(L, 1, READERS_TYPE);
-  if (self->is_live) readers_destroy(&self->table);
+  if (self->is_live) {
+    readers_destroy(&self->table);
+    share_close(&self->share);
+  }
   self->is_live = false;
   return 0;
 }
 
 static int readers_change(struct readers *table, bool pin) {
-  struct readers_row *row;
+  struct share_row *row;
   int code = readers_row(table, &row);
   if (code != MMCMAP_OK) return code;
   if (pin)
@@ -85,21 +92,31 @@ static int readers_do_advance(lua_State *L) {
   return 1;
 }
 
+static uint32_t readers_chunk_count(const struct readers *table) {
+  return atomic_load(&table->share->header->chunk_count);
+}
+
 static int readers_row_count(lua_State *L) {
-  lua_pushnumber(L, (lua_Number)atomic_load(&readers_check(L)->row_count));
+  const struct readers *table = readers_check(L);
+  uint32_t rows = 0;
+  for (uint32_t i = 0; i < readers_chunk_count(table); i++)
+    rows += atomic_load(&share_chunk(table->share, i)->row_limit);
+  lua_pushnumber(L, (lua_Number)rows);
   return 1;
 }
 
 /* owned_rows(): how many rows a thread owns, and how many there are. Nobody
    may claim one meanwhile. */
 static int readers_owned_rows(lua_State *L) {
-  const struct readers_chunk *chunk = atomic_load(&readers_check(L)->first);
+  const struct readers *table = readers_check(L);
   int owned = 0, all = 0;
-  for (; chunk != NULL; chunk = atomic_load(&chunk->next))
-    for (int i = 0; i < READERS_ROWS_PER_CHUNK; i++) {
-      owned += chunk->rows[i].owned ? 1 : 0;
+  for (uint32_t index = 0; index < readers_chunk_count(table); index++) {
+    struct share_chunk *chunk = share_chunk(table->share, index);
+    for (int i = 0; i < SHARE_ROWS_PER_CHUNK; i++) {
+      owned += atomic_load(&chunk->rows[i].owned) ? 1 : 0;
       all++;
     }
+  }
   lua_pushinteger(L, owned);
   lua_pushinteger(L, all);
   return 2;
@@ -200,7 +217,7 @@ struct readers_crowd {
 
 static void *readers_jostle(void *context) {
   struct readers_crowd *crowd = context;
-  struct readers_row *row;
+  struct share_row *row;
   for (int i = 0; i < crowd->rounds; i++) {
     if (readers_row(crowd->table, &row) != MMCMAP_OK) {
       atomic_fetch_add(&crowd->failures, 1);

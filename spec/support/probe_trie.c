@@ -41,7 +41,6 @@ static int trie_do_put(lua_State *L) {
   const char *value = luaL_checklstring(L, 3, &size);
   int code = trie_put(&engine->trie, &key, value, (uint32_t)size, &created);
   if (code != MMCMAP_OK) return probe_fail(L, code);
-  engine->count += created ? 1 : 0;
   lua_pushboolean(L, created);
   return 1;
 }
@@ -50,7 +49,6 @@ static int trie_do_remove(lua_State *L) {
   struct engine *engine = engine_check(L);
   struct trie_key key = trie_check_key(L, engine);
   int code = trie_remove(&engine->trie, &key);
-  if (code == MMCMAP_OK) engine->count--;
   return probe_result(L, code);
 }
 

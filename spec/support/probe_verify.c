@@ -138,7 +138,7 @@ static int verify_engine(lua_State *L) {
   struct node_source source = space_source(&engine->space);
   (void)verify_trie(&source, &engine->hasher, MAP_ID_DEFAULT,
                     probe_opt_u64(L, 2, atomic_load(&engine->root)),
-                    probe_opt_u64(L, 3, engine->count),
+                    probe_opt_u64(L, 3, atomic_load(&engine->count)),
                     probe_opt_u64(L, 4, engine->log.epoch), &report);
   return push_report(L, &report);
 }

@@ -8,7 +8,7 @@ local base = probe.base
 local NAMES = {
   [0] = "OK", "NOTFOUND", "EINVAL", "ENOMEM", "EIO", "ENOSPC", "EFULL", "EBUSY",
   "ECORRUPT", "EEXIST", "ENOENT", "EACCES", "EREADONLY", "EFORMAT", "EVERSION",
-  "EADDRESS", "ETOOBIG", "EFORK", "ENOTSUP", "ESYSTEM",
+  "EADDRESS", "ETOOBIG", "EFORK", "ENOTSUP", "ESYSTEM", "EEXPIRED",
 }
 
 local CODE_OF_ERRNO = {

@@ -72,7 +72,7 @@ describe("format.frame", function()
   it("is not accepted while it is only begun", function()
     local begun = format.frame_begin(SALT, 6)
     assert.equal(HEADER, #begun)
-    refused("F15", image(begun))
+    refused("F16", image(begun))
     -- The chain of a new file begins with 0, as an open frame's field does.
     refused("F16", image(begun), AT, SALT, 0)
     refused("F16", image(begun .. NODES .. ("\0"):rep(200)), AT, SALT, 0)

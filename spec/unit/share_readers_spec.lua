@@ -101,8 +101,8 @@ describe("share.readers", function()
     end
     local owned, all = table_:owned_rows()
     assert.equal(1, owned)
-    assert.equal(64, all)
-    assert.equal(202, table_:row_count())
+    assert.equal(63, all)
+    assert.equal(2, table_:row_count())
   end)
 
   it("grows for more threads than a chunk has rows", function()
@@ -111,7 +111,7 @@ describe("share.readers", function()
       assert.equal(i, (table_:owned_rows()))
     end
     local _, all = table_:owned_rows()
-    assert.equal(192, all)
+    assert.equal(189, all)
     assert.equal(1, table_:advance())
     for i = 1, 129 do workers[i]:unpin() end
     assert.equal(1, table_:advance())

@@ -36,11 +36,13 @@ static const struct error_row {
     [-MMCMAP_EFORK] = {"EFORK", "the handle was opened before a fork"},
     [-MMCMAP_ENOTSUP] = {"ENOTSUP", "this system or file system cannot do it"},
     [-MMCMAP_ESYSTEM] = {"ESYSTEM", "the operating system reported an error"},
+    [-MMCMAP_EEXPIRED] = {"EEXPIRED",
+                          "the snapshot was ended because of its age"},
 };
 
 enum { ERROR_ROW_COUNT = sizeof error_rows / sizeof error_rows[0] };
 
-_Static_assert(ERROR_ROW_COUNT == 1 - MMCMAP_ESYSTEM,
+_Static_assert(ERROR_ROW_COUNT == 1 - MMCMAP_EEXPIRED,
                "every error code needs a row");
 
 static _Thread_local mmcmap_error error_last = {MMCMAP_OK, 0, "", 0};
@@ -113,3 +115,5 @@ int error_set_errno(int system_errno, const char *what) {
 int error_set_corrupt(const char *what, uint64_t offset) {
   return error_note(MMCMAP_ECORRUPT, 0, what, offset);
 }
+
+void error_restore(const mmcmap_error *error) { error_last = *error; }

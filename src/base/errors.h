@@ -20,4 +20,7 @@ int error_set_errno(int system_errno, const char *what);
    the file break, such as "F24 branch level". */
 int error_set_corrupt(const char *what, uint64_t offset);
 
+/* Notes once more what mmcmap_last_error() said before something was undone. */
+void error_restore(const mmcmap_error *error);
+
 #endif

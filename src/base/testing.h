@@ -23,7 +23,14 @@ enum testing_break {
   BREAK_RECYCLE_EARLY = 1 << 11,      /* pins are not looked at */
   BREAK_RECYCLE_SEALED = 1 << 12,     /* recycling lists outlive a seal */
   BREAK_NO_PIN = 1 << 13,             /* readers do not pin */
-  BREAK_REUSE_EPOCHS = 1 << 14        /* epochs seen before a crash return */
+  BREAK_REUSE_EPOCHS = 1 << 14,       /* epochs seen before a crash return */
+  BREAK_NO_FENCE = 1 << 15,           /* a pin is not fenced */
+  BREAK_CLAIM_OWNER = 1 << 16,        /* rows that own a lock are used again */
+  BREAK_BURY_ALIVE = 1 << 17,         /* rows are cleared unasked */
+  BREAK_NO_INTENT = 1 << 18,          /* an inherited count is left as it is */
+  BREAK_SETTLE_LATE = 1 << 19, /* a node is linked before the head moves */
+  BREAK_NO_RECHECK = 1 << 20,  /* a snapshot does not look again */
+  BREAK_TRUST_BOOT = 1 << 21   /* takeover looks at the boot alone */
 };
 
 #ifdef MMCMAP_DEBUG_CHECKS

@@ -33,18 +33,27 @@ void frame_begin(uint8_t *at, uint64_t salt, uint64_t epoch) {
   bytes_set_u64(at + AT_SALT, salt);
 }
 
-uint64_t frame_complete(uint8_t *at, const struct frame *frame,
-                        const struct hasher *hasher) {
+bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t epoch) {
+  uint64_t meta = bytes_u64(at + AT_META);
+  return node_meta_kind(meta) == FRAME_KIND && node_meta_epoch(meta) == epoch &&
+         bytes_u64(at + AT_SALT) == salt;
+}
+
+void frame_close(uint8_t *at, const struct frame *frame) {
   CHECK(frame->size_bytes >= FRAME_HEADER_BYTES && frame->size_bytes % 8 == 0);
   bytes_set_u64(at + AT_META, (uint64_t)FRAME_KIND << 56 |
                                   (uint64_t)frame->flags << 48 | frame->epoch);
   bytes_set_u64(at + AT_SALT, frame->salt);
-  bytes_set_u64(at + AT_PREVIOUS, frame->previous);
   bytes_set_u64(at + AT_NEXT, frame->next_offset);
   bytes_set_u64(at + AT_ROOT, frame->root);
   bytes_set_u64(at + AT_COUNT, frame->count);
   bytes_set_u64(at + AT_CATALOG, frame->catalog);
   bytes_set_u64(at + AT_SIZE, frame->size_bytes);
+}
+
+uint64_t frame_complete(uint8_t *at, const struct frame *frame,
+                        const struct hasher *hasher) {
+  bytes_set_u64(at + AT_PREVIOUS, frame->previous);
   uint64_t checksum =
       hasher_checksum(hasher, at + AT_META, frame->size_bytes - AT_META);
   bytes_set_u64(at + AT_CHECKSUM, checksum);
@@ -60,38 +69,52 @@ static bool flags_are_good(const struct frame *frame) {
          frame->catalog == 0;
 }
 
-int frame_read(const struct node_source *source, uint64_t offset,
-               uint32_t segment_size, uint64_t salt, uint64_t previous,
-               const struct hasher *hasher, struct frame *frame_out,
-               uint64_t *checksum_out) {
+int frame_read_closed(const struct node_source *source, uint64_t offset,
+                      uint32_t segment_size, uint64_t salt,
+                      struct frame *frame_out) {
   memset(frame_out, 0, sizeof *frame_out);
-  *checksum_out = 0;
   if (offset % 8 != 0 || offset < SEGMENT_FIRST_HEADER_OFFSET ||
       !bytes_within(offset, FRAME_HEADER_BYTES, source->size))
     return error_set_corrupt("F14 frame beyond the file", offset);
   const uint8_t *at = source->base + offset;
   uint64_t meta = bytes_u64(at + AT_META);
-  if (node_meta_kind(meta) != FRAME_KIND || bytes_u64(at + AT_SALT) != salt ||
-      bytes_u64(at + AT_PREVIOUS) != previous)
+  if (node_meta_kind(meta) != FRAME_KIND || bytes_u64(at + AT_SALT) != salt)
     return error_set_corrupt("F15 frame salt and chain", offset);
   uint64_t size = bytes_u64(at + AT_SIZE);
   uint64_t room = segment_size - offset % segment_size;
   if (size < FRAME_HEADER_BYTES || size % 8 != 0 || size > room ||
       !bytes_within(offset, size, source->size))
     return error_set_corrupt("F16 frame size", offset);
-  uint64_t checksum = hasher_checksum(hasher, at + AT_META, size - AT_META);
-  if (checksum != bytes_u64(at + AT_CHECKSUM) &&
-      !BROKEN(BREAK_SKIP_FRAME_CHECKSUM))
-    return error_set_corrupt("F17 frame checksum", offset);
   struct frame frame = {.salt = salt,
                         .epoch = node_meta_epoch(meta),
                         .flags = node_meta_flags(meta),
-                        .previous = previous,
+                        .previous = bytes_u64(at + AT_PREVIOUS),
                         .next_offset = bytes_u64(at + AT_NEXT),
                         .root = bytes_u64(at + AT_ROOT),
                         .count = bytes_u64(at + AT_COUNT),
                         .catalog = bytes_u64(at + AT_CATALOG),
                         .size_bytes = (uint32_t)size};
+  *frame_out = frame;
+  return MMCMAP_OK;
+}
+
+int frame_read(const struct node_source *source, uint64_t offset,
+               uint32_t segment_size, uint64_t salt, uint64_t previous,
+               const struct hasher *hasher, struct frame *frame_out,
+               uint64_t *checksum_out) {
+  struct frame frame;
+  memset(frame_out, 0, sizeof *frame_out);
+  *checksum_out = 0;
+  int code = frame_read_closed(source, offset, segment_size, salt, &frame);
+  if (code != MMCMAP_OK) return code;
+  if (frame.previous != previous)
+    return error_set_corrupt("F15 frame salt and chain", offset);
+  const uint8_t *at = source->base + offset;
+  uint64_t checksum =
+      hasher_checksum(hasher, at + AT_META, frame.size_bytes - AT_META);
+  if (checksum != bytes_u64(at + AT_CHECKSUM) &&
+      !BROKEN(BREAK_SKIP_FRAME_CHECKSUM))
+    return error_set_corrupt("F17 frame checksum", offset);
   if (!flags_are_good(&frame))
     return error_set_corrupt("F18 frame flags and next", offset);
   *frame_out = frame;

@@ -39,8 +39,21 @@ struct frame {
    salt and epoch, and a checksum that does not fit. */
 void frame_begin(uint8_t *at, uint64_t salt, uint64_t epoch);
 
-/* Completes the header at `at`, whose nodes follow it, and returns the
-   checksum. */
+/* Whether a frame of that salt and epoch begins at `at`, closed or not. */
+bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t epoch);
+
+/* Says in the header at `at` what the frame holds, when nothing is appended to
+   it any more; `previous` and the checksum aside. */
+void frame_close(uint8_t *at, const struct frame *frame);
+
+/* Reads a frame that was closed but not completed: checks that it lies within
+   its segment and the source. MMCMAP_ECORRUPT. */
+int frame_read_closed(const struct node_source *source, uint64_t offset,
+                      uint32_t segment_size, uint64_t salt,
+                      struct frame *frame_out);
+
+/* Completes the header at `at` of a closed frame, whose nodes follow it, and
+   returns the checksum. Doing it again does no harm. */
 uint64_t frame_complete(uint8_t *at, const struct frame *frame,
                         const struct hasher *hasher);
 

@@ -21,11 +21,16 @@ _Static_assert((BRANCH_TRAILER_LEVEL - 1) * BRANCH_LEVEL_BITS <= 32,
    size is, and the size was raised before the slot was stored. */
 static bool source_has_grown(const struct node_source *source,
                              struct node_source *now_out) {
-  if (source->growing == NULL) return false;
-  now_out->base = source->base;
-  now_out->size = atomic_load_explicit(source->growing, memory_order_acquire);
-  now_out->growing = NULL;
-  return now_out->size > source->size;
+  if (source->refresh == NULL) return false;
+  source->refresh(source->context, now_out);
+  now_out->refresh = NULL;
+  return now_out->size > source->size || now_out->is_cut;
+}
+
+static int beyond(const struct node_source *source, uint64_t offset) {
+  if (source->is_cut)
+    return error_set(MMCMAP_EADDRESS, "the file is longer than the mapping");
+  return error_set_corrupt("F20 slot beyond the file", offset);
 }
 
 int node_branch_other(const struct node_source *source, uint64_t offset,
@@ -34,7 +39,7 @@ int node_branch_other(const struct node_source *source, uint64_t offset,
   if (source_has_grown(source, &now))
     return node_branch(&now, offset, level, view_out);
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size))
-    return error_set_corrupt("F20 slot beyond the file", offset);
+    return beyond(source, offset);
   const uint8_t *at = source->base + offset;
   uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
   unsigned kind = level == COLLISION_LEVEL ? NODE_COLLISION : NODE_BRANCH;
@@ -123,7 +128,7 @@ int node_record_other(const struct node_source *source, uint64_t offset,
   if (source_has_grown(source, &now))
     return node_record(&now, offset, view_out);
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size))
-    return error_set_corrupt("F20 slot beyond the file", offset);
+    return beyond(source, offset);
   const uint8_t *at = source->base + offset;
   uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
   uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);

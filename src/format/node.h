@@ -66,12 +66,14 @@ enum { MAP_ID_DEFAULT = 1 };
 
 /* Where nodes are read: the first `size` bytes at `base` are mapped. A writer
    may make the file longer while a reader walks, and store slots there that the
-   reader then meets: what lies beyond `size` is looked at again with the size
-   of that moment, which is at `growing` (NULL: it does not grow). */
+   reader then meets: what lies beyond `size` is looked at again with the source
+   of that moment, which `refresh` gives (NULL: it does not grow). */
 struct node_source {
   const uint8_t *base;
   uint64_t size;
-  const _Atomic uint64_t *growing;
+  void (*refresh)(const void *context, struct node_source *now_out);
+  const void *context;
+  bool is_cut; /* the file is longer than what could be mapped */
 };
 
 static inline uint64_t node_meta(enum node_kind kind, unsigned flags,

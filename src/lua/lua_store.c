@@ -207,12 +207,25 @@ static const struct store_stat_field {
   const char *name;
   size_t offset;
 } store_stat_fields[] = {
-    FIGURE(count),         FIGURE(size_bytes),     FIGURE(used_bytes),
-    FIGURE(log_bytes),     FIGURE(large_bytes),    FIGURE(recycled_bytes),
-    FIGURE(segment_bytes), FIGURE(segment_count),  FIGURE(epoch),
-    FIGURE(durable_epoch), FIGURE(version),        FIGURE(superblock_epoch),
-    FIGURE(commit_count),  FIGURE(sync_count),     FIGURE(snapshot_count),
-    FIGURE(reader_count),  FIGURE(max_size_bytes), FIGURE(recovered_commits),
+    FIGURE(count),
+    FIGURE(size_bytes),
+    FIGURE(used_bytes),
+    FIGURE(log_bytes),
+    FIGURE(large_bytes),
+    FIGURE(recycled_bytes),
+    FIGURE(segment_bytes),
+    FIGURE(segment_count),
+    FIGURE(epoch),
+    FIGURE(durable_epoch),
+    FIGURE(version),
+    FIGURE(superblock_epoch),
+    FIGURE(commit_count),
+    FIGURE(sync_count),
+    FIGURE(snapshot_count),
+    FIGURE(process_count),
+    FIGURE(reader_count),
+    FIGURE(max_size_bytes),
+    FIGURE(recovered_commits),
     FIGURE(address_bytes),
 };
 
@@ -220,7 +233,7 @@ static const struct store_stat_field {
 A table of figures: `count`, `size_bytes`, `used_bytes`, `log_bytes`,
 `large_bytes`, `recycled_bytes`, `segment_bytes`, `segment_count`, `epoch`,
 `durable_epoch`, `superblock_epoch`, `version`, `commit_count`, `sync_count`,
-`snapshot_count`, `reader_count`, `recovered_commits`, `max_size_bytes`,
+`snapshot_count`, `process_count`, `reader_count`, `recovered_commits`, `max_size_bytes`,
 `address_bytes` (numbers), `hash`, `durability` (strings), `readonly`,
 `was_clean` (booleans). `mmcmap.h` says what each means.
 @function stat
@@ -251,6 +264,68 @@ static int store_stat(lua_State *L) {
   lua_setfield(L, -2, "readonly");
   lua_pushboolean(L, stat.was_clean);
   lua_setfield(L, -2, "was_clean");
+  return 1;
+}
+
+/* What is filled by push_reader(). */
+struct reader_list {
+  lua_State *L;
+  int count;
+};
+
+static void push_reader(void *context, const mmcmap_reader *reader) {
+  struct reader_list *list = context;
+  lua_State *L = list->L;
+  lua_createtable(L, 0, 7);
+  lua_pushstring(L, reader->is_snapshot ? "snapshot" : "process");
+  lua_setfield(L, -2, "kind");
+  lua_pushboolean(L, reader->is_ours);
+  lua_setfield(L, -2, "ours");
+  lua_pushinteger(L, (lua_Integer)reader->process);
+  lua_setfield(L, -2, "process");
+  lua_pushnumber(L, (lua_Number)reader->age_ns / 1e9);
+  lua_setfield(L, -2, "age");
+  if (reader->is_snapshot) {
+    lua_pushinteger(L, (lua_Integer)reader->thread);
+    lua_setfield(L, -2, "thread");
+    compat_push_u64(L, reader->version);
+    lua_setfield(L, -2, "version");
+    compat_push_u64(L, reader->held_bytes);
+    lua_setfield(L, -2, "held_bytes");
+  } else {
+    lua_pushinteger(L, (lua_Integer)reader->thread_count);
+    lua_setfield(L, -2, "thread_count");
+    lua_pushinteger(L, (lua_Integer)reader->pinned_count);
+    lua_setfield(L, -2, "pinned_count");
+  }
+  lua_rawseti(L, -2, ++list->count);
+}
+
+/***
+Who uses the store now: an array with a table for each process that has it open,
+and after it one for each snapshot of its own (iterators hold one, too). All have
+`kind` (`"process"` or `"snapshot"`), `process` (its number, as it sees it
+itself), `ours` (of this store in this process) and `age` in seconds. Processes
+have `thread_count`, threads that have used the store, and `pinned_count`, those
+of them that are in a call; snapshots have `thread`, `version`, and `held_bytes`,
+the most that it keeps from being used again.
+@function readers
+@treturn[1] table an array of tables
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+for _, reader in ipairs(db:readers()) do
+  print(reader.kind, reader.process, reader.age)
+end
+*/
+static int store_readers(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap *handle = lua_store_handle(L, store);
+  struct reader_list list = {.L = L, .count = 0};
+  lua_newtable(L);
+  int code = mmcmap_readers(handle, push_reader, &list);
+  if (code < 0) return lua_store_fail(L, code);
   return 1;
 }
 
@@ -314,7 +389,7 @@ static int store_gc(lua_State *L) {
 }
 
 /***
-Closes the store and deletes its file. Fails with `"EBUSY"` if the file is open
+Closes the store and deletes its file and its lock file. Fails with `"EBUSY"` if the file is open
 elsewhere too, in this process or another.
 @function remove
 @treturn[1] boolean true
@@ -338,17 +413,12 @@ static int store_remove(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"count", store_count},
-    {"pairs", store_pairs},
-    {"keys", store_keys},
-    {"size", store_size},
-    {"sync", store_sync},
-    {"step", store_step},
-    {"close", store_close},
-    {"remove", store_remove},
-    {"version", store_version},
-    {"stat", store_stat},
-    {NULL, NULL},
+    {"count", store_count},     {"pairs", store_pairs},
+    {"keys", store_keys},       {"size", store_size},
+    {"sync", store_sync},       {"step", store_step},
+    {"close", store_close},     {"remove", store_remove},
+    {"version", store_version}, {"stat", store_stat},
+    {"readers", store_readers}, {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {

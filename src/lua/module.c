@@ -65,6 +65,9 @@ opened twice in one process is one store. Options:
  - `codec`: an object with functions `encode` and `decode`, such as
    `require "cjson"`: values are encoded by `put` and decoded by `get`
  - `lock`: false for read-only stores on media that nobody writes (true)
+ - `allow_network`: open files on network file systems too (false)
+ - `max_snapshot_age`: seconds after which an iterator may be ended, so that a
+   forgotten one does not hold space for ever (0: never)
 
 An option that does not exist raises.
 @function open

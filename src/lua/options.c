@@ -112,6 +112,8 @@ static const struct option options[] = {
     {"timeout", read_timeout, FIELD(timeout_ms), NULL},
     {"hash", read_word, FIELD(hash), hash_names},
     {"lock", read_boolean, FIELD(lock), NULL},
+    {"allow_network", read_boolean, FIELD(allow_network), NULL},
+    {"max_snapshot_age", read_seconds, FIELD(max_snapshot_age_ms), NULL},
 };
 
 #define OPTION_COUNT (sizeof options / sizeof options[0])

@@ -15,7 +15,6 @@
 #include "format/segment.h"
 #include "format/superblock.h"
 #include "os/file.h"
-#include "os/lock.h"
 #include "os/process.h"
 #include "space/space.h"
 
@@ -130,7 +129,7 @@ static int temporary_name(const char *path, char **name_out) {
 }
 
 int create_file(const char *path, const struct create_options *options,
-                uint64_t lock_offset, int *fd_out) {
+                int *fd_out) {
   char *name;
   int fd = -1;
   *fd_out = -1;
@@ -138,8 +137,7 @@ int create_file(const char *path, const struct create_options *options,
   if (code != MMCMAP_OK) return code;
   code = file_create(name, options->mode, &fd);
   if (code != MMCMAP_OK) goto done;
-  code = lock_try(fd, lock_offset, LOCK_EXCLUSIVE);
-  if (code == MMCMAP_OK) code = create_in_place(fd, options);
+  code = create_in_place(fd, options);
   if (code == MMCMAP_OK) code = file_link(name, path);
   (void)file_unlink(name);
   if (code == MMCMAP_OK) code = file_sync_folder_of(path);

@@ -17,17 +17,16 @@ struct create_options {
   uint32_t segment_size;
 };
 
-/* Makes `path`, complete and synced, and returns its descriptor with the
-   exclusive store lock on byte `lock_offset` held. MMCMAP_EEXIST if the name
-   is taken. */
+/* Makes `path`, complete and synced, and returns its descriptor.
+   MMCMAP_EEXIST if the name is taken. */
 int create_file(const char *path, const struct create_options *options,
-                uint64_t lock_offset, int *fd_out);
+                int *fd_out);
 
 /* True if the file behind `fd` is empty, or is what a crash of
    create_in_place() left. */
 int create_is_unfinished(int fd, bool *unfinished_out);
 
-/* Makes a store of the empty or unfinished file, whose lock is held. */
+/* Makes a store of the empty or unfinished file, which nobody else uses. */
 int create_in_place(int fd, const struct create_options *options);
 
 #endif

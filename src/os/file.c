@@ -320,29 +320,13 @@ int file_follow_owner(int fd, int like_fd) {
   return MMCMAP_OK;
 }
 
-int file_absolute_path(const char *path, char **absolute_out) {
-  char folder[PATH_MAX], resolved[PATH_MAX];
-  const char *slash = strrchr(path, '/');
-  const char *name = slash == NULL ? path : slash + 1;
-
-  *absolute_out = NULL;
-  if (*path == '\0') return error_set_errno(ENOENT, "realpath");
-  int code = file_folder_of(path, folder);
-  if (code != MMCMAP_OK) return code;
-  if (os_calls.realpath(folder, resolved) == NULL)
+int file_real_path(const char *path, char **real_out) {
+  char resolved[PATH_MAX];
+  *real_out = NULL;
+  if (os_calls.realpath(path, resolved) == NULL)
     return error_set_errno(errno, "realpath");
-
-  size_t folder_size = strlen(resolved), name_size = strlen(name);
-  if (folder_size == 1) folder_size = 0; /* the root is but its slash */
-  if (folder_size + 1 + name_size >= PATH_MAX)
-    return error_set_errno(ENAMETOOLONG, "realpath");
-  char *absolute = malloc(folder_size + 1 + name_size + 1);
-  if (absolute == NULL) return error_set(MMCMAP_ENOMEM, "malloc");
-  memcpy(absolute, resolved, folder_size);
-  absolute[folder_size] = '/';
-  memcpy(absolute + folder_size + 1, name, name_size + 1);
-  *absolute_out = absolute;
-  return MMCMAP_OK;
+  *real_out = strdup(resolved);
+  return *real_out != NULL ? MMCMAP_OK : error_set(MMCMAP_ENOMEM, "realpath");
 }
 
 int file_is_network(int fd, bool *network_out) {

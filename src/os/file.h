@@ -90,12 +90,9 @@ int file_mode(int fd, unsigned *mode_out);
    does not shut them out. What it may not is no error. */
 int file_follow_owner(int fd, int like_fd);
 
-/* The absolute path of the name `path`, in memory that the caller frees with
-   free(). The folder's part has no symbolic links, dots or doubled slashes
-   left; the last part is kept as it is, and need not exist. It stays good when
-   the working folder changes. MMCMAP_ENOENT if there is no such folder,
-   MMCMAP_ENOMEM; NULL then. */
-int file_absolute_path(const char *path, char **absolute_out);
+/* The absolute path of an existing file, without symbolic links; the caller
+   frees it. MMCMAP_ENOENT, MMCMAP_ENOMEM, ... */
+int file_real_path(const char *path, char **real_out);
 
 /* True on a file system that lives on another machine (NFS, CIFS/SMB, Ceph,
    9p, AFS, FUSE excluded), where mappings are not coherent between users. */

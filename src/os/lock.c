@@ -15,13 +15,15 @@
 
 enum { LOCK_RETRY_MIN_MS = 1, LOCK_RETRY_MAX_MS = 16 };
 
-/* The command on one byte: 0, or the errno. Leaves the answer's type. */
-static int lock_call(int fd, int command, uint64_t offset, short *type) {
+/* The command on `size` bytes, 0 meaning all that follow: 0, or the errno.
+   Leaves the answer's type. */
+static int lock_call(int fd, int command, uint64_t offset, uint64_t size,
+                     short *type) {
   struct flock lock = {
       .l_type = *type,
       .l_whence = SEEK_SET,
       .l_start = (off_t)offset,
-      .l_len = 1,
+      .l_len = (off_t)size,
       .l_pid = 0, /* the kernel demands it */
   };
   int result;
@@ -34,7 +36,7 @@ static int lock_call(int fd, int command, uint64_t offset, short *type) {
 }
 
 static int lock_set(int fd, uint64_t offset, short type) {
-  return lock_call(fd, F_OFD_SETLK, offset, &type);
+  return lock_call(fd, F_OFD_SETLK, offset, 1, &type);
 }
 
 static int lock_result(int failure, const char *what) {
@@ -74,13 +76,21 @@ int lock_wait(int fd, uint64_t offset, enum lock_kind kind,
 
 void lock_release(int fd, uint64_t offset) { lock_set(fd, offset, F_UNLCK); }
 
-int lock_is_free(int fd, uint64_t offset, bool *free_out) {
+static int is_free(int fd, uint64_t offset, uint64_t size, bool *free_out) {
   /* What an exclusive lock would conflict with is any lock. */
   short type = F_WRLCK;
 
   *free_out = false;
-  int failure = lock_call(fd, F_OFD_GETLK, offset, &type);
+  int failure = lock_call(fd, F_OFD_GETLK, offset, size, &type);
   if (failure != 0) return lock_result(failure, "fcntl F_OFD_GETLK");
   *free_out = type == F_UNLCK;
   return MMCMAP_OK;
+}
+
+int lock_is_free(int fd, uint64_t offset, bool *free_out) {
+  return is_free(fd, offset, 1, free_out);
+}
+
+int lock_is_free_from(int fd, uint64_t offset, bool *free_out) {
+  return is_free(fd, offset, 0, free_out);
 }

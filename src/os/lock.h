@@ -37,4 +37,7 @@ void lock_release(int fd, uint64_t offset);
    such locks. */
 int lock_is_free(int fd, uint64_t offset, bool *free_out);
 
+/* The same for that byte and all behind it. */
+int lock_is_free_from(int fd, uint64_t offset, bool *free_out);
+
 #endif

@@ -7,9 +7,12 @@
  * is younger than t (epoch-based reclamation: Fraser, "Practical lock-freedom",
  * 2004). The ordering rules stand in docs/concurrency.md.
  *
- * Each thread has a row of its own per table, a cache line, found through
- * thread-local storage; a thread's first pin may allocate, later ones never
- * do. The table grows without bound. It belongs to one process.
+ * The table lies in the lock file, in chunks that belong to one process each;
+ * it grows without bound. Each thread has a row of its own per table, a cache
+ * line, found through thread-local storage; a thread's first pin may take a
+ * chunk, later ones call nothing. Each snapshot has a row too. The rows of a
+ * process that died are found by the kernel's lock on their chunk, never by a
+ * process number.
  */
 #ifndef SHARE_READERS_H
 #define SHARE_READERS_H
@@ -21,51 +24,43 @@
 #include "base/check.h"
 #include "base/testing.h"
 #include "os/thread.h"
-
-enum { READERS_ROW_BYTES = 64, READERS_ROWS_PER_CHUNK = 64 };
-
-/* Written by its owner alone, the ownership flag aside, which the table's
-   mutex guards; `pin` is read by whoever looks for the horizon. */
-struct readers_row {
-  _Alignas(READERS_ROW_BYTES) _Atomic uint64_t pin; /* 0: not pinned */
-  uint32_t depth;                                   /* pins nest */
-  bool owned;
-};
-
-_Static_assert(sizeof(struct readers_row) == READERS_ROW_BYTES,
-               "rows do not share cache lines");
-
-struct readers_chunk {
-  struct readers_row rows[READERS_ROWS_PER_CHUNK];
-  struct readers_chunk *_Atomic next; /* set once, then only followed */
-};
+#include "share/lock_file.h"
 
 struct readers {
-  _Atomic uint64_t tick; /* begins at 1; raised by the writer */
-  uint64_t serial;       /* names this table for ever in this process */
-  struct readers_chunk *_Atomic first;
-  _Atomic uint64_t row_count; /* rows that were ever owned */
-  struct readers *next_live;  /* in the list of live tables */
+  struct share *share;
+  uint64_t serial;           /* names this table for ever in this process */
+  struct readers *next_live; /* in the list of live tables */
+  uint32_t *chunks;          /* those that this process owns */
+  uint32_t chunk_count;
+  uint64_t stuck_horizon; /* the writer's: the same horizon, found so often */
+  uint32_t stuck_count;
 };
 
-int readers_init(struct readers *readers);
+/* A connection to the table of `share`, which must outlive it. */
+void readers_init(struct readers *readers, struct share *share);
 
-/* No thread may be pinned. Rows that threads still own are taken back. */
+/* Takes a first chunk: from then on the process is one of the table's users. */
+int readers_join(struct readers *readers);
+
+/* Gives back all rows of this process. No thread may be pinned. */
 void readers_destroy(struct readers *readers);
+
+/* The same for a parent's table in a child: frees memory alone. */
+void readers_forget(struct readers *readers);
 
 /* This thread's row that was found last, per slot of a small cache. */
 struct readers_cached {
   uint64_t serial;
-  struct readers_row *row;
+  struct share_row *row;
 };
 enum { READERS_CACHE_SLOTS = 4 };
 extern _Thread_local struct readers_cached readers_cache[READERS_CACHE_SLOTS];
 
-/* Finds or claims this thread's row; MMCMAP_ENOMEM. */
-int readers_row_slow(struct readers *readers, struct readers_row **row_out);
+/* Finds or claims this thread's row; MMCMAP_ENOMEM, MMCMAP_ENOSPC. */
+int readers_row_slow(struct readers *readers, struct share_row **row_out);
 
 static inline int readers_row(struct readers *readers,
-                              struct readers_row **row_out) {
+                              struct share_row **row_out) {
   struct readers_cached *cached =
       &readers_cache[readers->serial % READERS_CACHE_SLOTS];
   if (UNLIKELY(cached->serial != readers->serial))
@@ -76,16 +71,16 @@ static inline int readers_row(struct readers *readers,
 
 /* R1: the pin is published before anything is loaded from the map. The fence
    pairs with that of readers_advance(). */
-static inline void readers_pin(struct readers *readers,
-                               struct readers_row *row) {
+static inline void readers_pin(struct readers *readers, struct share_row *row) {
   if (row->depth++ > 0 || BROKEN(BREAK_NO_PIN)) return;
-  uint64_t tick = atomic_load_explicit(&readers->tick, memory_order_acquire);
+  uint64_t tick = atomic_load_explicit(&readers->share->header->live.tick,
+                                       memory_order_acquire);
   atomic_store_explicit(&row->pin, tick, memory_order_relaxed);
-  atomic_thread_fence(memory_order_seq_cst);
+  if (!BROKEN(BREAK_NO_FENCE)) atomic_thread_fence(memory_order_seq_cst);
 }
 
 /* R2: all loads from the map come before the pin is withdrawn. */
-static inline void readers_unpin(struct readers_row *row) {
+static inline void readers_unpin(struct share_row *row) {
   CHECK_SLOW(row->depth > 0);
   if (--row->depth > 0) return;
   atomic_store_explicit(&row->pin, 0, memory_order_release);
@@ -93,17 +88,89 @@ static inline void readers_unpin(struct readers_row *row) {
 
 /* The tick for memory that has been unlinked just now. */
 static inline uint64_t readers_tick(const struct readers *readers) {
-  return atomic_load_explicit(&readers->tick, memory_order_relaxed);
+  return atomic_load_explicit(&readers->share->header->live.tick,
+                              memory_order_relaxed);
 }
 
 /*
  * Raises the tick and returns the horizon: memory that was unlinked at a tick
- * below it can be seen by nobody. Only the writer calls this.
+ * below it can be seen by nobody. Only the writer calls this. Rows of the dead
+ * are given up when they have held the horizon back for a while.
  */
 uint64_t readers_advance(struct readers *readers);
 
-/* Around fork(): the claims are held over it, so that the child finds them
-   whole. */
+/* ---- Rows as owners of locks ------------------------------------------- */
+
+static inline uint32_t readers_owner_of_row(const struct readers *readers,
+                                            const struct share_row *row) {
+  return (uint32_t)((size_t)((const uint8_t *)row - readers->share->at) /
+                    SHARE_LINE_BYTES);
+}
+
+/* What names this thread in a lock of share/owner_lock.h. */
+static inline int readers_owner(struct readers *readers, uint32_t *owner_out) {
+  struct share_row *row;
+  *owner_out = 0;
+  int code = readers_row(readers, &row);
+  if (LIKELY(code == 0)) *owner_out = readers_owner_of_row(readers, row);
+  return code;
+}
+
+/* Whether the process of a row is dead; then the kernel's lock on its chunk is
+   held, so that nobody can own a row of it, until readers_let_dead_go(), which
+   must follow. */
+bool readers_hold_dead(struct readers *readers, uint32_t owner);
+void readers_let_dead_go(struct readers *readers, uint32_t owner);
+
+/* Gives up the chunks of processes that are dead. Locks that they own are left
+   to whoever inherits them. */
+void readers_bury_dead(struct readers *readers);
+
+/* ---- Snapshots --------------------------------------------------------- */
+
+/* A row for a snapshot, which names no epoch yet. */
+int readers_claim_snapshot(struct readers *readers, uint64_t limit_ns,
+                           struct share_row **row_out);
+void readers_give_back_snapshot(struct readers *readers, struct share_row *row);
+
+/* Whether the snapshot of that epoch has not been ended by anybody. */
+static inline bool readers_has_snapshot(const struct share_row *row,
+                                        uint64_t epoch) {
+  return atomic_load_explicit(&row->snapshot, memory_order_acquire) ==
+         epoch + 1;
+}
+
+/* Ends the row's snapshot if it is older than it may become. */
+void readers_end_if_old(struct share_row *row, uint64_t now_ns);
+
+/* Ends the snapshots, of any process, that are older than they may become. */
+void readers_end_old_snapshots(struct readers *readers);
+
+/* ---- Report ------------------------------------------------------------ */
+
+struct readers_entry {
+  bool is_snapshot;
+  bool is_ours;     /* of this connection */
+  bool is_first;    /* of a process that has several chunks, the one that
+                           counts */
+  uint32_t process; /* its number, in its own pid namespace */
+  uint32_t thread;
+  uint32_t thread_rows; /* of a process: threads that have a row */
+  uint32_t pinned_rows; /* of them, pinned now */
+  uint64_t since_ns;    /* monotonic */
+  uint64_t epoch;       /* of a snapshot */
+  uint64_t log_bytes;   /* appended since the snapshot was opened */
+};
+
+/* Calls `visit` for every process, and after it for its snapshots. */
+void readers_report(struct readers *readers,
+                    void (*visit)(void *context,
+                                  const struct readers_entry *entry),
+                    void *context);
+
+/* ---- fork() ------------------------------------------------------------ */
+
+/* The claims are held over it, so that the child finds them whole. */
 void readers_fork_prepare(void);
 void readers_fork_done(void);
 

@@ -1,40 +1,133 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Frames are opened and closed here; their headers are completed by whoever
- * commits them.
+ * commits them, who finds them one behind the other by what closing writes into
+ * them.
  */
 #include "space/log.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/errors.h"
-#include "os/map.h"
 
 void log_init(struct log *log, struct space *space, struct readers *readers,
               const struct hasher *hasher) {
   memset(log, 0, sizeof *log);
   log->space = space;
   log->hasher = hasher;
+  log->header = readers->share->header;
+  log->connection = readers->share->connection;
   recycler_init(&log->recycler, readers);
 }
 
 void log_destroy(struct log *log) {
   recycler_destroy(&log->recycler);
-  free(log->closed);
   memset(log, 0, sizeof *log);
 }
+
+/* ---- The working copy ---------------------------------------------------- */
+
+static uint64_t segment_end_of(const struct log *log, uint64_t offset) {
+  return (offset / log->space->segment_size + 1) * log->space->segment_size;
+}
+
+/* What is wrong with a working copy that came from the lock file, or NULL:
+   nothing is written before that has been looked at. */
+static const char *bad_state(const struct log *log) {
+  uint64_t segment_size = log->space->segment_size;
+  uint64_t end = space_look(log->space);
+  if (log->space->segment_count > SLOT_OFFSET_LIMIT / segment_size)
+    return "lock file: segments";
+  if (log->large.offset > log->large.limit ||
+      log->large.limit > SLOT_OFFSET_LIMIT ||
+      log->large.offset % EXTENT_PAGE_BYTES != 0)
+    return "lock file: large values";
+  if (!log_is_started(log)) return NULL;
+  if (log->epoch >= NODE_EPOCH_LIMIT) return "lock file: epoch";
+  if (log->frame_offset % 8 != 0 || log->cursor % 8 != 0 ||
+      log->frame_offset < SEGMENT_FIRST_HEADER_OFFSET ||
+      log->frame_offset > SLOT_OFFSET_LIMIT ||
+      log->cursor < log->frame_offset + FRAME_HEADER_BYTES ||
+      log->cursor > log->segment_end || log->cursor > end ||
+      log->segment_end != segment_end_of(log, log->frame_offset) ||
+      log->segment_end > log->space->segment_count * segment_size)
+    return "lock file: frame";
+  return NULL;
+}
+
+int log_load(struct log *log) {
+  const struct share_log *shared = log_shared(log);
+  uint64_t epoch_before = log->epoch;
+  log->is_current = log->is_moved = false;
+  log->epoch = shared->epoch;
+  log->salt = shared->salt;
+  log->frame_offset = shared->frame_offset;
+  log->cursor = atomic_load_explicit(&shared->cursor, memory_order_relaxed);
+  log->segment_end = shared->segment_end;
+  log->flags = atomic_load_explicit(&shared->flags, memory_order_relaxed);
+  log->large.offset = shared->large_offset;
+  log->large.limit = shared->large_limit;
+  log->sealed_epoch = shared->sealed_epoch;
+  log->sealed.root = shared->sealed_root;
+  log->sealed.count = shared->sealed_count;
+  log->sealed.catalog = 0;
+  log->space->segment_count = shared->segment_count;
+  log->appended_bytes = atomic_load(&log->header->change.appended_bytes);
+  if (log->epoch != epoch_before) recycler_clear(&log->recycler);
+  const char *bad = bad_state(log);
+  if (bad != NULL) return error_set(MMCMAP_ECORRUPT, bad);
+  log->is_current = true;
+  atomic_store_explicit(&log->header->change.last_writer, log->connection,
+                        memory_order_relaxed);
+  return MMCMAP_OK;
+}
+
+void log_store(struct log *log) {
+  struct share_change *change = &log->header->change;
+  uint32_t index =
+      (atomic_load_explicit(&change->log_index, memory_order_relaxed) & 1) ^ 1;
+  struct share_log *shared = &log->header->log[index];
+  shared->epoch = log->epoch;
+  shared->salt = log->salt;
+  shared->frame_offset = log->frame_offset;
+  atomic_store_explicit(&shared->cursor, log->cursor, memory_order_relaxed);
+  shared->segment_end = log->segment_end;
+  shared->segment_count = log->space->segment_count;
+  shared->large_offset = log->large.offset;
+  shared->large_limit = log->large.limit;
+  shared->sealed_epoch = log->sealed_epoch;
+  shared->sealed_root = log->sealed.root;
+  shared->sealed_count = log->sealed.count;
+  atomic_store_explicit(&shared->flags, log->flags, memory_order_relaxed);
+  atomic_store_explicit(&change->appended_bytes, log->appended_bytes,
+                        memory_order_relaxed);
+  atomic_store_explicit(&change->log_index, index, memory_order_release);
+  log->is_moved = false;
+  log->is_current = true;
+}
+
+void log_install(struct log *log, const struct superblock *state) {
+  log->salt = state->salt;
+  log->epoch = state->next_epoch;
+  log->frame_offset = log->cursor = log->segment_end = 0;
+  log->flags = 0;
+  log->large = state->heads[HEAD_LARGE];
+  log->sealed_epoch = 0;
+  memset(&log->sealed, 0, sizeof log->sealed);
+  log->space->segment_count = state->segment_count;
+  log->appended_bytes = 0;
+  log_store(log);
+}
+
+/* ---- Frames -------------------------------------------------------------- */
 
 static void open_frame(struct log *log, uint64_t offset) {
   frame_begin(log_at(log, offset), log->salt, log->epoch);
   log->frame_offset = offset;
   log->cursor = offset + FRAME_HEADER_BYTES;
-  log->frame_has_large = false;
-  log->written_bytes += FRAME_HEADER_BYTES;
-}
-
-static uint64_t segment_end_of(const struct log *log, uint64_t offset) {
-  return (offset / log->space->segment_size + 1) * log->space->segment_size;
+  log->segment_end = segment_end_of(log, offset);
+  log->flags &= ~(uint32_t)(SHARE_LOG_HAS_LARGE | SHARE_LOG_SEALED);
+  log->appended_bytes += FRAME_HEADER_BYTES;
 }
 
 /* Begins a segment with room for a frame that can hold `size` bytes; the frame
@@ -52,35 +145,23 @@ static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
   return space_begin_segments(log->space, SEGMENT_LOG, 1, epoch, &number);
 }
 
-/* Room in the array, so that closing a frame cannot fail half way. */
-static int reserve_closed(struct log *log) {
-  if (log->closed_count < log->closed_capacity) return MMCMAP_OK;
-  size_t capacity = log->closed_capacity == 0 ? 16 : log->closed_capacity * 2;
-  struct log_frame *closed = realloc(log->closed, capacity * sizeof *closed);
-  if (closed == NULL) return error_set(MMCMAP_ENOMEM, "list of frames");
-  log->closed = closed;
-  log->closed_capacity = capacity;
-  return MMCMAP_OK;
-}
-
-/* Needs reserve_closed(). `root` is NULL if the epoch goes on. */
-static void close_frame(struct log *log, uint64_t next_offset,
+/* `root` is NULL if the epoch goes on. */
+static void close_frame(struct log *log, uint64_t epoch, uint64_t next_offset,
                         const struct log_root *root) {
-  CHECK(log->closed_count < log->closed_capacity);
-  struct log_frame *closed = &log->closed[log->closed_count++];
-  memset(closed, 0, sizeof *closed);
-  closed->offset = log->frame_offset;
-  struct frame *frame = &closed->frame;
-  frame->salt = log->salt;
-  frame->epoch = log->epoch;
-  frame->next_offset = next_offset;
-  frame->size_bytes = (uint32_t)(log->cursor - log->frame_offset);
-  if (log->frame_has_large) frame->flags |= FRAME_HAS_LARGE;
-  if (root == NULL) return;
-  frame->flags |= FRAME_ENDS_EPOCH;
-  frame->root = root->root;
-  frame->count = root->count;
-  frame->catalog = root->catalog;
+  struct frame frame;
+  memset(&frame, 0, sizeof frame);
+  frame.salt = log->salt;
+  frame.epoch = epoch;
+  frame.next_offset = next_offset;
+  frame.size_bytes = (uint32_t)(log->cursor - log->frame_offset);
+  if ((log->flags & SHARE_LOG_HAS_LARGE) != 0) frame.flags |= FRAME_HAS_LARGE;
+  if (root != NULL) {
+    frame.flags |= FRAME_ENDS_EPOCH;
+    frame.root = root->root;
+    frame.count = root->count;
+    frame.catalog = root->catalog;
+  }
+  frame_close(log_at(log, log->frame_offset), &frame);
 }
 
 int log_prepare(struct log *log, uint64_t salt, uint64_t epoch,
@@ -107,6 +188,8 @@ int log_prepare(struct log *log, uint64_t salt, uint64_t epoch,
 void log_start(struct log *log) {
   CHECK(log->frame_offset != 0);
   open_frame(log, log->frame_offset);
+  log->flags |= SHARE_LOG_STARTED;
+  log_store(log);
 }
 
 int log_make_room(struct log *log, uint64_t size) {
@@ -114,14 +197,12 @@ int log_make_room(struct log *log, uint64_t size) {
         size <= log_node_size_max(log));
   uint64_t end = log->cursor + size + FRAME_HEADER_BYTES;
   if (end <= log->segment_end) return space_ensure(log->space, end);
-  int code = reserve_closed(log);
-  if (code != MMCMAP_OK) return code;
   uint64_t offset;
-  code = begin_segment(log, size, log->epoch, &offset);
+  int code = begin_segment(log, size, log->epoch, &offset);
   if (code != MMCMAP_OK) return code;
-  close_frame(log, offset, NULL);
+  close_frame(log, log->epoch, offset, NULL);
   open_frame(log, offset);
-  log->segment_end = segment_end_of(log, offset);
+  log->is_moved = true;
   return MMCMAP_OK;
 }
 
@@ -148,37 +229,35 @@ int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out) {
   if (code != MMCMAP_OK) return code;
   *offset_out = large->offset;
   large->offset += size;
-  log->written_bytes += size;
+  log->is_moved = true;
+  log->appended_bytes += size;
   log->large_bytes += size;
   return MMCMAP_OK;
 }
 
-int log_seal(struct log *log, const struct log_root *root,
-             uint64_t next_epoch) {
-  CHECK(next_epoch > log->epoch && next_epoch < NODE_EPOCH_LIMIT);
-  int code = reserve_closed(log);
-  if (code != MMCMAP_OK) return code;
-  uint64_t next = log->cursor;
-  if (next + FRAME_HEADER_BYTES > log->segment_end) {
-    code = begin_segment(log, 0, next_epoch, &next);
-    if (code != MMCMAP_OK) return code;
-  }
-  code = space_ensure(log->space, next + FRAME_HEADER_BYTES);
-  if (code != MMCMAP_OK) return code;
-  close_frame(log, next, root);
+void log_seal(struct log *log, const struct log_root *root) {
+  CHECK(log_is_started(log) && (log->flags & SHARE_LOG_SEALED) == 0);
+  log->sealed_epoch = log->epoch;
+  log->sealed = *root;
+  log->flags |= SHARE_LOG_SEALED;
+  log->epoch++;
   recycler_clear(&log->recycler);
-  log->epoch = next_epoch;
-  log->segment_end = segment_end_of(log, next);
-  open_frame(log, next);
-  return MMCMAP_OK;
+  log_store(log);
 }
 
-struct log_frame *log_take_closed(struct log *log, size_t *count_out) {
-  struct log_frame *closed = log->closed;
-  *count_out = log->closed_count;
-  log->closed = NULL;
-  log->closed_count = log->closed_capacity = 0;
-  return closed;
+int log_open_frame(struct log *log) {
+  if ((log->flags & SHARE_LOG_SEALED) == 0) return MMCMAP_OK;
+  uint64_t next = log->cursor;
+  int code = MMCMAP_OK;
+  if (next + FRAME_HEADER_BYTES > log->segment_end)
+    code = begin_segment(log, 0, log->epoch, &next);
+  else
+    code = space_ensure(log->space, next + FRAME_HEADER_BYTES);
+  if (code != MMCMAP_OK) return code;
+  close_frame(log, log->sealed_epoch, next, &log->sealed);
+  open_frame(log, next);
+  log_store(log);
+  return MMCMAP_OK;
 }
 
 struct superblock_head log_head(const struct log *log) {

@@ -5,9 +5,15 @@
  * Large values go to whole pages of segments of their own. The writer lock
  * guards everything here.
  *
+ * All processes append to one log, whose state lies in the lock file (struct
+ * share_log). Here is a working copy: log_enter() brings it up to date, changes
+ * are made to it alone, and log_settle() hands them over at once, just before
+ * the store that links what they are about. So a change that fails, or whose
+ * process dies, leaves a log that knows nothing of it.
+ *
  * Invariant: behind the open frame there is room for one more frame header in
- * space that is already there, as long as the frame holds a node: so a seal
- * after a change cannot fail for want of space.
+ * space that is already there, as long as the frame holds a node: so the frame
+ * after a change can be opened on a full disk.
  */
 #ifndef SPACE_LOG_H
 #define SPACE_LOG_H
@@ -18,36 +24,13 @@
 
 #include "format/frame.h"
 #include "format/superblock.h"
+#include "share/layout.h"
 #include "space/recycler.h"
 #include "space/space.h"
 
 /* A log is not gone on with at an epoch from here on, which is a file's word:
    no session can seal so often that it comes to NODE_EPOCH_LIMIT. */
 #define LOG_EPOCH_MAX (NODE_EPOCH_LIMIT / 2)
-
-/* A frame that is closed, but whose header is not complete. */
-struct log_frame {
-  uint64_t offset;
-  struct frame frame; /* `previous` is filled in by the commit */
-};
-
-struct log {
-  struct space *space;
-  const struct hasher *hasher;
-  uint64_t salt;
-  uint64_t epoch;        /* the open epoch */
-  uint64_t frame_offset; /* the open frame; 0 before log_prepare() */
-  uint64_t cursor;       /* where the next node goes */
-  uint64_t segment_end;
-  bool frame_has_large;
-  struct superblock_head large; /* where the next large value goes */
-  struct log_frame *closed;     /* in the order of the chain */
-  size_t closed_count;
-  size_t closed_capacity;
-  struct recycler recycler;
-  uint64_t written_bytes; /* handed out since the store was opened, */
-  uint64_t large_bytes;   /* of them for large values */
-};
 
 /* What a seal fixes of the epoch that it closes. */
 struct log_root {
@@ -56,9 +39,98 @@ struct log_root {
   uint64_t catalog;
 };
 
+struct log {
+  struct space *space;
+  const struct hasher *hasher;
+  struct share_header *header;
+  uint64_t connection; /* whose working copy this is */
+  bool is_current;     /* the copy was equal when this connection left it */
+  bool is_moved;       /* more than the cursor has changed since log_enter() */
+
+  uint64_t salt;
+  uint64_t epoch;        /* the open epoch */
+  uint64_t frame_offset; /* the open or sealed frame */
+  uint64_t cursor;       /* where the next node goes */
+  uint64_t segment_end;
+  uint32_t flags;               /* SHARE_LOG_... */
+  struct superblock_head large; /* where the next large value goes */
+  uint64_t sealed_epoch;        /* of a sealed frame */
+  struct log_root sealed;
+  uint64_t appended_bytes; /* handed out since the session began */
+
+  struct recycler recycler;
+  uint64_t large_bytes; /* by this connection, for large values */
+};
+
 void log_init(struct log *log, struct space *space, struct readers *readers,
               const struct hasher *hasher);
 void log_destroy(struct log *log);
+
+/* The good one of the two. */
+static inline struct share_log *log_shared(const struct log *log) {
+  uint32_t index = atomic_load_explicit(&log->header->change.log_index,
+                                        memory_order_acquire);
+  return &log->header->log[index & 1];
+}
+
+static inline bool log_is_started(const struct log *log) {
+  return (log->flags & SHARE_LOG_STARTED) != 0;
+}
+
+/* The part of log_enter() that reads the lock file. */
+int log_load(struct log *log);
+
+/* Brings the working copy up to date; first of all under the writer lock.
+   MMCMAP_ECORRUPT: what the lock file says cannot be. */
+static inline int log_enter(struct log *log) {
+  uint64_t last = atomic_load_explicit(&log->header->change.last_writer,
+                                       memory_order_relaxed);
+  if (LIKELY(log->is_current && last == log->connection)) return MMCMAP_OK;
+  return log_load(log);
+}
+
+/* Forgets what was done to the working copy since it was last settled. */
+static inline void log_abandon(struct log *log) { log->is_current = false; }
+
+/* The part of log_settle() that hands over everything. */
+void log_store(struct log *log);
+
+/*
+ * Hands over what has been appended. R12: the nodes are written before the
+ * cursor moves beyond them, and it moves before one of them is linked: who
+ * inherits the lock in between finds no node that it would write over.
+ */
+static inline void log_settle(struct log *log) {
+  if (BROKEN(BREAK_SETTLE_LATE)) return;
+  if (UNLIKELY(log->is_moved)) {
+    log_store(log);
+    return;
+  }
+  struct share_log *shared = log_shared(log);
+  atomic_store_explicit(&shared->flags, log->flags, memory_order_release);
+  atomic_store_explicit(&shared->cursor, log->cursor, memory_order_release);
+  atomic_store_explicit(&log->header->change.appended_bytes,
+                        log->appended_bytes, memory_order_relaxed);
+}
+
+/*
+ * Says which slot is about to be stored at `place` (0: the root), and what the
+ * count will be then. R11: in this order, the slot last to become true: an
+ * intent that is half the one before matches nothing, or what is done already.
+ */
+static inline void log_announce(struct log *log, uint64_t place, uint64_t slot,
+                                uint64_t count) {
+  struct share_change *change = &log->header->change;
+  log_settle(log);
+  atomic_store_explicit(&change->changed_epoch, log->epoch,
+                        memory_order_release);
+  atomic_store_explicit(&change->intent_slot, slot, memory_order_release);
+  atomic_store_explicit(&change->intent_place, place, memory_order_release);
+  atomic_store_explicit(&change->intent_count, count, memory_order_release);
+}
+
+/* Installs a log that has not been started, as recovery found it. */
+void log_install(struct log *log, const struct superblock *state);
 
 /* Makes ready to go on at the heads that recovery found, which lie in segments
    that have been begun, or in a new segment if there is no room. Nothing in the
@@ -86,7 +158,7 @@ static inline int log_alloc(struct log *log, uint64_t size,
   }
   *offset_out = log->cursor;
   log->cursor += size;
-  log->written_bytes += size;
+  log->appended_bytes += size;
   return MMCMAP_OK;
 }
 
@@ -101,7 +173,7 @@ int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out);
 
 /* The node allocated last refers to pages of log_alloc_large(). */
 static inline void log_note_large(struct log *log) {
-  log->frame_has_large = true;
+  log->flags |= SHARE_LOG_HAS_LARGE;
 }
 
 /* Where the engine writes what stands at `offset`. */
@@ -109,12 +181,14 @@ static inline uint8_t *log_at(const struct log *log, uint64_t offset) {
   return log->space->map.write + offset;
 }
 
-/* Closes the open frame as the end of its epoch and opens the next epoch,
-   `next_epoch`. On failure nothing has changed. */
-int log_seal(struct log *log, const struct log_root *root, uint64_t next_epoch);
+/* Seals the open epoch, which has a frame, and opens the next. Only the lock
+   file is written, so a process that may not write the data file can do it:
+   log_open_frame() does the rest. */
+void log_seal(struct log *log, const struct log_root *root);
 
-/* Hands over the closed frames; the caller frees the array. */
-struct log_frame *log_take_closed(struct log *log, size_t *count_out);
+/* Closes the sealed frame, if there is one, and opens one of the open epoch.
+   On failure nothing has changed. */
+int log_open_frame(struct log *log);
 
 /* Where the open frame begins: the head that a superblock names if all closed
    frames are on disk. */

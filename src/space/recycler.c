@@ -33,10 +33,12 @@ static bool ring_grow(struct recycler_ring *ring) {
   if (items == NULL) return false;
   for (uint32_t i = 0; i < ring->count; i++)
     items[i] = *ring_item(ring, i);
-  free(ring->items);
+  /* A child that is forked now frees what it finds here. */
+  struct recycled *before = ring->items;
   ring->items = items;
   ring->first = 0;
   ring->capacity = capacity;
+  free(before);
   return true;
 }
 

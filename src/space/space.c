@@ -9,6 +9,69 @@
 #include "base/bytes.h"
 #include "base/errors.h"
 #include "os/file.h"
+#include "share/owner_lock.h"
+
+static _Atomic uint64_t *shared_size(const struct space *space) {
+  return &space->readers->share->header->live.size_bytes;
+}
+
+/* Lengths only grow while a store is open: a look that comes late changes
+   nothing. */
+static void know(struct space *space, uint64_t size) {
+  _Atomic uint64_t *cell = &space->known_bytes;
+  uint64_t known = atomic_load_explicit(cell, memory_order_relaxed);
+  while (known < size &&
+         !atomic_compare_exchange_weak_explicit(
+             cell, &known, size, memory_order_release, memory_order_relaxed))
+    continue;
+}
+
+uint64_t space_look(struct space *space) {
+  uint64_t real;
+  uint64_t shared =
+      atomic_load_explicit(shared_size(space), memory_order_acquire);
+  if (shared <= space_size(space)) return space_size(space);
+  /* Another process, or anybody, has written that number. */
+  if (file_size(space->fd, &real) != MMCMAP_OK) return space_size(space);
+  if (shared > real) shared = real;
+  if (shared > space->map.size_bytes) shared = space->map.size_bytes;
+  know(space, shared);
+  return space_size(space);
+}
+
+void space_refresh(const void *context, struct node_source *now_out) {
+  struct space *space = (struct space *)(uintptr_t)context;
+  now_out->base = space->map.read;
+  now_out->size = space_look(space);
+  now_out->refresh = NULL;
+  now_out->context = NULL;
+  now_out->is_cut =
+      atomic_load_explicit(shared_size(space), memory_order_relaxed) >
+      space->map.size_bytes;
+}
+
+void space_set_size(struct space *space, uint64_t size_bytes) {
+  atomic_store_explicit(shared_size(space), size_bytes, memory_order_release);
+  atomic_store_explicit(&space->known_bytes, size_bytes, memory_order_release);
+}
+
+/* Takes the lock on the length. A dead owner has left nothing to repair: the
+   file is at least as long as the number says. */
+static int begin_growth(struct space *space) {
+  uint32_t owner;
+  bool inherited;
+  int code = readers_owner(space->readers, &owner);
+  if (code == MMCMAP_OK)
+    code = owner_lock_acquire(space->readers,
+                              &space->readers->share->header->growth_lock,
+                              owner, OWNER_LOCK_FOREVER, &inherited);
+  if (code == MMCMAP_OK) (void)space_look(space);
+  return code;
+}
+
+static void end_growth(struct space *space) {
+  owner_lock_release(&space->readers->share->header->growth_lock);
+}
 
 static uint64_t growth_step(uint64_t size) {
   uint64_t step = size / 64;
@@ -22,6 +85,8 @@ static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static int grow(struct space *space, uint64_t end) {
   uint64_t size = space_size(space);
   if (end <= size) return MMCMAP_OK;
+  if (atomic_load(shared_size(space)) > space->map.size_bytes)
+    return error_set(MMCMAP_EADDRESS, "another process has made it longer");
   uint64_t limit = space->map.size_bytes;
   if (space->max_size_bytes != 0) {
     if (end > space->max_size_bytes)
@@ -38,15 +103,16 @@ static int grow(struct space *space, uint64_t end) {
     code = file_allocate(space->fd, size, wanted - size);
   }
   if (code != MMCMAP_OK) return code;
-  atomic_store_explicit(&space->size_bytes, wanted, memory_order_release);
+  space_set_size(space, wanted);
   return MMCMAP_OK;
 }
 
 int space_ensure(struct space *space, uint64_t end) {
-  if (end <= space_size(space)) return MMCMAP_OK;
-  thread_mutex_lock(&space->growth);
-  int code = grow(space, end);
-  thread_mutex_unlock(&space->growth);
+  if (end <= space_size(space) || end <= space_look(space)) return MMCMAP_OK;
+  int code = begin_growth(space);
+  if (code != MMCMAP_OK) return code;
+  code = grow(space, end);
+  end_growth(space);
   return code;
 }
 
@@ -60,18 +126,18 @@ static int write_zeros(int fd, uint64_t offset, uint64_t size) {
 }
 
 void space_write_ahead(struct space *space, uint64_t end) {
-  thread_mutex_lock(&space->growth);
+  if (begin_growth(space) != MMCMAP_OK) return;
   uint64_t size = space_size(space);
   uint64_t ahead =
       bytes_align_up(least(size / 4, SPACE_AHEAD_MAX), SPACE_GROWTH_MIN);
   uint64_t limit = space->map.size_bytes;
   if (space->max_size_bytes != 0) limit = least(limit, space->max_size_bytes);
-  if (end <= size && size - end < ahead / 2 && size + ahead <= limit &&
+  if (size == atomic_load(shared_size(space)) && end <= size &&
+      size - end < ahead / 2 && size + ahead <= limit &&
       file_allocate(space->fd, size, ahead) == MMCMAP_OK &&
       write_zeros(space->fd, size, ahead) == MMCMAP_OK)
-    atomic_store_explicit(&space->size_bytes, size + ahead,
-                          memory_order_release);
-  thread_mutex_unlock(&space->growth);
+    space_set_size(space, size + ahead);
+  end_growth(space);
 }
 
 int space_begin_segments(struct space *space, enum segment_kind kind,
@@ -95,7 +161,6 @@ int space_trim(struct space *space, uint64_t end) {
   uint64_t kept = bytes_align_up(end, SPACE_GROWTH_MIN);
   if (kept >= space_size(space)) return MMCMAP_OK;
   int code = file_truncate(space->fd, kept);
-  if (code == MMCMAP_OK)
-    atomic_store_explicit(&space->size_bytes, kept, memory_order_release);
+  if (code == MMCMAP_OK) space_set_size(space, kept);
   return code;
 }

@@ -2,12 +2,12 @@
 /*
  * The space of the data file: how long it is, which segments have been begun,
  * and growing it by really allocated bytes. Segments are begun one after the
- * other; none is used again yet. The writer lock guards all but `size_bytes`,
- * which readers compare offsets with and which changes under a lock of its own,
- * the last in the lock order.
+ * other; none is used again yet. The writer lock guards all but the length,
+ * which readers compare offsets with and which changes under a lock of its own.
  *
- * Invariant: the file is at least `size_bytes` long as long as the store is
- * open, so that whatever lies below may be touched in the mapping.
+ * Invariant: the file is at least `known_bytes` long as long as the store is
+ * open, so that whatever lies below may be touched in the mapping. The length
+ * that all processes share is compared with the file before it is believed.
  */
 #ifndef SPACE_SPACE_H
 #define SPACE_SPACE_H
@@ -18,7 +18,7 @@
 #include "format/node.h"
 #include "format/segment.h"
 #include "os/map.h"
-#include "os/thread.h"
+#include "share/readers.h"
 
 enum {
   SPACE_FILE_SIZE_MIN = 65536,        /* of a new file */
@@ -32,24 +32,35 @@ struct space {
   struct map map;
   uint32_t segment_size;
   uint8_t file_id[16];
-  uint64_t max_size_bytes;     /* 0: no limit */
-  uint64_t segment_count;      /* begun */
-  struct thread_mutex growth;  /* held while the file's length changes */
-  _Atomic uint64_t size_bytes; /* of the file */
+  uint64_t max_size_bytes;      /* 0: no limit */
+  uint64_t segment_count;       /* begun: the writer's working copy */
+  struct readers *readers;      /* whose share has the length and its lock */
+  _Atomic uint64_t known_bytes; /* of the file, within the mapping */
 };
 
-/* What is mapped now. */
+/* What is mapped now; given back by node_source's `refresh`. */
+void space_refresh(const void *space, struct node_source *now_out);
+
 static inline struct node_source space_source(const struct space *space) {
   struct node_source source = {
       .base = space->map.read,
-      .size = atomic_load_explicit(&space->size_bytes, memory_order_acquire),
-      .growing = &space->size_bytes};
+      .size = atomic_load_explicit(&space->known_bytes, memory_order_acquire),
+      .refresh = space_refresh,
+      .context = space,
+      .is_cut = false};
   return source;
 }
 
+/* How long the file is known to be. */
 static inline uint64_t space_size(const struct space *space) {
-  return atomic_load_explicit(&space->size_bytes, memory_order_relaxed);
+  return atomic_load_explicit(&space->known_bytes, memory_order_relaxed);
 }
+
+/* The same, after a look at what other processes have made it. */
+uint64_t space_look(struct space *space);
+
+/* Whoever opens the store says how long the file is, which it has seen. */
+void space_set_size(struct space *space, uint64_t size_bytes);
 
 /* Makes the file at least `end` bytes long. MMCMAP_EFULL beyond the limit,
    MMCMAP_EADDRESS beyond the mapping, MMCMAP_ENOSPC. */

@@ -113,15 +113,30 @@ static int copy_branch(const struct trie *trie, const struct trie_step *step,
   return MMCMAP_OK;
 }
 
+/* The one store that makes a change visible, and the count after it. */
+static void publish(const struct trie *trie, uint64_t place, uint64_t slot,
+                    int count_change) {
+  uint64_t count = atomic_load_explicit(trie->count, memory_order_relaxed) +
+                   (uint64_t)(int64_t)count_change;
+  log_announce(trie->log, place, slot, count);
+  TEST_POINT("publish");
+  if (place == 0)
+    atomic_store_explicit(trie->root, slot, memory_order_release);
+  else
+    bytes_store_release(log_at(trie->log, place), slot);
+  TEST_POINT("published");
+  atomic_store_explicit(trie->count, count, memory_order_release);
+}
+
 int trie_publish(const struct trie *trie, const struct trie_path *path,
-                 unsigned depth, uint64_t slot) {
+                 unsigned depth, uint64_t slot, int count_change) {
   while (depth > 0) {
     const struct trie_step *step = &path->steps[depth - 1];
     if (step->epoch == trie->log->epoch || BROKEN(BREAK_WRITE_SEALED)) {
-      uint8_t *at = log_at(trie->log, step->branch.offset);
-      TEST_POINT("publish");
-      bytes_store_release(branch_slot_at(at, step->index), slot);
-      TEST_POINT("published");
+      publish(
+          trie,
+          step->branch.offset + NODE_HEADER_BYTES + 8 * (uint64_t)step->index,
+          slot, count_change);
       return MMCMAP_OK;
     }
     uint64_t offset;
@@ -130,9 +145,7 @@ int trie_publish(const struct trie *trie, const struct trie_path *path,
     slot = slot_of_branch(offset);
     depth--;
   }
-  TEST_POINT("publish");
-  atomic_store_explicit(trie->root, slot, memory_order_release);
-  TEST_POINT("published");
+  publish(trie, 0, slot, count_change);
   return MMCMAP_OK;
 }
 

@@ -104,7 +104,7 @@ static int put_in_vacant_slot(const struct trie *trie, struct trie_key *key,
   uint64_t offset;
   int code = write_wider_branch(trie, key, step, slot, &offset);
   if (code == MMCMAP_OK)
-    code = trie_publish(trie, path, path->depth - 1, slot_of_branch(offset));
+    code = trie_publish(trie, path, path->depth - 1, slot_of_branch(offset), 1);
   if (code == MMCMAP_OK) trie_retire_branch(trie, &step->branch, step->epoch);
   return code;
 }
@@ -171,7 +171,7 @@ static int put_beside_other(const struct trie *trie, struct trie_key *key,
                         &child, 1, &child);
   }
   if (code != MMCMAP_OK) return code;
-  return trie_publish(trie, path, path->depth, child);
+  return trie_publish(trie, path, path->depth, child, 1);
 }
 
 int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
@@ -186,7 +186,7 @@ int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
   if (code != MMCMAP_OK) return code;
   switch (path.ending) {
     case TRIE_ENDS_EMPTY:
-      code = trie_publish(trie, &path, 0, slot);
+      code = trie_publish(trie, &path, 0, slot, 1);
       break;
     case TRIE_ENDS_VACANT:
       code = put_in_vacant_slot(trie, key, &path, slot);
@@ -195,7 +195,7 @@ int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
       code = put_beside_other(trie, key, &path, slot);
       break;
     case TRIE_ENDS_SAME:
-      code = trie_publish(trie, &path, path.depth, slot);
+      code = trie_publish(trie, &path, path.depth, slot, 0);
       if (code == MMCMAP_OK) trie_retire_record(trie, &path.record);
       break;
   }

@@ -41,7 +41,7 @@ static int fold(const struct trie *trie, const struct trie_path *path,
   unsigned depth = path->depth - 1;
   while (depth > 0 && path->steps[depth - 1].branch.slot_count == 1)
     depth--;
-  int code = trie_publish(trie, path, depth, slot);
+  int code = trie_publish(trie, path, depth, slot, -1);
   if (code != MMCMAP_OK) return code;
   for (unsigned i = depth; i < path->depth; i++)
     trie_retire_branch(trie, &path->steps[i].branch, path->steps[i].epoch);
@@ -54,7 +54,7 @@ int trie_remove(const struct trie *trie, struct trie_key *key) {
   if (code != MMCMAP_OK) return code;
   if (path.ending != TRIE_ENDS_SAME) return MMCMAP_NOTFOUND;
   if (path.depth == 0) {
-    code = trie_publish(trie, &path, 0, SLOT_EMPTY);
+    code = trie_publish(trie, &path, 0, SLOT_EMPTY, -1);
   } else {
     const struct trie_step *step = &path.steps[path.depth - 1];
     uint32_t slot_count = step->branch.slot_count;
@@ -69,8 +69,8 @@ int trie_remove(const struct trie *trie, struct trie_key *key) {
       uint64_t offset;
       code = write_narrower_branch(trie, step, &offset);
       if (code == MMCMAP_OK)
-        code =
-            trie_publish(trie, &path, path.depth - 1, slot_of_branch(offset));
+        code = trie_publish(trie, &path, path.depth - 1, slot_of_branch(offset),
+                            -1);
       if (code == MMCMAP_OK)
         trie_retire_branch(trie, &step->branch, step->epoch);
     }

@@ -65,7 +65,8 @@ struct trie {
   struct log *log;
   const struct hasher *hasher;
   uint32_t map_id;
-  _Atomic uint64_t *root; /* the cell of the root's slot */
+  _Atomic uint64_t *root;  /* the cell of the root's slot */
+  _Atomic uint64_t *count; /* the cell of the number of records */
 };
 
 /* ---- lookup.c ---------------------------------------------------------- */
@@ -112,10 +113,11 @@ int trie_find_path(const struct trie *trie, struct trie_key *key,
 /*
  * Stores `slot` where the step before `depth` leads, or as the root: in place
  * if that branch is of the open epoch, else in a copy of it, and so on upward;
- * the last store publishes everything. On failure nothing is published.
+ * the last store publishes everything. Then the count is changed. On failure
+ * nothing is published.
  */
 int trie_publish(const struct trie *trie, const struct trie_path *path,
-                 unsigned depth, uint64_t slot);
+                 unsigned depth, uint64_t slot, int count_change);
 
 /* Space for a branch, a recycled one if there is one of its size. */
 int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,

@@ -7,7 +7,6 @@
  */
 #include "txn/commit.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/errors.h"
@@ -15,44 +14,70 @@
 #include "os/file.h"
 #include "os/process.h"
 #include "os/thread.h"
+#include "share/owner_lock.h"
 
 enum {
   SUPERBLOCK_INTERVAL_MIN = 1 << 20,  /* bytes of log between superblocks: */
   SUPERBLOCK_INTERVAL_MAX = 64 << 20, /* an eighth of the file, in between */
   GATHER_MAX_NS = 2000000,
-  FOLLOWER_TIMEOUT_MS = 1000 /* then a follower looks again for itself */
+  FOLLOWER_TIMEOUT_MS = 100 /* then a follower looks after the leader */
 };
 
 /* What the leader takes out of the writer lock. */
 struct batch {
-  struct log_frame *frames;
-  size_t frame_count;
+  uint64_t end_offset; /* the open frame: those before it are closed */
   uint64_t log_end;
-  struct superblock state; /* as of the last frame, but for the chain */
+  struct superblock state;  /* as of the last frame, but for the chain */
+  struct share_chain chain; /* as it will be when the batch is on disk */
 };
 
 void committer_init(struct committer *committer, struct writer *writer,
                     struct superblocks *superblocks) {
-  memset(committer, 0, sizeof *committer);
   committer->writer = writer;
   committer->superblocks = superblocks;
-  committer->chain = superblocks->current.chain;
-  atomic_store(&committer->superblock_epoch, superblocks->current.epoch);
+  committer->shared = &writer->header->commit;
 }
+
+/* ---- How far the log is on disk ------------------------------------------ */
+
+static struct share_chain load_chain(const struct committer *committer) {
+  return committer->writer->header
+      ->chain[atomic_load(&committer->shared->chain_index) & 1];
+}
+
+static void store_chain(struct committer *committer,
+                        const struct share_chain *chain) {
+  uint32_t index = (atomic_load(&committer->shared->chain_index) & 1) ^ 1;
+  committer->writer->header->chain[index] = *chain;
+  atomic_store_explicit(&committer->shared->chain_index, index,
+                        memory_order_release);
+}
+
+void committer_install(struct committer *committer,
+                       const struct superblock *state) {
+  struct share_chain chain = {.checksum = state->chain,
+                              .durable_epoch = state->epoch};
+  store_chain(committer, &chain);
+  atomic_store(&committer->shared->failed, 0);
+  atomic_store(&committer->shared->durable_epoch, state->epoch);
+  atomic_store(&committer->shared->superblock_epoch, state->epoch);
+}
+
+/* ---- Superblocks --------------------------------------------------------- */
 
 /* The present state as a superblock has it; the writer lock is held and the
    open epoch has no changes. */
 static void describe_state(struct committer *committer,
                            struct superblock *state_out) {
-  const struct writer *writer = committer->writer;
-  const struct log *log = &writer->log;
+  const struct share_header *header = committer->writer->header;
+  const struct log *log = &committer->writer->log;
   struct superblock *state = state_out;
-  *state = committer->superblocks->current;
+  *state = committer->superblocks->constant;
   state->flags = 0;
   state->salt = log->salt;
-  state->epoch = atomic_load(&writer->live->changed_epoch);
-  state->root = atomic_load(&writer->live->root);
-  state->count = atomic_load(&writer->live->count);
+  state->epoch = atomic_load(&header->change.changed_epoch);
+  state->root = atomic_load(&header->live.root);
+  state->count = atomic_load(&header->change.count);
   state->next_epoch = log->epoch;
   state->segment_count = log->space->segment_count;
   state->heads[HEAD_LOG] = log_head(log);
@@ -65,35 +90,52 @@ static void describe_state(struct committer *committer,
 static int take_batch(struct committer *committer, struct batch *batch_out) {
   struct writer *writer = committer->writer;
   memset(batch_out, 0, sizeof *batch_out);
-  thread_mutex_lock(&writer->mutex);
-  int code = writer_seal(writer);
+  int code = writer_enter(writer, OWNER_LOCK_FOREVER);
+  if (code != MMCMAP_OK) return code;
+  writer_seal(writer);
+  code = log_open_frame(&writer->log);
   if (code == MMCMAP_OK) {
-    batch_out->frames = log_take_closed(&writer->log, &batch_out->frame_count);
+    batch_out->end_offset = writer->log.frame_offset;
     batch_out->log_end = log_end(&writer->log);
     describe_state(committer, &batch_out->state);
   }
-  thread_mutex_unlock(&writer->mutex);
+  writer_leave(writer);
   return code;
 }
 
-/* Completes the headers of the batch and returns their bytes. */
-static uint64_t complete_frames(struct committer *committer,
-                                const struct batch *batch) {
+/* Completes the headers of the frames that were closed and are not durable,
+   one behind the other. They are read from the file: what cannot be ends it. */
+static int complete_frames(struct committer *committer, struct batch *batch) {
   const struct log *log = &committer->writer->log;
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < batch->frame_count; i++) {
-    if (BROKEN(BREAK_LEAVE_FRAME) && i + 1 < batch->frame_count) continue;
-    struct log_frame *closed = &batch->frames[i];
-    closed->frame.previous = committer->chain;
-    committer->chain = frame_complete(log_at(log, closed->offset),
-                                      &closed->frame, log->hasher);
-    bytes += closed->frame.size_bytes;
+  struct share_chain chain = load_chain(committer);
+  uint64_t left = space_look(log->space);
+  struct node_source source = space_source(log->space);
+  while (chain.next_offset != batch->end_offset) {
+    struct frame frame;
+    int code =
+        frame_read_closed(&source, chain.next_offset, log->space->segment_size,
+                          batch->state.salt, &frame);
+    if (code != MMCMAP_OK) return code;
+    if (frame.size_bytes > left)
+      return error_set_corrupt("F16 frame size", chain.next_offset);
+    left -= frame.size_bytes;
+    if (!BROKEN(BREAK_LEAVE_FRAME) || frame.next_offset == batch->end_offset) {
+      frame.previous = chain.checksum;
+      chain.checksum =
+          frame_complete(log_at(log, chain.next_offset), &frame, log->hasher);
+    }
+    chain.next_offset = frame.next_offset;
+    chain.bytes_since_superblock += frame.size_bytes;
   }
-  return bytes;
+  chain.durable_epoch = batch->state.epoch;
+  batch->chain = chain;
+  batch->state.chain = chain.checksum;
+  return MMCMAP_OK;
 }
 
 static int sync_file(struct committer *committer) {
-  atomic_fetch_add_explicit(&committer->sync_count, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&committer->shared->sync_count, 1,
+                            memory_order_relaxed);
   TEST_POINT("sync");
   if (BROKEN(BREAK_DROP_SYNC)) return MMCMAP_OK;
   int code = file_sync(committer->superblocks->fd);
@@ -108,115 +150,140 @@ static uint64_t superblock_interval(const struct superblock *state) {
 }
 
 static int write_superblock(struct committer *committer,
-                            struct superblock *state) {
+                            const struct superblock *state) {
   int code = superblocks_write(committer->superblocks, state);
   if (code != MMCMAP_OK) return code;
-  committer->bytes_since_superblock = 0;
-  atomic_store(&committer->superblock_epoch, state->epoch);
+  struct share_chain chain = load_chain(committer);
+  chain.bytes_since_superblock = 0;
+  store_chain(committer, &chain);
+  atomic_store(&committer->shared->superblock_epoch, state->epoch);
   return MMCMAP_OK;
 }
 
 /* Writes a superblock that is on disk on return; no leader is under way. */
 static int write_superblock_now(struct committer *committer,
                                 struct superblock *state) {
+  struct superblocks *blocks = committer->superblocks;
   int code = MMCMAP_OK;
-  if (!committer->superblocks->is_synced) code = sync_file(committer);
+  if (!superblocks_are_synced(blocks)) code = sync_file(committer);
   if (code != MMCMAP_OK) return code;
-  committer->superblocks->is_synced = true;
-  state->chain = committer->chain;
+  superblocks_set_synced(blocks, true);
+  state->chain = load_chain(committer).checksum;
   code = write_superblock(committer, state);
   if (code == MMCMAP_OK) code = sync_file(committer);
-  if (code == MMCMAP_OK) committer->superblocks->is_synced = true;
+  if (code == MMCMAP_OK) superblocks_set_synced(blocks, true);
   return code;
 }
 
+/* ---- Leading ------------------------------------------------------------- */
+
 /* Lets those who were woken last make their next change and join: waiting for
    them half as long as a sync takes costs less than another sync. */
-static void gather(struct committer *committer) {
-  uint64_t wait_ns = committer->sync_ns / 2;
+static void gather(struct share_commit *shared) {
+  uint64_t wait_ns = shared->sync_ns / 2;
   if (wait_ns > GATHER_MAX_NS) wait_ns = GATHER_MAX_NS;
   uint64_t end_ns = process_monotonic_ns() + wait_ns;
-  while (atomic_load_explicit(&committer->waiting, memory_order_relaxed) <
-             committer->expected &&
+  while (atomic_load_explicit(&shared->waiting, memory_order_relaxed) <
+             shared->expected &&
          process_monotonic_ns() < end_ns)
     thread_yield();
-  committer->carried = atomic_exchange(&committer->waiting, 0);
+  shared->carried = atomic_exchange(&shared->waiting, 0);
+}
+
+/* R6: the sync comes before; pairs with is_durable(). */
+static void raise_durable(struct committer *committer) {
+  atomic_store_explicit(&committer->shared->durable_epoch,
+                        load_chain(committer).durable_epoch,
+                        memory_order_release);
 }
 
 /* The batch's sync has succeeded. It began after the newest superblock was
    written, so that is on disk too. */
 static int publish_batch(struct committer *committer, struct batch *batch) {
-  committer->superblocks->is_synced = true;
-  /* R6: the sync comes before; pairs with is_durable(). */
-  atomic_store_explicit(&committer->writer->live->durable_epoch,
-                        batch->state.epoch, memory_order_release);
-  atomic_fetch_add_explicit(&committer->commit_count, 1, memory_order_relaxed);
-  if (committer->bytes_since_superblock < superblock_interval(&batch->state))
+  superblocks_set_synced(committer->superblocks, true);
+  store_chain(committer, &batch->chain);
+  raise_durable(committer);
+  atomic_fetch_add_explicit(&committer->shared->commit_count, 1,
+                            memory_order_relaxed);
+  if (batch->chain.bytes_since_superblock < superblock_interval(&batch->state))
     return MMCMAP_OK;
   return write_superblock(committer, &batch->state);
 }
 
-/* After a failure it is not known what is on disk, and a failed sync is never
-   tried again, because the kernel may have dropped the pages (Rebello et al.,
-   "Can applications recover from fsync failures?", 2020): no change may build
-   on it. */
-static int fail(struct committer *committer, int code) {
-  atomic_store(&committer->failed, code);
-  thread_mutex_lock(&committer->writer->mutex);
-  committer->writer->failed = code;
-  thread_mutex_unlock(&committer->writer->mutex);
+static int sync_batch(struct committer *committer, struct batch *batch) {
+  if (BROKEN(BREAK_EARLY_SUPERBLOCK) &&
+      superblocks_are_synced(committer->superblocks))
+    (void)write_superblock(committer, &batch->state);
+  uint64_t begin_ns = process_monotonic_ns();
+  atomic_store(&committer->shared->last_ns, begin_ns);
+  int code = sync_file(committer);
+  committer->shared->sync_ns = process_monotonic_ns() - begin_ns;
+  if (code == MMCMAP_OK) code = publish_batch(committer, batch);
   return code;
 }
 
-static int sync_batch(struct committer *committer, struct batch *batch) {
-  committer->bytes_since_superblock += complete_frames(committer, batch);
-  batch->state.chain = committer->chain;
-  if (BROKEN(BREAK_EARLY_SUPERBLOCK) && committer->superblocks->is_synced)
-    (void)write_superblock(committer, &batch->state);
-  uint64_t begin_ns = process_monotonic_ns();
-  int code = sync_file(committer);
-  committer->sync_ns = process_monotonic_ns() - begin_ns;
-  if (code == MMCMAP_OK) code = publish_batch(committer, batch);
-  free(batch->frames);
-  return code == MMCMAP_OK ? code : fail(committer, code);
-}
-
 static bool is_durable(const struct committer *committer, uint64_t epoch) {
-  return atomic_load_explicit(&committer->writer->live->durable_epoch,
+  return atomic_load_explicit(&committer->shared->durable_epoch,
                               memory_order_acquire) >= epoch;
 }
 
 /* Makes durable all that is visible. A seal that finds no space has spoilt
-   nothing. */
+   nothing. After another failure it is not known what is on disk, and a failed
+   sync is never tried again, because the kernel may have dropped the pages
+   (Rebello et al., "Can applications recover from fsync failures?", 2020): no
+   change in any process may build on it. */
 static int lead(struct committer *committer, uint64_t *log_end_out) {
   struct batch batch;
-  gather(committer);
+  gather(committer->shared);
+  readers_end_old_snapshots(committer->writer->readers);
   int code = take_batch(committer, &batch);
   if (code != MMCMAP_OK) return code;
   *log_end_out = batch.log_end;
-  CHECK(batch.frame_count > 0);
-  return sync_batch(committer, &batch);
+  code = complete_frames(committer, &batch);
+  if (code == MMCMAP_OK) code = sync_batch(committer, &batch);
+  if (code != MMCMAP_OK) atomic_store(&committer->shared->failed, code);
+  return code;
 }
 
 static void end_leadership(struct committer *committer) {
-  committer->expected =
-      committer->carried +
-      atomic_load_explicit(&committer->waiting, memory_order_relaxed);
+  struct share_commit *shared = committer->shared;
+  shared->expected =
+      shared->carried +
+      atomic_load_explicit(&shared->waiting, memory_order_relaxed);
   /* R7: who is woken finds the leadership free. */
-  atomic_store_explicit(&committer->leading, 0, memory_order_release);
-  atomic_fetch_add_explicit(&committer->sequence, 1, memory_order_release);
-  thread_wake_all(&committer->sequence);
+  owner_lock_release(&shared->leader);
+  atomic_fetch_add_explicit(&shared->sequence, 1, memory_order_release);
+  thread_wake_all(&shared->sequence);
+}
+
+/* Becomes the leader if there is none, or if the one there was is dead: that
+   is looked into only if `probe` is set. */
+static int become_leader(struct committer *committer, bool probe,
+                         bool *leads_out) {
+  struct readers *readers = committer->writer->readers;
+  struct share_lock *leader = &committer->shared->leader;
+  uint32_t owner;
+  bool inherited = false;
+  *leads_out = false;
+  int code = readers_owner(readers, &owner);
+  if (code != MMCMAP_OK) return code;
+  *leads_out = owner_lock_try(leader, owner, &inherited);
+  if (!*leads_out && probe)
+    *leads_out = inherited = owner_lock_inherit(readers, leader, owner);
+  /* It may have died between noting that a batch is on disk and saying so. */
+  if (inherited) raise_durable(committer);
+  if (*leads_out) TEST_POINT("led");
+  return MMCMAP_OK;
 }
 
 /* Leads unless somebody else does, or has just done it all. */
-static int try_to_lead(struct committer *committer, uint64_t epoch,
+static int try_to_lead(struct committer *committer, uint64_t epoch, bool probe,
                        bool *led_out) {
-  uint32_t nobody = 0;
   uint64_t log_end = 0;
-  *led_out = atomic_compare_exchange_strong(&committer->leading, &nobody, 1);
-  if (!*led_out) return MMCMAP_OK;
-  int code = MMCMAP_OK;
-  if (atomic_load(&committer->failed) == 0 && !is_durable(committer, epoch))
+  int code = become_leader(committer, probe, led_out);
+  if (code != MMCMAP_OK || !*led_out) return code;
+  if (atomic_load(&committer->shared->failed) == 0 &&
+      !is_durable(committer, epoch))
     code = lead(committer, &log_end);
   end_leadership(committer);
   if (code == MMCMAP_OK && log_end != 0)
@@ -225,28 +292,33 @@ static int try_to_lead(struct committer *committer, uint64_t epoch,
 }
 
 int commit_epoch(struct committer *committer, uint64_t epoch) {
+  struct share_commit *shared = committer->shared;
   if (is_durable(committer, epoch)) return MMCMAP_OK;
-  atomic_fetch_add_explicit(&committer->waiting, 1, memory_order_relaxed);
-  for (;;) {
+  atomic_fetch_add_explicit(&shared->waiting, 1, memory_order_relaxed);
+  for (bool probe = false;;) {
     uint32_t sequence =
-        atomic_load_explicit(&committer->sequence, memory_order_acquire);
+        atomic_load_explicit(&shared->sequence, memory_order_acquire);
     if (is_durable(committer, epoch)) return MMCMAP_OK;
-    int code = atomic_load(&committer->failed);
+    int code = atomic_load(&shared->failed);
     if (code != MMCMAP_OK) return error_set(code, "an earlier commit failed");
     bool led;
-    code = try_to_lead(committer, epoch, &led);
+    code = try_to_lead(committer, epoch, probe, &led);
     if (code != MMCMAP_OK) return code;
-    if (!led)
-      thread_wait_for_change(&committer->sequence, sequence,
-                             FOLLOWER_TIMEOUT_MS);
+    if (led) continue;
+    thread_wait_for_change(&shared->sequence, sequence, FOLLOWER_TIMEOUT_MS);
+    /* Nobody has finished in all that time: perhaps nobody leads. */
+    probe = atomic_load(&shared->sequence) == sequence;
   }
 }
 
 int commit_all(struct committer *committer) {
   return commit_epoch(
-      committer, atomic_load_explicit(&committer->writer->live->changed_epoch,
-                                      memory_order_relaxed));
+      committer,
+      atomic_load_explicit(&committer->writer->header->change.changed_epoch,
+                           memory_order_relaxed));
 }
+
+/* ---- Sessions ------------------------------------------------------------ */
 
 int commit_start_session(struct committer *committer,
                          const struct superblock_head heads[SUPERBLOCK_HEADS]) {
@@ -254,29 +326,31 @@ int commit_start_session(struct committer *committer,
   uint64_t salt;
   int code = process_random(&salt, sizeof salt);
   if (code != MMCMAP_OK) return code;
-  if (BROKEN(BREAK_KEEP_SALT)) salt = committer->superblocks->current.salt;
-  code = log_prepare(&writer->log, salt, atomic_load(&writer->live->open_epoch),
-                     heads);
+  if (BROKEN(BREAK_KEEP_SALT)) salt = writer->log.salt;
+  code = log_prepare(&writer->log, salt, writer->log.epoch, heads);
   if (code != MMCMAP_OK) return code;
   struct superblock state;
   describe_state(committer, &state);
   code = write_superblock_now(committer, &state);
   if (code != MMCMAP_OK) {
-    writer->failed = code;
+    atomic_store(&committer->shared->failed, code);
     return code;
   }
+  struct share_chain chain = load_chain(committer);
+  chain.next_offset = writer->log.frame_offset;
+  store_chain(committer, &chain);
   log_start(&writer->log);
-  writer->started = true;
   return MMCMAP_OK;
 }
 
 int commit_end_session(struct committer *committer) {
   struct superblock state;
-  thread_mutex_lock(&committer->writer->mutex);
+  int code = writer_enter(committer->writer, OWNER_LOCK_FOREVER);
+  if (code != MMCMAP_OK) return code;
   describe_state(committer, &state);
-  thread_mutex_unlock(&committer->writer->mutex);
+  writer_leave(committer->writer);
   state.flags = SUPERBLOCK_CLEAN;
-  /* A put that failed half-way may have moved the heads since the last sync. */
-  committer->superblocks->is_synced = false;
+  /* A put that failed half-way may have grown the file since the last sync. */
+  superblocks_set_synced(committer->superblocks, false);
   return write_superblock_now(committer, &state);
 }

@@ -2,9 +2,12 @@
 /*
  * Commits: making sealed epochs durable with one fdatasync for all that wait
  * (group commit: DeWitt et al., "Implementation techniques for main memory
- * database systems", 1984). One leader at a time seals what is open, completes
- * the headers of all frames that are not durable, syncs, and wakes the others,
- * who wait on a futex and take no lock.
+ * database systems", 1984), in whichever process. One leader at a time seals
+ * what is open, completes the headers of all frames that are not durable,
+ * syncs, and wakes the others, who wait on a futex and take no lock.
+ *
+ * Leadership is a lock that survives its owner (share/owner_lock.h). A leader
+ * that died has left frames that the next completes again, to the same bytes.
  *
  * Lock order: leadership before the writer lock. The leader does not hold the
  * writer lock while it hashes and syncs.
@@ -12,7 +15,6 @@
 #ifndef TXN_COMMIT_H
 #define TXN_COMMIT_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -20,27 +22,17 @@
 #include "txn/writer.h"
 
 struct committer {
-  _Atomic uint32_t leading;  /* 1: somebody leads; guards the second part */
-  _Atomic uint32_t sequence; /* futex: raised when a leader has finished */
-  _Atomic uint32_t waiting;  /* callers whom the next batch will carry */
-  _Atomic int failed;        /* the code of the commit that failed: none is
-                                tried after it */
-
-  uint32_t carried;  /* callers carried by the batch under way */
-  uint32_t expected; /* callers there were when the last batch finished */
-  uint64_t sync_ns;  /* how long the last sync took */
-  uint64_t chain;    /* checksum of the last frame that was completed */
-  uint64_t bytes_since_superblock; /* of frames */
   struct writer *writer;
   struct superblocks *superblocks;
-
-  _Atomic uint64_t commit_count;
-  _Atomic uint64_t sync_count;
-  _Atomic uint64_t superblock_epoch;
+  struct share_commit *shared;
 };
 
 void committer_init(struct committer *committer, struct writer *writer,
                     struct superblocks *superblocks);
+
+/* What recovery found is on disk, and nothing else. */
+void committer_install(struct committer *committer,
+                       const struct superblock *state);
 
 /* Returns when `epoch` is durable. MMCMAP_EIO and others: it is not known to
    be, and the store takes no more changes. MMCMAP_ENOSPC, MMCMAP_EFULL,

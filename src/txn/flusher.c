@@ -9,6 +9,7 @@
 
 #include "base/errors.h"
 #include "os/process.h"
+#include "share/owner_lock.h"
 
 int flusher_init(struct flusher *flusher, struct committer *committer) {
   memset(flusher, 0, sizeof *flusher);
@@ -25,30 +26,38 @@ void flusher_destroy(struct flusher *flusher) {
   thread_mutex_destroy(&flusher->mutex);
 }
 
-static uint64_t written_bytes(struct flusher *flusher) {
-  struct writer *writer = flusher->committer->writer;
-  thread_mutex_lock(&writer->mutex);
-  uint64_t bytes = writer->log.written_bytes;
-  thread_mutex_unlock(&writer->mutex);
-  return bytes;
+static const struct share_header *shared(const struct flusher *flusher) {
+  return flusher->committer->writer->header;
+}
+
+static uint64_t written_bytes(const struct flusher *flusher) {
+  return atomic_load(&shared(flusher)->change.appended_bytes);
 }
 
 /* R8: taken under the writer lock, after the flag is cleared: a change that is
    not in it took the lock later, and so sees the flag cleared. */
-static uint64_t changed_epoch(struct flusher *flusher) {
+static int changed_epoch(struct flusher *flusher, uint64_t *epoch_out) {
   struct writer *writer = flusher->committer->writer;
-  thread_mutex_lock(&writer->mutex);
-  uint64_t epoch = atomic_load(&writer->live->changed_epoch);
-  thread_mutex_unlock(&writer->mutex);
-  return epoch;
+  int code = writer_enter(writer, OWNER_LOCK_FOREVER);
+  if (code != MMCMAP_OK) return code;
+  *epoch_out = atomic_load(&shared(flusher)->change.changed_epoch);
+  writer_leave(writer);
+  return MMCMAP_OK;
 }
 
 /* Lets the interval pass, unless the thread is to stop. The mutex is held, but
-   for the sleeping. */
+   for the sleeping. If another process's commit came in between, the interval
+   counts from it: the flushers of all processes come to one commit per interval
+   that way, and no change waits for longer. */
 static void wait_interval(struct flusher *flusher) {
-  uint64_t end_ns =
-      process_monotonic_ns() + flusher->interval_ms * UINT64_C(1000000);
+  uint64_t interval_ns = flusher->interval_ms * UINT64_C(1000000);
+  uint64_t begin_ns = process_monotonic_ns();
   while (!flusher->is_stopping) {
+    uint64_t last_ns = atomic_load(&shared(flusher)->commit.last_ns);
+    uint64_t end_ns =
+        interval_ns + (last_ns > begin_ns && last_ns - begin_ns < interval_ns
+                           ? last_ns
+                           : begin_ns);
     uint64_t now_ns = process_monotonic_ns();
     if (now_ns >= end_ns) return;
     uint32_t left_ms = (uint32_t)((end_ns - now_ns + 999999) / 1000000);
@@ -66,20 +75,37 @@ static void wait_for_load(struct flusher *flusher) {
   }
 }
 
+/* Sleeps until something has changed: here, or in a process that was killed
+   before its own flusher came to it. */
+static void wait_for_change(struct flusher *flusher) {
+  const struct share_header *header = shared(flusher);
+  bool was_told = thread_condition_wait_timed(&flusher->wake, &flusher->mutex,
+                                              FLUSHER_LOOK_MS);
+  if (was_told || atomic_load(&header->commit.failed) != 0) return;
+  uint64_t age_ns =
+      process_monotonic_ns() - atomic_load(&header->commit.last_ns);
+  if (atomic_load(&header->change.changed_epoch) >
+          atomic_load(&header->commit.durable_epoch) &&
+      age_ns > FLUSHER_LOOK_MS * UINT64_C(1000000))
+    atomic_store(&flusher->is_dirty, true);
+}
+
 static void *run(void *context) {
   struct flusher *flusher = context;
   thread_mutex_lock(&flusher->mutex);
   while (!flusher->is_stopping) {
     if (!atomic_load(&flusher->is_dirty)) {
-      thread_condition_wait(&flusher->wake, &flusher->mutex);
+      wait_for_change(flusher);
       continue;
     }
     wait_for_load(flusher);
     atomic_store(&flusher->is_dirty, false);
     thread_mutex_unlock(&flusher->mutex);
-    int code = commit_epoch(flusher->committer, changed_epoch(flusher));
+    uint64_t epoch;
+    int code = changed_epoch(flusher, &epoch);
+    if (code == MMCMAP_OK) code = commit_epoch(flusher->committer, epoch);
     /* A seal that found no space or memory is tried again. */
-    if (code != MMCMAP_OK && atomic_load(&flusher->committer->failed) == 0)
+    if (code != MMCMAP_OK && atomic_load(&shared(flusher)->commit.failed) == 0)
       atomic_store(&flusher->is_dirty, true);
     thread_mutex_lock(&flusher->mutex);
   }

@@ -5,6 +5,9 @@
  * then commits. While much is being written it waits up to
  * FLUSHER_INTERVALS_MAX intervals, because each seal makes writers copy the
  * branches that they touch next.
+ *
+ * Each process that changes something has one; which of them comes to commit is
+ * decided by the leadership (txn/commit.h).
  */
 #ifndef TXN_FLUSHER_H
 #define TXN_FLUSHER_H
@@ -17,7 +20,9 @@
 
 enum {
   FLUSHER_INTERVALS_MAX = 10,
-  FLUSHER_BUSY_BYTES = 1 << 20 /* per interval: more than that is "much" */
+  FLUSHER_BUSY_BYTES = 1 << 20, /* per interval: more than that is "much" */
+  FLUSHER_LOOK_MS = 1000        /* how often a flusher without work looks for
+                                   changes that a dead process has left */
 };
 
 struct flusher {

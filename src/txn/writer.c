@@ -7,48 +7,134 @@
 #include <string.h>
 
 #include "base/errors.h"
+#include "share/owner_lock.h"
 
-int writer_init(struct writer *writer, struct space *space,
-                struct readers *readers, const struct hasher *hasher,
-                struct live *live) {
+void writer_init(struct writer *writer, struct space *space,
+                 struct readers *readers, const struct hasher *hasher) {
   memset(writer, 0, sizeof *writer);
-  int code = thread_mutex_init(&writer->mutex);
-  if (code != MMCMAP_OK) return code;
+  writer->readers = readers;
+  writer->header = readers->share->header;
   log_init(&writer->log, space, readers, hasher);
-  writer->live = live;
   writer->trie.log = &writer->log;
   writer->trie.hasher = hasher;
   writer->trie.map_id = MAP_ID_DEFAULT;
-  writer->trie.root = &live->root;
-  return MMCMAP_OK;
+  writer->trie.root = &writer->header->live.root;
+  writer->trie.count = &writer->header->change.count;
 }
 
-void writer_destroy(struct writer *writer) {
-  log_destroy(&writer->log);
-  thread_mutex_destroy(&writer->mutex);
+void writer_destroy(struct writer *writer) { log_destroy(&writer->log); }
+
+/* ---- Moments ------------------------------------------------------------- */
+
+static void store_moment(struct share_header *header,
+                         const struct moment *moment) {
+  struct share_sealed *sealed = &header->sealed;
+  uint64_t sequence =
+      atomic_load_explicit(&sealed->sequence, memory_order_relaxed) | 1;
+  atomic_store_explicit(&sealed->sequence, sequence, memory_order_relaxed);
+  atomic_thread_fence(memory_order_release);
+  atomic_store_explicit(&sealed->root, moment->root, memory_order_relaxed);
+  atomic_store_explicit(&sealed->count, moment->count, memory_order_relaxed);
+  atomic_store_explicit(&sealed->epoch, moment->epoch, memory_order_relaxed);
+  atomic_store_explicit(&sealed->sequence, sequence + 1, memory_order_release);
 }
 
-/* Takes the lock and sees to it that changes may be made. */
-static int begin_change(struct writer *writer, uint32_t timeout_ms) {
-  int code = thread_mutex_lock_timed(&writer->mutex, timeout_ms);
-  if (code != MMCMAP_OK) return code;
-  if (UNLIKELY(writer->failed != 0))
-    code = error_set(writer->failed, "an earlier commit failed");
-  else if (UNLIKELY(!writer->started))
-    code = writer->start(writer->start_context);
-  if (UNLIKELY(code != MMCMAP_OK)) thread_mutex_unlock(&writer->mutex);
+/* R10: the sealed moment is that of now if nothing was changed after it. False
+   if something was, or if it is being replaced. */
+static bool load_moment(const struct share_header *header,
+                        struct moment *moment_out) {
+  const struct share_sealed *sealed = &header->sealed;
+  uint64_t sequence =
+      atomic_load_explicit(&sealed->sequence, memory_order_acquire);
+  struct moment moment = {
+      .root = atomic_load_explicit(&sealed->root, memory_order_relaxed),
+      .count = atomic_load_explicit(&sealed->count, memory_order_relaxed),
+      .epoch = atomic_load_explicit(&sealed->epoch, memory_order_relaxed)};
+  atomic_thread_fence(memory_order_acquire);
+  if ((sequence & 1) != 0 ||
+      sequence != atomic_load_explicit(&sealed->sequence, memory_order_relaxed))
+    return false;
+  *moment_out = moment;
+  return atomic_load_explicit(&header->change.changed_epoch,
+                              memory_order_acquire) == moment.epoch;
+}
+
+/* ---- The lock ------------------------------------------------------------ */
+
+/* Whether the slot that the intent names was stored. */
+static bool was_published(struct writer *writer) {
+  const struct share_header *header = writer->header;
+  uint64_t place = atomic_load(&header->change.intent_place);
+  uint64_t slot = atomic_load(&header->change.intent_slot);
+  if (place == 0) return atomic_load(&header->live.root) == slot;
+  if (place % 8 != 0 || !bytes_within(place, 8, space_look(writer->log.space)))
+    return false;
+  return bytes_load_acquire(writer->log.space->map.read + place) == slot;
+}
+
+/* R11: what a writer that died has left. Its nodes that are not linked lie
+   behind the cursor; doing this again does no harm. */
+static void repair(struct writer *writer) {
+  struct share_header *header = writer->header;
+  if (was_published(writer) && !BROKEN(BREAK_NO_INTENT))
+    atomic_store(&header->change.count,
+                 atomic_load(&header->change.intent_count));
+  const struct share_log *shared = log_shared(&writer->log);
+  if ((atomic_load(&shared->flags) & SHARE_LOG_SEALED) == 0) return;
+  struct moment moment = {.root = shared->sealed_root,
+                          .count = shared->sealed_count,
+                          .epoch = shared->sealed_epoch};
+  store_moment(header, &moment);
+}
+
+int writer_enter(struct writer *writer, uint32_t timeout_ms) {
+  uint32_t owner;
+  bool inherited;
+  int code = readers_owner(writer->readers, &owner);
+  if (LIKELY(code == MMCMAP_OK))
+    code = owner_lock_acquire(writer->readers, &writer->header->writer_lock,
+                              owner, timeout_ms, &inherited);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
+  TEST_POINT("locked");
+  if (UNLIKELY(inherited)) {
+    log_abandon(&writer->log);
+    repair(writer);
+  }
+  code = log_enter(&writer->log);
+  if (UNLIKELY(code != MMCMAP_OK)) writer_leave(writer);
   return code;
 }
 
-/* Notes the change that has been published and releases the lock. */
-static void end_change(struct writer *writer, uint64_t count,
-                       uint64_t *epoch_out) {
-  struct live *live = writer->live;
-  uint64_t epoch = writer->log.epoch;
-  atomic_store_explicit(&live->count, count, memory_order_relaxed);
-  atomic_store_explicit(&live->changed_epoch, epoch, memory_order_relaxed);
-  *epoch_out = epoch;
-  thread_mutex_unlock(&writer->mutex);
+void writer_leave(struct writer *writer) {
+  owner_lock_release(&writer->header->writer_lock);
+}
+
+/* ---- Changes ------------------------------------------------------------- */
+
+/* Takes the lock and sees to it that changes may be made. */
+static int begin_change(struct writer *writer, uint32_t timeout_ms) {
+  int code = writer_enter(writer, timeout_ms);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
+  int failed = atomic_load_explicit(&writer->header->commit.failed,
+                                    memory_order_relaxed);
+  if (UNLIKELY(failed != 0))
+    code = error_set(failed, "an earlier commit failed");
+  else if (UNLIKELY(!log_is_started(&writer->log)))
+    code = writer->start(writer->start_context);
+  else if (UNLIKELY((writer->log.flags & SHARE_LOG_SEALED) != 0))
+    code = log_open_frame(&writer->log);
+  if (UNLIKELY(code != MMCMAP_OK)) writer_leave(writer);
+  return code;
+}
+
+/* Releases the lock after a change, or after what has changed nothing. */
+static int end_change(struct writer *writer, int code, uint64_t *epoch_out) {
+  if (LIKELY(code == MMCMAP_OK))
+    *epoch_out = writer->log.epoch;
+  else
+    log_abandon(&writer->log);
+  writer_leave(writer);
+  return code;
 }
 
 int writer_put(struct writer *writer, const void *key, size_t key_size,
@@ -65,14 +151,7 @@ int writer_put(struct writer *writer, const void *key, size_t key_size,
   bool created;
   code =
       trie_put(&writer->trie, &trie_key, value, (uint32_t)value_size, &created);
-  if (code != MMCMAP_OK) {
-    thread_mutex_unlock(&writer->mutex);
-    return code;
-  }
-  uint64_t count =
-      atomic_load_explicit(&writer->live->count, memory_order_relaxed);
-  end_change(writer, count + (created ? 1 : 0), epoch_out);
-  return MMCMAP_OK;
+  return end_change(writer, code, epoch_out);
 }
 
 int writer_delete(struct writer *writer, const void *key, size_t key_size,
@@ -82,52 +161,88 @@ int writer_delete(struct writer *writer, const void *key, size_t key_size,
   struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
   int code = begin_change(writer, timeout_ms);
   if (code != MMCMAP_OK) return code;
-  uint64_t count =
-      atomic_load_explicit(&writer->live->count, memory_order_relaxed);
-  if (LIKELY(count > 0))
+  const struct share_header *header = writer->header;
+  if (LIKELY(atomic_load_explicit(&header->change.count, memory_order_relaxed) >
+             0))
     code = trie_remove(&writer->trie, &trie_key);
-  else if (atomic_load_explicit(&writer->live->root, memory_order_relaxed) ==
+  else if (atomic_load_explicit(&header->live.root, memory_order_relaxed) ==
            SLOT_EMPTY)
     code = MMCMAP_NOTFOUND;
   else
     code = error_set_corrupt("F36 more records than counted", 0);
-  if (code != MMCMAP_OK) {
-    thread_mutex_unlock(&writer->mutex);
-    return code;
-  }
-  end_change(writer, count - 1, epoch_out);
-  return MMCMAP_OK;
+  return end_change(writer, code, epoch_out);
 }
 
-int writer_seal(struct writer *writer) {
-  struct live *live = writer->live;
+/* ---- Seals --------------------------------------------------------------- */
+
+void writer_seal(struct writer *writer) {
+  struct share_header *header = writer->header;
   uint64_t epoch = writer->log.epoch;
-  if (!writer->started ||
-      atomic_load_explicit(&live->changed_epoch, memory_order_relaxed) != epoch)
-    return MMCMAP_OK;
-  struct log_root root = {
-      .root = atomic_load_explicit(&live->root, memory_order_relaxed),
-      .count = atomic_load_explicit(&live->count, memory_order_relaxed)};
-  int code = log_seal(&writer->log, &root, epoch + 1);
-  if (code == MMCMAP_OK)
-    atomic_store_explicit(&live->open_epoch, epoch + 1, memory_order_relaxed);
+  if (!log_is_started(&writer->log) ||
+      atomic_load_explicit(&header->change.changed_epoch,
+                           memory_order_relaxed) != epoch)
+    return;
+  struct moment moment = {
+      .root = atomic_load_explicit(&header->live.root, memory_order_relaxed),
+      .count =
+          atomic_load_explicit(&header->change.count, memory_order_relaxed),
+      .epoch = epoch};
+  struct log_root root = {.root = moment.root, .count = moment.count};
+  log_seal(&writer->log, &root);
+  TEST_POINT("sealed");
+  store_moment(header, &moment);
+}
+
+void writer_install(struct writer *writer, const struct superblock *state) {
+  struct share_header *header = writer->header;
+  struct moment moment = {
+      .root = state->root, .count = state->count, .epoch = state->epoch};
+  log_install(&writer->log, state);
+  atomic_store(&header->live.root, state->root);
+  atomic_store(&header->change.count, state->count);
+  atomic_store(&header->change.changed_epoch, state->epoch);
+  atomic_store(&header->change.intent_slot, state->root);
+  atomic_store(&header->change.intent_place, 0);
+  atomic_store(&header->change.intent_count, state->count);
+  store_moment(header, &moment);
+}
+
+/* With the lock: seals, and takes what is sealed then. */
+static int seal_moment(struct writer *writer, struct share_row *row,
+                       uint32_t timeout_ms, struct moment *moment_out) {
+  int code = writer_enter(writer, timeout_ms);
+  if (code != MMCMAP_OK) return code;
+  writer_seal(writer);
+  if (!load_moment(writer->header, moment_out))
+    code = error_set(MMCMAP_ECORRUPT, "lock file: sealed moment");
+  else if (row != NULL)
+    atomic_store(&row->snapshot, moment_out->epoch + 1);
+  writer_leave(writer);
   return code;
 }
 
 int writer_take_moment(struct writer *writer, uint32_t timeout_ms,
                        struct moment *moment_out) {
   memset(moment_out, 0, sizeof *moment_out);
-  struct live *live = writer->live;
-  int code = thread_mutex_lock_timed(&writer->mutex, timeout_ms);
-  if (code != MMCMAP_OK) return code;
-  code = writer_seal(writer);
-  if (code == MMCMAP_OK) {
-    moment_out->root = atomic_load_explicit(&live->root, memory_order_relaxed);
-    moment_out->count =
-        atomic_load_explicit(&live->count, memory_order_relaxed);
-    moment_out->epoch =
-        atomic_load_explicit(&live->changed_epoch, memory_order_relaxed);
+  if (load_moment(writer->header, moment_out)) return MMCMAP_OK;
+  return seal_moment(writer, NULL, timeout_ms, moment_out);
+}
+
+int writer_open_snapshot(struct writer *writer, struct share_row *row,
+                         uint32_t timeout_ms, struct moment *moment_out) {
+  struct moment again;
+  memset(moment_out, 0, sizeof *moment_out);
+  if (load_moment(writer->header, moment_out)) {
+    atomic_store_explicit(&row->snapshot, moment_out->epoch + 1,
+                          memory_order_relaxed);
+    /* R13: the row is seen by whoever looks for what may be used again, or
+       what it has used again is seen here. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (BROKEN(BREAK_NO_RECHECK) || (load_moment(writer->header, &again) &&
+                                     again.epoch == moment_out->epoch))
+      return MMCMAP_OK;
   }
-  thread_mutex_unlock(&writer->mutex);
+  int code = seal_moment(writer, row, timeout_ms, moment_out);
+  if (code != MMCMAP_OK) atomic_store(&row->snapshot, 0);
   return code;
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The writer: one thread at a time changes the map, under the writer lock.
- * Each change is published by one store before the lock is released. A seal
- * closes the open epoch, whose nodes then never change, and opens the next.
+ * The writer: one thread of one process at a time changes the map, under the
+ * writer lock. Each change is published by one store before the lock is
+ * released. A seal closes the open epoch, whose nodes then never change, and
+ * opens the next.
  *
- * The first change of a session starts it: the caller's hook draws a salt and
+ * If a writer dies, whoever comes to the lock next inherits and repairs it. The
+ * first change of a session starts it: the caller's hook draws a salt and
  * writes a superblock before anything is written to the log.
  */
 #ifndef TXN_WRITER_H
@@ -14,27 +16,35 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "os/thread.h"
+#include "share/readers.h"
 #include "space/log.h"
 #include "trie/trie.h"
-#include "txn/live.h"
+
+/* A moment that stays: a root whose epoch is sealed. */
+struct moment {
+  uint64_t root;
+  uint64_t count;
+  uint64_t epoch; /* of the last change in it */
+};
 
 struct writer {
-  struct thread_mutex mutex; /* the writer lock: guards all below */
-  struct log log;
+  struct readers *readers;
+  struct share_header *header;
+  struct log log; /* this, and what is below, the lock guards */
   struct trie trie;
-  struct live *live;
-  int failed; /* the code that every change is answered with, once a commit
-                 has failed; else 0 */
-  bool started;
   int (*start)(void *context); /* called with the lock held */
   void *start_context;
 };
 
-int writer_init(struct writer *writer, struct space *space,
-                struct readers *readers, const struct hasher *hasher,
-                struct live *live);
+void writer_init(struct writer *writer, struct space *space,
+                 struct readers *readers, const struct hasher *hasher);
 void writer_destroy(struct writer *writer);
+
+/* Takes the writer lock, repairs what a dead owner left, and brings the working
+   copy of the log up to date. MMCMAP_EBUSY after `timeout_ms`, which may be
+   OWNER_LOCK_FOREVER; MMCMAP_ENOMEM, MMCMAP_ECORRUPT. */
+int writer_enter(struct writer *writer, uint32_t timeout_ms);
+void writer_leave(struct writer *writer);
 
 /* Sets a key. MMCMAP_ETOOBIG, MMCMAP_EBUSY after `timeout_ms`, MMCMAP_ENOSPC,
    MMCMAP_EFULL, ...: nothing has changed. `epoch_out` is the epoch that the
@@ -48,10 +58,18 @@ int writer_delete(struct writer *writer, const void *key, size_t key_size,
                   uint32_t timeout_ms, uint64_t *epoch_out);
 
 /* Seals the open epoch if it has changes. The lock is held. */
-int writer_seal(struct writer *writer);
+void writer_seal(struct writer *writer);
 
-/* The store at this moment: seals what is open. */
+/* Makes the state that recovery found the one that all processes share. */
+void writer_install(struct writer *writer, const struct superblock *state);
+
+/* The store at this moment: the sealed one, if nothing has changed since; else
+   it takes the lock and seals what is open. */
 int writer_take_moment(struct writer *writer, uint32_t timeout_ms,
                        struct moment *moment_out);
+
+/* The same, and names it in a snapshot's row, so that it stays. */
+int writer_open_snapshot(struct writer *writer, struct share_row *row,
+                         uint32_t timeout_ms, struct moment *moment_out);
 
 #endif

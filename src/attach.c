@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Joining and leaving the processes that use a file.
+ *
+ * All of them hold a shared lock on a byte of the data file, and own a chunk of
+ * the reader table in the lock file. Who opens or closes does so alone, under
+ * the lock file's opening lock. So an opener can tell:
+ *   - somebody owns a chunk, and the lock file is the data file's: it joins;
+ *   - nobody owns a chunk and nobody holds the data file's lock: it is the
+ *     first, and takes the live state over or recovers;
+ *   - anything else: the lock file is not that of those who use the data file,
+ *     because somebody has deleted or replaced one of the two.
+ *
+ * Opening writes nothing to the data file: the first change starts a session.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/errors.h"
+#include "base/testing.h"
+#include "maint/create.h"
+#include "maint/takeover.h"
+#include "os/lock.h"
+#include "share/owner_lock.h"
+#include "store.h"
+
+enum { DETACH_TIMEOUT_MS = 10000 };
+
+/* ---- The session --------------------------------------------------------- */
+
+/* Recovery once more, for a process that is about to write the first change but
+   was not the one that opened first. */
+static int recover_again(struct store *store) {
+  struct superblock superblock;
+  unsigned place;
+  int code = recovery_choose_superblock(store->fd, space_look(&store->space),
+                                        false, &superblock, &place);
+  if (code != MMCMAP_OK) return code;
+  struct node_source source = space_source(&store->space);
+  code = recovery_roll_forward(&source, &store->hasher, &superblock,
+                               &store->recovered);
+  if (code != MMCMAP_OK) return code;
+  store->has_recovered = true;
+  const struct share_header *header = store->share.header;
+  if (store->recovered.state.epoch !=
+          atomic_load(&header->change.changed_epoch) ||
+      store->recovered.state.root != atomic_load(&header->live.root))
+    return error_set(MMCMAP_ECORRUPT, "the file has changed since opening");
+  return MMCMAP_OK;
+}
+
+static int start_session(void *context) {
+  struct store *store = context;
+  struct node_source source = space_source(&store->space);
+  int code = store->has_recovered ? MMCMAP_OK : recover_again(store);
+  if (code == MMCMAP_OK)
+    code = recovery_rewrite(
+        store->fd, &source,
+        superblocks_offset(superblocks_place(&store->superblocks)),
+        &store->recovered);
+  if (code == MMCMAP_OK)
+    code =
+        commit_start_session(&store->committer, store->recovered.state.heads);
+  if (code == MMCMAP_OK) recovered_forget(&store->recovered);
+  return code;
+}
+
+/* Commits and leaves the file as a clean one; nobody else uses it. */
+static int finish_session(struct store *store) {
+  int code = commit_all(&store->committer);
+  if (code == MMCMAP_OK)
+    code = writer_enter(&store->writer, OWNER_LOCK_FOREVER);
+  if (code != MMCMAP_OK) return code;
+  bool is_started = log_is_started(&store->writer.log);
+  uint64_t end = log_end(&store->writer.log);
+  writer_leave(&store->writer);
+  if (!is_started) return MMCMAP_OK;
+  /* Nobody else has the file mapped: its end may come down. */
+  code = space_trim(&store->space, end);
+  return code == MMCMAP_OK ? commit_end_session(&store->committer) : code;
+}
+
+/* ---- The parts ----------------------------------------------------------- */
+
+/* Maps the file through an open file description of its own: a mapping keeps
+   its description, and the locks on it, alive in a forked child. */
+static int map_file(struct store *store, uint64_t file_bytes,
+                    uint64_t max_size_bytes) {
+  struct file_identity identity;
+  uint64_t page = process_page_size();
+  uint64_t least = bytes_align_up(file_bytes, page);
+  uint64_t wanted = MAP_SIZE_MAX_BYTES;
+  int fd;
+  if (max_size_bytes != 0 && max_size_bytes < wanted)
+    wanted = bytes_align_up(max_size_bytes, page);
+  /* A store that is only read does not grow, but its writer may be another
+     process: the range is the same. */
+  if (wanted < least) wanted = least;
+  int code = file_open(store->path, store->is_readonly, &fd);
+  if (code != MMCMAP_OK) return code;
+  code = file_identify(fd, &identity);
+  if (code == MMCMAP_OK &&
+      memcmp(&identity, &store->identity, sizeof identity) != 0)
+    code = error_set(MMCMAP_EBUSY, "the file was replaced while opening");
+  if (code == MMCMAP_OK)
+    code = map_open(fd, !store->is_readonly, wanted, least, &store->space.map);
+  file_close(fd);
+  return code;
+}
+
+/* What does not change as long as the store is open: hash, sizes, mapping. */
+static int load_constants(struct store *store, const mmcmap_options *options,
+                          struct superblock *superblock_out,
+                          unsigned *place_out, uint64_t *file_bytes_out) {
+  int code = file_size(store->fd, file_bytes_out);
+  if (code == MMCMAP_OK)
+    code = recovery_choose_superblock(store->fd, *file_bytes_out,
+                                      store->is_readonly, superblock_out,
+                                      place_out);
+  if (code == MMCMAP_OK)
+    code = hasher_init(&store->hasher, superblock_out->hash,
+                       superblock_out->secret);
+  if (code != MMCMAP_OK) return code;
+  store->hasher.primary_mask = store->internals.primary_mask;
+  store->hasher.secondary_mask = store->internals.secondary_mask;
+  store->superblocks.fd = store->fd;
+  store->superblocks.constant = *superblock_out;
+  store->superblocks.state = &store->share.header->commit.superblock;
+  store->space.fd = store->fd;
+  store->space.readers = &store->readers;
+  store->space.segment_size = superblock_out->segment_size;
+  store->space.max_size_bytes = options->max_size_bytes;
+  memcpy(store->space.file_id, superblock_out->file_id,
+         SUPERBLOCK_FILE_ID_BYTES);
+  return map_file(store, *file_bytes_out, options->max_size_bytes);
+}
+
+static int init_parts(struct store *store) {
+  readers_init(&store->readers, &store->share);
+  writer_init(&store->writer, &store->space, &store->readers, &store->hasher);
+  store->writer.start = start_session;
+  store->writer.start_context = store;
+  committer_init(&store->committer, &store->writer, &store->superblocks);
+  int code = flusher_init(&store->flusher, &store->committer);
+  store->has_threads = code == MMCMAP_OK;
+  if (code != MMCMAP_OK) writer_destroy(&store->writer);
+  return code;
+}
+
+/* ---- Joining, taking over, recovering ------------------------------------ */
+
+/* Makes what recovery finds the state that is shared. */
+static int recover(struct store *store, const struct superblock *superblock,
+                   unsigned place, uint64_t file_bytes) {
+  space_set_size(&store->space, file_bytes);
+  struct node_source source = space_source(&store->space);
+  int code = recovery_roll_forward(&source, &store->hasher, superblock,
+                                   &store->recovered);
+  if (code != MMCMAP_OK) return code;
+  store->has_recovered = true;
+  const struct superblock *state = &store->recovered.state;
+  /* Whoever wrote it may have been killed before the sync. */
+  superblocks_set(&store->superblocks, superblock->sequence, place,
+                  BROKEN(BREAK_NO_REWRITE));
+  committer_install(&store->committer, state);
+  writer_install(&store->writer, state);
+  return MMCMAP_OK;
+}
+
+/* The first user of the file: takes over what the dead have left, if it belongs
+   to the bytes, or recovers. */
+static int become_first(struct store *store,
+                        const struct superblock *superblock, unsigned place,
+                        uint64_t file_bytes,
+                        const struct takeover_identity *identity) {
+  struct share *share = &store->share;
+  space_set_size(&store->space, file_bytes);
+  if (takeover_matches(share->header, identity) &&
+      takeover_is_possible(&store->writer.log, identity, superblock)) {
+    takeover_bury_all(share);
+    /* It may have been written by a leader that died before it said so. */
+    superblocks_set(&store->superblocks, superblock->sequence, place, false);
+    return readers_join(&store->readers);
+  }
+  share_reset(share);
+  log_abandon(&store->writer.log);
+  takeover_mark(share->header, identity);
+  int code = readers_join(&store->readers);
+  if (code == MMCMAP_OK) code = recover(store, superblock, place, file_bytes);
+  if (code == MMCMAP_OK) atomic_store(&share->header->state, SHARE_READY);
+  return code;
+}
+
+/* Somebody's: the length is theirs to tell. */
+static int join(struct store *store, uint64_t file_bytes) {
+  uint64_t shared = atomic_load(&store->share.header->live.size_bytes);
+  atomic_store(&store->space.known_bytes,
+               shared < file_bytes ? shared : file_bytes);
+  return readers_join(&store->readers);
+}
+
+int store_is_alone(struct store *store, bool *alone_out) {
+  *alone_out = true;
+  if (!store->is_shared) return MMCMAP_OK;
+  int code = lock_is_free(store->fd, STORE_GROUP_OFFSET, alone_out);
+  if (code == MMCMAP_OK && *alone_out)
+    code = share_is_unused(&store->share, alone_out);
+  return code;
+}
+
+/* What the file held before it was a store's, or a crash left of one. */
+static int finish_creation(struct store *store, const mmcmap_options *options) {
+  struct create_options create = {
+      .hash = options->hash,
+      .mode = options->mode,
+      .segment_size = store->internals.segment_size};
+  bool is_unfinished;
+  if (options->readonly || !options->create) return MMCMAP_OK;
+  int code = create_is_unfinished(store->fd, &is_unfinished);
+  if (code != MMCMAP_OK || !is_unfinished) return code;
+  code = lock_try(store->fd, STORE_GROUP_OFFSET, LOCK_EXCLUSIVE);
+  if (code == MMCMAP_OK) code = create_in_place(store->fd, &create);
+  if (code == MMCMAP_OK)
+    code = lock_try(store->fd, STORE_GROUP_OFFSET, LOCK_SHARED);
+  return code;
+}
+
+/* The names may have been given to other files while we came to the locks. */
+static int check_names(struct store *store) {
+  struct file_identity held, named;
+  int code = file_identify_path(store->path, &named);
+  if (code == MMCMAP_OK && memcmp(&named, &store->identity, sizeof named) != 0)
+    code = error_set(MMCMAP_EBUSY, "the file was replaced while opening");
+  if (code != MMCMAP_OK || !store->is_shared) return code;
+  code = file_identify(store->share.fd, &held);
+  if (code == MMCMAP_OK) code = file_identify_path(store->lock_path, &named);
+  if (code == MMCMAP_ENOENT ||
+      (code == MMCMAP_OK && memcmp(&named, &held, sizeof named) != 0))
+    code = error_set(MMCMAP_EBUSY, "the lock file was replaced while opening");
+  return code;
+}
+
+/* With the opening lock. */
+static int attach_shared(struct store *store, const mmcmap_options *options) {
+  struct superblock superblock;
+  struct takeover_identity identity;
+  unsigned place;
+  uint64_t file_bytes;
+  bool is_alone, is_unused, has_no_loners = true;
+  int code = lock_try(store->fd, STORE_GROUP_OFFSET, LOCK_SHARED);
+  if (code == MMCMAP_OK) code = check_names(store);
+  if (code == MMCMAP_OK && !store->is_readonly)
+    code = lock_is_free(store->fd, STORE_ALONE_OFFSET, &has_no_loners);
+  if (code == MMCMAP_OK && !has_no_loners)
+    code = error_set(MMCMAP_EBUSY, "a process reads it without the lock file");
+  if (code == MMCMAP_OK) code = finish_creation(store, options);
+  if (code == MMCMAP_OK)
+    code = load_constants(store, options, &superblock, &place, &file_bytes);
+  if (code == MMCMAP_OK)
+    code = takeover_identify(store->fd, superblock.file_id, &identity);
+  if (code == MMCMAP_OK) code = init_parts(store);
+  if (code == MMCMAP_OK)
+    code = lock_is_free(store->fd, STORE_GROUP_OFFSET, &is_alone);
+  if (code == MMCMAP_OK) code = share_is_unused(&store->share, &is_unused);
+  if (code != MMCMAP_OK) return code;
+  if (is_alone && is_unused)
+    return become_first(store, &superblock, place, file_bytes, &identity);
+  if (!is_alone && !is_unused &&
+      takeover_matches(store->share.header, &identity))
+    return join(store, file_bytes);
+  return error_set(MMCMAP_EBUSY, "the lock file is not that of its users");
+}
+
+/* Without a lock file: the state is this process's own. */
+static int attach_alone(struct store *store, const mmcmap_options *options) {
+  struct superblock superblock;
+  unsigned place;
+  uint64_t file_bytes;
+  int code = share_open_private(&store->share);
+  if (code == MMCMAP_OK) code = check_names(store);
+  if (code == MMCMAP_OK)
+    code = load_constants(store, options, &superblock, &place, &file_bytes);
+  if (code == MMCMAP_OK) code = init_parts(store);
+  if (code == MMCMAP_OK) code = readers_join(&store->readers);
+  if (code == MMCMAP_OK) code = recover(store, &superblock, place, file_bytes);
+  return code;
+}
+
+/* A lock file cannot be written here. That is as good if nobody writes the
+   store, and nobody can come to write it as long as we are here. */
+static int attach_loner(struct store *store, const mmcmap_options *options) {
+  bool is_free;
+  int code = lock_try(store->fd, STORE_ALONE_OFFSET, LOCK_SHARED);
+  if (code == MMCMAP_OK)
+    code = lock_is_free(store->fd, STORE_GROUP_OFFSET, &is_free);
+  if (code == MMCMAP_OK && !is_free)
+    code = error_set(MMCMAP_EBUSY, "in use, and its lock file not writable");
+  return code == MMCMAP_OK ? attach_alone(store, options) : code;
+}
+
+/* A file that is no store gets no lock file beside it. */
+static int look_at_file(struct store *store, const mmcmap_options *options) {
+  struct superblock superblock;
+  uint64_t file_bytes;
+  unsigned place;
+  bool is_unfinished = false;
+  int code = file_size(store->fd, &file_bytes);
+  if (code == MMCMAP_OK && options->create && !options->readonly)
+    code = create_is_unfinished(store->fd, &is_unfinished);
+  if (code != MMCMAP_OK || is_unfinished) return code;
+  return recovery_choose_superblock(store->fd, file_bytes, store->is_readonly,
+                                    &superblock, &place);
+}
+
+int store_attach(struct store *store, const mmcmap_options *options) {
+  if (!store->has_lock) return attach_alone(store, options);
+  int code = look_at_file(store, options);
+  if (code != MMCMAP_OK) return code;
+  code = share_open(store->lock_path, store->fd, &store->share);
+  if ((code == MMCMAP_EREADONLY || code == MMCMAP_EACCES ||
+       code == MMCMAP_ENOSPC) &&
+      store->is_readonly)
+    return attach_loner(store, options);
+  if (code != MMCMAP_OK) return code;
+  store->is_shared = true;
+  code = share_begin_opening(&store->share, 0);
+  if (code != MMCMAP_OK) return code;
+  code = attach_shared(store, options);
+  share_end_opening(&store->share);
+  return code;
+}
+
+/* ---- Leaving ------------------------------------------------------------- */
+
+/* The last one leaves the lock file empty; with the opening lock. */
+static int leave_last(struct store *store, bool discard) {
+  bool is_alone;
+  int code = store_is_alone(store, &is_alone);
+  if (code != MMCMAP_OK || !is_alone || store->is_readonly) return code;
+  if (!discard) code = finish_session(store);
+  if (code == MMCMAP_OK) atomic_store(&store->share.header->state, SHARE_RESET);
+  return code;
+}
+
+static int leave(struct store *store, bool discard) {
+  int code = MMCMAP_OK;
+  flusher_stop(&store->flusher);
+  if (!store->is_readonly && !discard) code = commit_all(&store->committer);
+  if (!store->is_shared) return code;
+  /* Without it the next opener takes over, as from a process that died. */
+  if (share_begin_opening(&store->share, DETACH_TIMEOUT_MS) != MMCMAP_OK)
+    return code;
+  int last = leave_last(store, discard);
+  return code != MMCMAP_OK ? code : last;
+}
+
+int store_detach(struct store *store, bool discard) {
+  int code = MMCMAP_OK;
+  if (store->readers.serial != 0 && store->has_threads)
+    code = leave(store, discard);
+  if (store->has_threads) flusher_destroy(&store->flusher);
+  readers_destroy(&store->readers);
+  /* The data file first: who then comes to the opening lock finds nobody. */
+  if (store->fd >= 0) file_close(store->fd);
+  store->fd = -1;
+  store_forget(store);
+  return code;
+}
+
+void store_forget(struct store *store) {
+  if (store->has_threads) writer_destroy(&store->writer);
+  store->has_threads = false;
+  readers_forget(&store->readers);
+  recovered_forget(&store->recovered);
+  map_close(&store->space.map);
+  share_close(&store->share);
+  free(store->path);
+  free(store->lock_path);
+  store->path = store->lock_path = NULL;
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The same boot and the same inode do not tell whether a file system was
+ * unmounted, or cut off, and mounted again with fewer of its bytes; the mount
+ * id does, and so does a look at the bytes.
+ */
+#include "maint/takeover.h"
+
+#include <string.h>
+
+#include "base/errors.h"
+#include "base/testing.h"
+#include "format/frame.h"
+#include "os/file.h"
+#include "os/process.h"
+#include "share/owner_lock.h"
+
+int takeover_identify(int fd, const uint8_t file_id[16],
+                      struct takeover_identity *identity_out) {
+  struct file_identity identity;
+  memset(identity_out, 0, sizeof *identity_out);
+  int code = file_identify(fd, &identity);
+  if (code != MMCMAP_OK) return code;
+  identity_out->device = identity.device;
+  identity_out->inode = identity.inode;
+  memcpy(identity_out->file_id, file_id, sizeof identity_out->file_id);
+  /* Where the system tells neither boot nor mount, nothing is taken over. */
+  if (process_boot_id(identity_out->boot_id) != MMCMAP_OK ||
+      file_mount_id(fd, &identity_out->mount_id) != MMCMAP_OK)
+    identity_out->mount_id = 0;
+  return MMCMAP_OK;
+}
+
+void takeover_mark(struct share_header *header,
+                   const struct takeover_identity *identity) {
+  header->magic = SHARE_MAGIC;
+  header->layout = SHARE_LAYOUT;
+  memcpy(header->boot_id, identity->boot_id, sizeof header->boot_id);
+  memcpy(header->file_id, identity->file_id, sizeof header->file_id);
+  header->device = identity->device;
+  header->inode = identity->inode;
+  header->mount_id = identity->mount_id;
+}
+
+bool takeover_matches(const struct share_header *header,
+                      const struct takeover_identity *identity) {
+  return header->magic == SHARE_MAGIC && header->layout == SHARE_LAYOUT &&
+         atomic_load(&header->state) == SHARE_READY &&
+         header->device == identity->device &&
+         header->inode == identity->inode &&
+         memcmp(header->file_id, identity->file_id, sizeof header->file_id) ==
+             0;
+}
+
+/* Whether the bytes of the open or sealed frame are nodes up to the cursor. */
+static bool frame_is_there(const struct log *log) {
+  struct node_source source = space_source(log->space);
+  uint64_t epoch =
+      (log->flags & SHARE_LOG_SEALED) != 0 ? log->sealed_epoch : log->epoch;
+  uint64_t offset = log->frame_offset;
+  if (!frame_is_of(source.base + offset, log->salt, epoch)) return false;
+  offset += FRAME_HEADER_BYTES;
+  while (offset < log->cursor) {
+    enum node_kind kind;
+    uint64_t size;
+    if (node_measure(&source, offset, log->cursor, &kind, &size) != MMCMAP_OK)
+      return false;
+    offset += size;
+  }
+  return offset == log->cursor;
+}
+
+/* Whether the frames that are closed but not durable lead to the open one. */
+static bool chain_is_there(const struct log *log) {
+  const struct share_header *header = log->header;
+  const struct share_chain *chain =
+      &header->chain[atomic_load(&header->commit.chain_index) & 1];
+  struct node_source source = space_source(log->space);
+  uint64_t left = source.size;
+  for (uint64_t offset = chain->next_offset; offset != log->frame_offset;) {
+    struct frame frame;
+    if (frame_read_closed(&source, offset, log->space->segment_size, log->salt,
+                          &frame) != MMCMAP_OK ||
+        frame.size_bytes > left)
+      return false;
+    left -= frame.size_bytes;
+    offset = frame.next_offset;
+  }
+  return true;
+}
+
+bool takeover_is_possible(struct log *log,
+                          const struct takeover_identity *identity,
+                          const struct superblock *superblock) {
+  const struct share_header *header = log->header;
+  if (memcmp(header->boot_id, identity->boot_id, sizeof header->boot_id) != 0)
+    return false;
+  if (BROKEN(BREAK_TRUST_BOOT)) return log_load(log) == MMCMAP_OK;
+  if (identity->mount_id == 0 || header->mount_id != identity->mount_id)
+    return false;
+  if (atomic_load(&header->commit.failed) != 0) return false;
+  if (log_load(log) != MMCMAP_OK || !log_is_started(log)) return false;
+  return superblock->salt == log->salt && frame_is_there(log) &&
+         chain_is_there(log);
+}
+
+static void leave_to_heirs(struct share_lock *lock) {
+  if (atomic_load(&lock->word) != 0) atomic_store(&lock->word, OWNER_LOCK_DEAD);
+}
+
+void takeover_bury_all(struct share *share) {
+  struct share_header *header = share->header;
+  uint32_t count = atomic_load(&header->chunk_count);
+  for (uint32_t i = 0; i < count; i++) {
+    struct share_chunk *chunk = share_chunk(share, i);
+    if (chunk == NULL) break;
+    memset(chunk, 0, sizeof *chunk);
+  }
+  atomic_store(&header->chunk_count, 0);
+  leave_to_heirs(&header->writer_lock);
+  leave_to_heirs(&header->growth_lock);
+  leave_to_heirs(&header->commit.leader);
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the processes that use a store share: the layout of the lock file,
+ * NAME-lock, which every one of them maps. It holds what is lost with the
+ * machine: who writes, who leads, who reads, and the live state of the store.
+ * Whoever changes this file's structs raises SHARE_LAYOUT.
+ *
+ * Fixed-size types at fixed offsets, so that programs built by different
+ * compilers against different C libraries agree. Anybody may have written the
+ * bytes: whoever takes an offset or index from here checks it.
+ */
+#ifndef SHARE_LAYOUT_H
+#define SHARE_LAYOUT_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
+
+enum {
+  SHARE_LAYOUT = 1,
+  SHARE_LINE_BYTES = 64,
+  SHARE_HEADER_BYTES = 4096,
+  SHARE_CHUNK_BYTES = 4096,
+  SHARE_ROWS_PER_CHUNK = 63
+};
+
+enum share_state {
+  SHARE_RESET = 0, /* nobody's: the data file tells all */
+  SHARE_READY = 1  /* the live state is here */
+};
+
+/*
+ * A lock that survives its owner: 0, or the owner's row (its offset in the
+ * file, in lines), or SHARE_LOCK_DEAD, and SHARE_LOCK_WAITED if somebody may
+ * sleep on it. See share/owner_lock.h.
+ */
+struct share_lock {
+  _Atomic uint32_t word;
+};
+
+/* What every get loads. */
+struct share_live {
+  _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t root; /* R5 */
+  _Atomic uint64_t tick;       /* of memory reuse; begins at 1 */
+  _Atomic uint64_t size_bytes; /* of the data file: at least that */
+};
+
+/* The newest sealed moment, guarded by the writer lock; who reads it without
+   the lock compares `sequence`, which is odd while it changes (R10). */
+struct share_sealed {
+  _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t sequence;
+  _Atomic uint64_t root;
+  _Atomic uint64_t count;
+  _Atomic uint64_t epoch; /* of the last change in it */
+};
+
+/* What each change writes, under the writer lock. The intent says which slot
+   is about to be stored where: if its writer dies, whoever inherits the lock
+   sees whether it was, and sets the count (R11). */
+struct share_change {
+  _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t count;
+  _Atomic uint64_t changed_epoch; /* of the last change: stored before it */
+  _Atomic uint64_t intent_slot;   /* 0: none */
+  _Atomic uint64_t intent_place;  /* offset in the data file; 0: the root */
+  _Atomic uint64_t intent_count;
+  _Atomic uint64_t last_writer;    /* connection that changed `log` last */
+  _Atomic uint64_t appended_bytes; /* to the log, since it was started */
+  _Atomic uint32_t log_index;      /* which of the two `log` is good */
+};
+
+enum {
+  SHARE_LOG_STARTED = 1,  /* the session has begun: there is an open frame */
+  SHARE_LOG_SEALED = 2,   /* the frame belongs to an epoch that is sealed, and
+                             the open epoch has none yet */
+  SHARE_LOG_HAS_LARGE = 4 /* a record of the frame has pages of its own */
+};
+
+/* Where the log is; nothing behind `cursor` is linked. Guarded by the writer
+   lock. There are two: what changes together is written to the one that is not
+   good, and `log_index` flipped. `cursor` and SHARE_LOG_HAS_LARGE also change
+   in place. */
+struct share_log {
+  _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t cursor;
+  uint64_t epoch; /* the open epoch */
+  uint64_t salt;
+  uint64_t frame_offset;
+  uint64_t segment_end;
+  uint64_t segment_count;
+  uint64_t large_offset;
+  uint64_t large_limit;
+  uint64_t sealed_epoch; /* of a sealed frame, as are the next two */
+  uint64_t sealed_root;
+  uint64_t sealed_count;
+  _Atomic uint32_t flags; /* SHARE_LOG_... */
+};
+
+/* What commits. */
+struct share_commit {
+  _Alignas(SHARE_LINE_BYTES) struct share_lock leader; /* guards the rest of
+                                        this and `chain`, but for the first
+                                        words, which anybody loads */
+  _Atomic uint32_t sequence;      /* futex: raised when a leader has finished */
+  _Atomic uint32_t waiting;       /* callers whom the next batch will carry */
+  _Atomic int32_t failed;         /* the code of the commit that failed, or 0 */
+  _Atomic uint64_t durable_epoch; /* no change up to it can be lost */
+  _Atomic uint64_t superblock;    /* sequence << 2 | place << 1 | is synced */
+  _Atomic uint64_t superblock_epoch;
+  _Atomic uint64_t last_ns; /* when the last commit began, monotonic */
+  uint32_t carried;         /* callers carried by the batch under way */
+  uint32_t expected;        /* callers there were when the last one finished */
+
+  _Alignas(SHARE_LINE_BYTES) uint64_t sync_ns; /* how long the last one took */
+  _Atomic uint64_t commit_count;
+  _Atomic uint64_t sync_count;
+  _Atomic uint32_t chain_index; /* which of the two `chain` is good */
+};
+
+/* How far the log is on disk; two of them, flipped like `log`. */
+struct share_chain {
+  uint64_t next_offset; /* the first frame that is not durable */
+  uint64_t checksum;    /* of the frame before it */
+  uint64_t durable_epoch;
+  uint64_t bytes_since_superblock;
+};
+
+struct share_header {
+  uint64_t magic;
+  uint32_t layout;
+  _Atomic uint32_t state; /* enum share_state */
+  uint8_t boot_id[16];
+  uint8_t file_id[16];
+  uint64_t device;
+  uint64_t inode;
+
+  uint64_t mount_id; /* 0: not known, and nothing is taken over */
+  _Atomic uint32_t chunk_count;
+
+  struct share_live live;
+  struct share_sealed sealed;
+  _Alignas(SHARE_LINE_BYTES) struct share_lock writer_lock;
+  struct share_change change;
+  struct share_log log[2];
+  _Alignas(SHARE_LINE_BYTES) struct share_lock growth_lock;
+  struct share_commit commit;
+  struct share_chain chain[2];
+};
+
+_Static_assert(sizeof(struct share_header) <= SHARE_HEADER_BYTES,
+               "the header has its place");
+_Static_assert(offsetof(struct share_header, live) == 128 &&
+                   offsetof(struct share_header, log) == 384 &&
+                   sizeof(struct share_log) == 128 &&
+                   offsetof(struct share_header, commit) == 704 &&
+                   offsetof(struct share_header, chain) == 832,
+               "the layout is the same for every compiler");
+
+/*
+ * A line of the reader table. A thread's row carries its pin, a snapshot's row
+ * its epoch. Written by the process that owns its chunk; `snapshot` also by
+ * whoever ends a snapshot that is too old.
+ */
+struct share_row {
+  _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t pin; /* a tick; 0: not pinned */
+  _Atomic uint64_t snapshot;  /* its epoch + 1; 0: none, or ended */
+  _Atomic uint64_t since_ns;  /* when it was opened, monotonic */
+  _Atomic uint64_t limit_ns;  /* how old it may become; 0: any age */
+  _Atomic uint64_t log_bytes; /* appended_bytes when it was opened */
+  _Atomic uint32_t thread;    /* the thread's number, for people */
+  uint32_t depth;             /* pins nest */
+  _Atomic uint32_t owned;     /* by a thread or a snapshot of the process */
+};
+
+enum share_chunk_state { SHARE_CHUNK_FREE = 0, SHARE_CHUNK_OWNED = 1 };
+
+/* Rows of one process, which holds the kernel's lock on it while it lives. */
+struct share_chunk {
+  _Alignas(SHARE_LINE_BYTES) _Atomic uint32_t state;
+  _Atomic uint32_t row_limit;  /* rows from here on were never owned */
+  _Atomic uint32_t process;    /* its number, for people */
+  _Atomic uint32_t is_further; /* not the first chunk of its process */
+  _Atomic uint64_t since_ns;
+  struct share_row rows[SHARE_ROWS_PER_CHUNK];
+};
+
+_Static_assert(sizeof(struct share_row) == SHARE_LINE_BYTES,
+               "rows do not share cache lines");
+_Static_assert(sizeof(struct share_chunk) == SHARE_CHUNK_BYTES,
+               "a chunk is a page");
+
+#endif

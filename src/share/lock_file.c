@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening and mapping the lock file, and its kernel locks.
+ */
+#include "share/lock_file.h"
+
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/errors.h"
+#include "os/lock.h"
+#include "os/map.h"
+#include "os/process.h"
+
+enum {
+  /* Of the first, private and smallest view: the table has room for 16,000,
+     250 and 1 chunks. */
+  VIEW_BYTES = 64 << 20,
+  PRIVATE_BYTES = 1 << 20,
+  VIEW_BYTES_MIN = SHARE_HEADER_BYTES + SHARE_CHUNK_BYTES
+};
+
+/* The bytes of the lock file whose locks mean something. */
+#define OPENING_OFFSET (UINT64_C(1) << 50)
+#define CHUNK_LOCK_OFFSET (OPENING_OFFSET + 1)
+
+static int draw_connection(struct share *share) {
+  share->connection = 0;
+  int code = MMCMAP_OK;
+  while (code == MMCMAP_OK && share->connection == 0)
+    code = process_random(&share->connection, sizeof share->connection);
+  return code;
+}
+
+int share_open_private(struct share *share_out) {
+  memset(share_out, 0, sizeof *share_out);
+  share_out->fd = -1;
+  int code = draw_connection(share_out);
+  if (code == MMCMAP_OK) code = map_anonymous(PRIVATE_BYTES, &share_out->at);
+  if (code != MMCMAP_OK) return code;
+  share_out->size_bytes = PRIVATE_BYTES;
+  atomic_store(&share_out->known_bytes, PRIVATE_BYTES);
+  share_out->header = (struct share_header *)(void *)share_out->at;
+  return MMCMAP_OK;
+}
+
+/* Maps the file through a description of its own. */
+static int map_lock_file(const char *path, struct share *share) {
+  struct file_identity held, mapped;
+  int fd;
+  int code = file_open(path, false, &fd);
+  if (code != MMCMAP_OK) return code;
+  code = file_identify(share->fd, &held);
+  if (code == MMCMAP_OK) code = file_identify(fd, &mapped);
+  if (code == MMCMAP_OK && memcmp(&held, &mapped, sizeof held) != 0)
+    code = error_set(MMCMAP_EBUSY, "the lock file was replaced while opening");
+  if (code == MMCMAP_OK)
+    code = map_open_shared(fd, VIEW_BYTES, VIEW_BYTES_MIN, &share->at,
+                           &share->size_bytes);
+  file_close(fd);
+  return code;
+}
+
+/* Really allocated: a full disk is an error here, and not a SIGBUS later. A file
+   system may want free blocks even for those that are there already. */
+static int allocate_header(int fd) {
+  uint64_t length;
+  int code = file_allocate(fd, 0, VIEW_BYTES_MIN);
+  if (code == MMCMAP_ENOSPC && file_size(fd, &length) == MMCMAP_OK &&
+      length >= VIEW_BYTES_MIN)
+    return MMCMAP_OK;
+  return code;
+}
+
+int share_open(const char *path, int like_fd, struct share *share_out) {
+  unsigned mode;
+  memset(share_out, 0, sizeof *share_out);
+  share_out->fd = -1;
+  int code = draw_connection(share_out);
+  if (code == MMCMAP_OK) code = file_mode(like_fd, &mode);
+  if (code == MMCMAP_OK) code = file_open_or_create(path, mode, &share_out->fd);
+  if (code == MMCMAP_OK) code = file_follow_owner(share_out->fd, like_fd);
+  if (code == MMCMAP_OK) code = allocate_header(share_out->fd);
+  if (code == MMCMAP_OK) code = map_lock_file(path, share_out);
+  if (code != MMCMAP_OK) {
+    share_close(share_out);
+    return code;
+  }
+  atomic_store(&share_out->known_bytes, VIEW_BYTES_MIN);
+  share_out->header = (struct share_header *)(void *)share_out->at;
+  return MMCMAP_OK;
+}
+
+void share_close(struct share *share) {
+  if (share->at != NULL) map_close_shared(share->at, share->size_bytes);
+  share_drop_locks(share);
+  memset(share, 0, sizeof *share);
+  share->fd = -1;
+}
+
+void share_drop_locks(struct share *share) {
+  if (share->fd >= 0) file_close(share->fd);
+  share->fd = -1;
+}
+
+int share_begin_opening(struct share *share, uint32_t timeout_ms) {
+  return lock_wait(share->fd, OPENING_OFFSET, LOCK_EXCLUSIVE, timeout_ms);
+}
+
+void share_end_opening(struct share *share) {
+  lock_release(share->fd, OPENING_OFFSET);
+}
+
+int share_is_unused(struct share *share, bool *unused_out) {
+  return lock_is_free_from(share->fd, CHUNK_LOCK_OFFSET, unused_out);
+}
+
+/* How much of the file is in the view, looked at anew. */
+static uint64_t look_at_length(struct share *share) {
+  uint64_t known = atomic_load(&share->known_bytes);
+  uint64_t length;
+  if (share->fd < 0 || file_size(share->fd, &length) != MMCMAP_OK) return known;
+  if (length > share->size_bytes) length = share->size_bytes;
+  if (length > known) atomic_store(&share->known_bytes, length);
+  return length > known ? length : known;
+}
+
+void share_reset(struct share *share) {
+  atomic_store(&share->header->state, SHARE_RESET);
+  memset(share->at, 0, (size_t)look_at_length(share));
+}
+
+static uint64_t chunk_offset(uint32_t index) {
+  return SHARE_HEADER_BYTES + (uint64_t)index * SHARE_CHUNK_BYTES;
+}
+
+struct share_chunk *share_chunk(struct share *share, uint32_t index) {
+  uint64_t offset = chunk_offset(index);
+  if (!bytes_within(
+          offset, SHARE_CHUNK_BYTES,
+          atomic_load_explicit(&share->known_bytes, memory_order_relaxed)) &&
+      !bytes_within(offset, SHARE_CHUNK_BYTES, look_at_length(share)))
+    return NULL;
+  return (struct share_chunk *)(void *)(share->at + offset);
+}
+
+/* Chunks are counted by whoever first takes one: a higher count is only ever
+   stored while its last chunk's lock is held, and counts do not fall. */
+static void count_chunk(struct share *share, uint32_t index) {
+  _Atomic uint32_t *count = &share->header->chunk_count;
+  uint32_t seen = atomic_load(count);
+  while (seen <= index &&
+         !atomic_compare_exchange_weak(count, &seen, index + 1))
+    continue;
+}
+
+bool share_take_chunk(struct share *share, uint32_t index, int *code_out) {
+  uint64_t end = chunk_offset(index) + SHARE_CHUNK_BYTES;
+  *code_out = MMCMAP_OK;
+  if (end > share->size_bytes) {
+    *code_out = error_set(MMCMAP_EADDRESS, "reader table");
+    return false;
+  }
+  if (share->fd >= 0) {
+    int code = lock_try(share->fd, CHUNK_LOCK_OFFSET + index, LOCK_EXCLUSIVE);
+    if (code == MMCMAP_EBUSY) return false;
+    if (code == MMCMAP_OK && share_chunk(share, index) == NULL)
+      code =
+          file_allocate(share->fd, end - SHARE_CHUNK_BYTES, SHARE_CHUNK_BYTES);
+    if (code != MMCMAP_OK) {
+      *code_out = code;
+      lock_release(share->fd, CHUNK_LOCK_OFFSET + index);
+      return false;
+    }
+    (void)look_at_length(share);
+  }
+  count_chunk(share, index);
+  return true;
+}
+
+void share_give_chunk(struct share *share, uint32_t index) {
+  if (share->fd >= 0) lock_release(share->fd, CHUNK_LOCK_OFFSET + index);
+}
