@@ -114,8 +114,10 @@ enum mmcmap_error_code {
   MMCMAP_ENOTSUP = -18,   /* this file system or system cannot do it */
   MMCMAP_ESYSTEM = -19,   /* another error of the system, see
                              mmcmap_last_error() */
-  MMCMAP_EEXPIRED = -20   /* the snapshot became older than
+  MMCMAP_EEXPIRED = -20,  /* the snapshot became older than
                              `max_snapshot_age_ms` and has been ended */
+  MMCMAP_MISMATCH = -21,  /* the record is not as was expected; not a failure */
+  MMCMAP_ENUMBER = -22    /* the value is not a number, or the sum too large */
 };
 
 /* The code's short name, such as "ECORRUPT"; "EUNKNOWN" for no code of ours.
@@ -226,6 +228,40 @@ MMCMAP_API int mmcmap_put(mmcmap *store, mmcmap_slice key, mmcmap_slice value);
 
 /* Deletes `key`. MMCMAP_NOTFOUND if absent; other errors as mmcmap_put(). */
 MMCMAP_API int mmcmap_delete(mmcmap *store, mmcmap_slice key);
+
+/* ---- Changes that depend on the present value; each happens at one instant
+   among all threads and processes. Errors as mmcmap_put(). ------------------ */
+
+/* Puts only if `key` is absent, else MMCMAP_MISMATCH. */
+MMCMAP_API int mmcmap_add(mmcmap *store, mmcmap_slice key, mmcmap_slice value);
+
+/* Puts only if `key` is there, else MMCMAP_NOTFOUND. */
+MMCMAP_API int mmcmap_replace(mmcmap *store, mmcmap_slice key,
+                              mmcmap_slice value);
+
+/* Puts `value`, or deletes the key if it is NULL, if the present value is
+   `expected` (NULL: the key is absent); else MMCMAP_MISMATCH. */
+MMCMAP_API int mmcmap_cas(mmcmap *store, mmcmap_slice key,
+                          const mmcmap_slice *expected,
+                          const mmcmap_slice *value);
+
+/* Puts, and copies the value that there was before into `old_out`, which is
+   empty with `found_out` false if the key was absent. */
+MMCMAP_API int mmcmap_swap(mmcmap *store, mmcmap_slice key, mmcmap_slice value,
+                           mmcmap_buffer *old_out, bool *found_out);
+
+/* A number that is kept as text. */
+typedef struct mmcmap_number {
+  bool is_float;
+  int64_t integer; /* if not is_float */
+  double real;     /* if is_float */
+} mmcmap_number;
+
+/* Adds `by` to the number that is kept as text under `key`, or to `init` if it
+   is absent, and gives the sum: an integer if both are, else a float.
+   MMCMAP_ENUMBER: the value is no number, or the sum does not fit. */
+MMCMAP_API int mmcmap_incr(mmcmap *store, mmcmap_slice key, mmcmap_number by,
+                           mmcmap_number init, mmcmap_number *sum_out);
 
 /* The number of records now. */
 MMCMAP_API int mmcmap_count(mmcmap *store, uint64_t *count_out);

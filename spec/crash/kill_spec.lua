@@ -11,7 +11,7 @@
 local binary = require "spec.support.binary"
 local scratch = require "spec.support.scratch"
 
-local processes_share = false -- whether several have a store open for writing
+local processes_share = true -- whether several have a store open for writing
 
 local SKIPPED, SECONDS = 77, 120
 local BREAK_WRITE_SEALED, BREAK_RECYCLE_SEALED = 0x400, 0x1000

@@ -36,13 +36,16 @@ static const struct error_row {
     [-MMCMAP_EFORK] = {"EFORK", "the handle was opened before a fork"},
     [-MMCMAP_ENOTSUP] = {"ENOTSUP", "this system or file system cannot do it"},
     [-MMCMAP_ESYSTEM] = {"ESYSTEM", "the operating system reported an error"},
+    [-MMCMAP_MISMATCH] = {"MISMATCH", "the record is not as was expected"},
+    [-MMCMAP_ENUMBER] = {"ENUMBER", "the value is not a number, or the sum is "
+                                    "too large"},
     [-MMCMAP_EEXPIRED] = {"EEXPIRED",
                           "the snapshot was ended because of its age"},
 };
 
 enum { ERROR_ROW_COUNT = sizeof error_rows / sizeof error_rows[0] };
 
-_Static_assert(ERROR_ROW_COUNT == 1 - MMCMAP_EEXPIRED,
+_Static_assert(ERROR_ROW_COUNT == 1 - MMCMAP_ENUMBER,
                "every error code needs a row");
 
 static _Thread_local mmcmap_error error_last = {MMCMAP_OK, 0, "", 0};

@@ -174,33 +174,40 @@ static int put_beside_other(const struct trie *trie, struct trie_key *key,
   return trie_publish(trie, path, path->depth, child, 1);
 }
 
+int trie_put_at(const struct trie *trie, struct trie_key *key,
+                const struct trie_path *path, const void *value,
+                uint32_t value_size) {
+  uint64_t slot;
+  int code = write_record(trie, key, value, value_size, &slot);
+  if (code != MMCMAP_OK) return code;
+  switch (path->ending) {
+    case TRIE_ENDS_EMPTY:
+      code = trie_publish(trie, path, 0, slot, 1);
+      break;
+    case TRIE_ENDS_VACANT:
+      code = put_in_vacant_slot(trie, key, path, slot);
+      break;
+    case TRIE_ENDS_OTHER:
+      code = put_beside_other(trie, key, path, slot);
+      break;
+    case TRIE_ENDS_SAME:
+      code = trie_publish(trie, path, path->depth, slot, 0);
+      if (code == MMCMAP_OK) trie_retire_record(trie, &path->record);
+      break;
+  }
+  if (BROKEN(BREAK_PUBLISH_EARLY))
+    write_record_late(trie, key, value, value_size, slot);
+  return code;
+}
+
 int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
              uint32_t value_size, bool *created_out) {
   CHECK(key->size <= MMCMAP_KEY_SIZE_MAX);
   *created_out = false;
   struct trie_path path;
   int code = trie_find_path(trie, key, &path);
-  if (code != MMCMAP_OK) return code;
-  uint64_t slot;
-  code = write_record(trie, key, value, value_size, &slot);
-  if (code != MMCMAP_OK) return code;
-  switch (path.ending) {
-    case TRIE_ENDS_EMPTY:
-      code = trie_publish(trie, &path, 0, slot, 1);
-      break;
-    case TRIE_ENDS_VACANT:
-      code = put_in_vacant_slot(trie, key, &path, slot);
-      break;
-    case TRIE_ENDS_OTHER:
-      code = put_beside_other(trie, key, &path, slot);
-      break;
-    case TRIE_ENDS_SAME:
-      code = trie_publish(trie, &path, path.depth, slot, 0);
-      if (code == MMCMAP_OK) trie_retire_record(trie, &path.record);
-      break;
-  }
-  if (BROKEN(BREAK_PUBLISH_EARLY))
-    write_record_late(trie, key, value, value_size, slot);
+  if (code == MMCMAP_OK)
+    code = trie_put_at(trie, key, &path, value, value_size);
   *created_out = code == MMCMAP_OK && path.ending != TRIE_ENDS_SAME;
   return code;
 }

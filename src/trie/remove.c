@@ -48,15 +48,13 @@ static int fold(const struct trie *trie, const struct trie_path *path,
   return MMCMAP_OK;
 }
 
-int trie_remove(const struct trie *trie, struct trie_key *key) {
-  struct trie_path path;
-  int code = trie_find_path(trie, key, &path);
-  if (code != MMCMAP_OK) return code;
-  if (path.ending != TRIE_ENDS_SAME) return MMCMAP_NOTFOUND;
-  if (path.depth == 0) {
-    code = trie_publish(trie, &path, 0, SLOT_EMPTY, -1);
+int trie_remove_at(const struct trie *trie, const struct trie_path *path) {
+  int code;
+  if (path->ending != TRIE_ENDS_SAME) return MMCMAP_NOTFOUND;
+  if (path->depth == 0) {
+    code = trie_publish(trie, path, 0, SLOT_EMPTY, -1);
   } else {
-    const struct trie_step *step = &path.steps[path.depth - 1];
+    const struct trie_step *step = &path->steps[path->depth - 1];
     uint32_t slot_count = step->branch.slot_count;
     if (slot_count == 1)
       return error_set_corrupt("F26 branch with one record",
@@ -64,17 +62,23 @@ int trie_remove(const struct trie *trie, struct trie_key *key) {
     uint64_t sibling =
         slot_count == 2 ? branch_slot(&step->branch, 1 - step->index) : 0;
     if (slot_count == 2 && slot_is_record(sibling)) {
-      code = fold(trie, &path, sibling);
+      code = fold(trie, path, sibling);
     } else {
       uint64_t offset;
       code = write_narrower_branch(trie, step, &offset);
       if (code == MMCMAP_OK)
-        code = trie_publish(trie, &path, path.depth - 1, slot_of_branch(offset),
+        code = trie_publish(trie, path, path->depth - 1, slot_of_branch(offset),
                             -1);
       if (code == MMCMAP_OK)
         trie_retire_branch(trie, &step->branch, step->epoch);
     }
   }
-  if (code == MMCMAP_OK) trie_retire_record(trie, &path.record);
+  if (code == MMCMAP_OK) trie_retire_record(trie, &path->record);
   return code;
+}
+
+int trie_remove(const struct trie *trie, struct trie_key *key) {
+  struct trie_path path;
+  int code = trie_find_path(trie, key, &path);
+  return code == MMCMAP_OK ? trie_remove_at(trie, &path) : code;
 }

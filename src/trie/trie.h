@@ -137,6 +137,12 @@ void trie_retire_record(const struct trie *trie,
 int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
              uint32_t value_size, bool *created_out);
 
+/* The same where trie_find_path() has led, nothing having changed since. */
+int trie_put_at(const struct trie *trie, struct trie_key *key,
+                const struct trie_path *path, const void *value,
+                uint32_t value_size);
+int trie_remove_at(const struct trie *trie, const struct trie_path *path);
+
 /* Removes a key. MMCMAP_NOTFOUND; on failure nothing has changed. */
 int trie_remove(const struct trie *trie, struct trie_key *key);
 

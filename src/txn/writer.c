@@ -173,6 +173,42 @@ int writer_delete(struct writer *writer, const void *key, size_t key_size,
   return end_change(writer, code, epoch_out);
 }
 
+static int change_at(struct writer *writer, struct trie_key *key,
+                     decide_fn *decide, void *context, bool *changed_out) {
+  struct trie_path path;
+  enum decision decision = DECIDE_KEEP;
+  const void *value = NULL;
+  size_t value_size = 0;
+  int code = trie_find_path(&writer->trie, key, &path);
+  if (code != MMCMAP_OK) return code;
+  bool is_there = path.ending == TRIE_ENDS_SAME;
+  code = decide(context, is_there ? path.record.value : NULL,
+                is_there ? path.record.value_size : 0, &decision, &value,
+                &value_size);
+  if (code != MMCMAP_OK || decision == DECIDE_KEEP) return code;
+  *changed_out = true;
+  if (decision == DECIDE_DELETE) return trie_remove_at(&writer->trie, &path);
+  if (value_size > MMCMAP_VALUE_SIZE_MAX)
+    return error_set(MMCMAP_ETOOBIG, "value");
+  return trie_put_at(&writer->trie, key, &path, value, (uint32_t)value_size);
+}
+
+int writer_change(struct writer *writer, const void *key, size_t key_size,
+                  decide_fn *decide, void *context, uint32_t timeout_ms,
+                  uint64_t *epoch_out) {
+  bool has_changed = false;
+  *epoch_out = 0;
+  if (UNLIKELY(key_size > MMCMAP_KEY_SIZE_MAX))
+    return error_set(MMCMAP_ETOOBIG, "key");
+  struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
+  int code = begin_change(writer, timeout_ms);
+  if (code != MMCMAP_OK) return code;
+  code = change_at(writer, &trie_key, decide, context, &has_changed);
+  code = end_change(writer, code, epoch_out);
+  if (!has_changed) *epoch_out = 0;
+  return code;
+}
+
 /* ---- Seals --------------------------------------------------------------- */
 
 void writer_seal(struct writer *writer) {

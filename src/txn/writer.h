@@ -57,6 +57,25 @@ int writer_put(struct writer *writer, const void *key, size_t key_size,
 int writer_delete(struct writer *writer, const void *key, size_t key_size,
                   uint32_t timeout_ms, uint64_t *epoch_out);
 
+/* What a change that depends on the present value comes to. */
+enum decision { DECIDE_KEEP, DECIDE_PUT, DECIDE_DELETE };
+
+/*
+ * Decides about a record under the writer lock: `value` is the present one, NULL
+ * if the key is absent, and good during the call. With DECIDE_PUT `value_out` is
+ * the new value, which must stay until writer_change() returns. Any code but
+ * MMCMAP_OK ends the change; nothing has happened then. It must not block.
+ */
+typedef int decide_fn(void *context, const uint8_t *value, uint32_t value_size,
+                      enum decision *decision_out, const void **value_out,
+                      size_t *value_size_out);
+
+/* Changes a key as `decide` says, at one instant. `epoch_out` is 0 if nothing
+   has changed. */
+int writer_change(struct writer *writer, const void *key, size_t key_size,
+                  decide_fn *decide, void *context, uint32_t timeout_ms,
+                  uint64_t *epoch_out);
+
 /* Seals the open epoch if it has changes. The lock is held. */
 void writer_seal(struct writer *writer);
 

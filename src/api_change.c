@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Changes that depend on the present value. Each is decided under the writer
+ * lock by a function below, so it is atomic among all threads and processes.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/number.h"
+#include "handle.h"
+
+static int change(mmcmap *handle, mmcmap_slice key, decide_fn *decide,
+                  void *context) {
+  struct store *store;
+  uint64_t epoch;
+  int code = enter_to_write(handle, &store);
+  if (code == MMCMAP_OK)
+    code = writer_change(&store->writer, key.data, key.size, decide, context,
+                         handle->options.timeout_ms, &epoch);
+  if (code != MMCMAP_OK || epoch == 0) return code;
+  return finish_change(handle, store, epoch);
+}
+
+/* ---- add, replace -------------------------------------------------------- */
+
+static int decide_add(void *context, const uint8_t *value, uint32_t value_size,
+                      enum decision *decision_out, const void **value_out,
+                      size_t *value_size_out) {
+  const mmcmap_slice *wanted = context;
+  (void)value_size;
+  if (value != NULL) return MMCMAP_MISMATCH;
+  *decision_out = DECIDE_PUT;
+  *value_out = wanted->data;
+  *value_size_out = wanted->size;
+  return MMCMAP_OK;
+}
+
+int mmcmap_add(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
+  return change(handle, key, decide_add, &value);
+}
+
+static int decide_replace(void *context, const uint8_t *value,
+                          uint32_t value_size, enum decision *decision_out,
+                          const void **value_out, size_t *value_size_out) {
+  const mmcmap_slice *wanted = context;
+  (void)value_size;
+  if (value == NULL) return MMCMAP_NOTFOUND;
+  *decision_out = DECIDE_PUT;
+  *value_out = wanted->data;
+  *value_size_out = wanted->size;
+  return MMCMAP_OK;
+}
+
+int mmcmap_replace(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
+  return change(handle, key, decide_replace, &value);
+}
+
+/* ---- cas ----------------------------------------------------------------- */
+
+struct cas {
+  const mmcmap_slice *expected; /* NULL: absent */
+  const mmcmap_slice *wanted;   /* NULL: delete */
+};
+
+static int decide_cas(void *context, const uint8_t *value, uint32_t value_size,
+                      enum decision *decision_out, const void **value_out,
+                      size_t *value_size_out) {
+  const struct cas *cas = context;
+  bool matches =
+      value == NULL
+          ? cas->expected == NULL
+          : cas->expected != NULL && cas->expected->size == value_size &&
+                (value_size == 0 ||
+                 memcmp(cas->expected->data, value, value_size) == 0);
+  if (!matches) return MMCMAP_MISMATCH;
+  if (cas->wanted != NULL) {
+    *decision_out = DECIDE_PUT;
+    *value_out = cas->wanted->data;
+    *value_size_out = cas->wanted->size;
+  } else if (value != NULL) {
+    *decision_out = DECIDE_DELETE;
+  }
+  return MMCMAP_OK;
+}
+
+int mmcmap_cas(mmcmap *handle, mmcmap_slice key, const mmcmap_slice *expected,
+               const mmcmap_slice *value) {
+  struct cas cas = {.expected = expected, .wanted = value};
+  return change(handle, key, decide_cas, &cas);
+}
+
+/* ---- swap ---------------------------------------------------------------- */
+
+struct swap {
+  mmcmap_slice wanted;
+  mmcmap_buffer *old_out;
+  bool was_there;
+};
+
+static int decide_swap(void *context, const uint8_t *value, uint32_t value_size,
+                       enum decision *decision_out, const void **value_out,
+                       size_t *value_size_out) {
+  struct swap *swap = context;
+  swap->was_there = value != NULL;
+  if (value != NULL) {
+    int code = handle_buffer_set(swap->old_out, value, value_size);
+    if (code != MMCMAP_OK) return code;
+  }
+  *decision_out = DECIDE_PUT;
+  *value_out = swap->wanted.data;
+  *value_size_out = swap->wanted.size;
+  return MMCMAP_OK;
+}
+
+int mmcmap_swap(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
+                mmcmap_buffer *old_out, bool *found_out) {
+  struct swap swap = {.wanted = value, .old_out = old_out};
+  old_out->size = 0;
+  *found_out = false;
+  int code = change(handle, key, decide_swap, &swap);
+  *found_out = swap.was_there;
+  return code;
+}
+
+/* ---- incr ---------------------------------------------------------------- */
+
+struct incr {
+  mmcmap_number by;
+  mmcmap_number sum; /* what an absent key begins with; then the outcome */
+  char text[NUMBER_TEXT_BYTES];
+};
+
+static int decide_incr(void *context, const uint8_t *value, uint32_t value_size,
+                       enum decision *decision_out, const void **value_out,
+                       size_t *value_size_out) {
+  struct incr *incr = context;
+  mmcmap_number present = incr->sum;
+  int code = MMCMAP_OK;
+  if (value != NULL) code = number_read(value, value_size, &present);
+  if (code == MMCMAP_OK) code = number_add(&present, &incr->by, &incr->sum);
+  if (code != MMCMAP_OK) return code;
+  *decision_out = DECIDE_PUT;
+  *value_size_out = number_write(&incr->sum, incr->text);
+  *value_out = incr->text;
+  return MMCMAP_OK;
+}
+
+int mmcmap_incr(mmcmap *handle, mmcmap_slice key, mmcmap_number by,
+                mmcmap_number init, mmcmap_number *sum_out) {
+  struct incr incr = {.by = by, .sum = init};
+  memset(sum_out, 0, sizeof *sum_out);
+  int code = change(handle, key, decide_incr, &incr);
+  if (code == MMCMAP_OK) *sum_out = incr.sum;
+  return code;
+}

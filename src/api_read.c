@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Snapshots and cursors.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "handle.h"
+
+/* Belongs to one thread at a time. */
+struct mmcmap_snapshot {
+  uint32_t magic;
+  struct store *store;
+  struct share_row *row;
+  struct moment moment;
+};
+
+struct mmcmap_cursor {
+  uint32_t magic;
+  mmcmap_snapshot *snapshot;
+  struct trie_cursor cursor;
+};
+
+int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
+  struct store *store;
+  *snapshot_out = NULL;
+  int code = enter(handle, &store);
+  if (code != MMCMAP_OK) return code;
+  mmcmap_snapshot *snapshot = malloc(sizeof *snapshot);
+  if (snapshot == NULL) return error_set(MMCMAP_ENOMEM, "snapshot");
+  const mmcmap_options *options = &handle->options;
+  code = readers_claim_snapshot(
+      &store->readers, options->max_snapshot_age_ms * UINT64_C(1000000),
+      &snapshot->row);
+  if (code == MMCMAP_OK) {
+    code = writer_open_snapshot(&store->writer, snapshot->row,
+                                options->timeout_ms, &snapshot->moment);
+    if (code != MMCMAP_OK)
+      readers_give_back_snapshot(&store->readers, snapshot->row);
+  }
+  if (code != MMCMAP_OK) {
+    free(snapshot);
+    return code;
+  }
+  snapshot->magic = SNAPSHOT_MAGIC;
+  snapshot->store = store;
+  store_hold_snapshot(store);
+  *snapshot_out = snapshot;
+  return MMCMAP_OK;
+}
+
+/* Pins, so that what the snapshot sees stays there until leave_snapshot(), and
+   makes sure that it has not been ended for its age. */
+static int enter_snapshot(const mmcmap_snapshot *snapshot,
+                          struct share_row **row_out) {
+  CHECK(snapshot != NULL && snapshot->magic == SNAPSHOT_MAGIC);
+  struct readers *readers = &snapshot->store->readers;
+  if (UNLIKELY(!store_is_ours(snapshot->store)))
+    return error_set(MMCMAP_EFORK, "a snapshot from before fork()");
+  int code = readers_row(readers, row_out);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
+  if (UNLIKELY(atomic_load(&snapshot->row->limit_ns) != 0))
+    readers_end_if_old(snapshot->row, process_monotonic_ns());
+  readers_pin(readers, *row_out);
+  if (LIKELY(readers_has_snapshot(snapshot->row, snapshot->moment.epoch)))
+    return MMCMAP_OK;
+  readers_unpin(*row_out);
+  return error_set(MMCMAP_EEXPIRED, "max_snapshot_age");
+}
+
+void mmcmap_snapshot_close(mmcmap_snapshot *snapshot) {
+  if (snapshot == NULL) return;
+  CHECK(snapshot->magic == SNAPSHOT_MAGIC);
+  if (store_is_ours(snapshot->store))
+    readers_give_back_snapshot(&snapshot->store->readers, snapshot->row);
+  store_drop_snapshot(snapshot->store);
+  snapshot->magic = 0;
+  free(snapshot);
+}
+
+static mmcmap_slice slice_of(const uint8_t *data, size_t size) {
+  mmcmap_slice slice = {.data = data, .size = size};
+  return slice;
+}
+
+int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
+                        mmcmap_slice *value_out) {
+  struct share_row *row;
+  *value_out = slice_of(NULL, 0);
+  int code = enter_snapshot(snapshot, &row);
+  if (code != MMCMAP_OK) return code;
+  struct store *store = snapshot->store;
+  struct trie_key trie_key = trie_key_of(&store->hasher, key.data, key.size);
+  struct node_source source = space_source(&store->space);
+  struct record_view record;
+  code = trie_lookup(&source, &store->hasher, snapshot->moment.root, &trie_key,
+                     &record);
+  if (code == MMCMAP_OK) *value_out = slice_of(record.value, record.value_size);
+  readers_unpin(row);
+  return code;
+}
+
+uint64_t mmcmap_snapshot_count(const mmcmap_snapshot *snapshot) {
+  CHECK(snapshot != NULL && snapshot->magic == SNAPSHOT_MAGIC);
+  return snapshot->moment.count;
+}
+
+uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot) {
+  CHECK(snapshot != NULL && snapshot->magic == SNAPSHOT_MAGIC);
+  return snapshot->moment.epoch;
+}
+
+int mmcmap_cursor_open(mmcmap_snapshot *snapshot, mmcmap_cursor **cursor_out) {
+  struct share_row *row;
+  *cursor_out = NULL;
+  int code = enter_snapshot(snapshot, &row);
+  if (code != MMCMAP_OK) return code;
+  readers_unpin(row);
+  mmcmap_cursor *cursor = malloc(sizeof *cursor);
+  if (cursor == NULL) return error_set(MMCMAP_ENOMEM, "cursor");
+  cursor->magic = CURSOR_MAGIC;
+  cursor->snapshot = snapshot;
+  /* A file cannot hold more records than fit into it, whatever it says. */
+  uint64_t most = space_size(&snapshot->store->space) / NODE_HEADER_BYTES;
+  uint64_t count = snapshot->moment.count;
+  trie_cursor_init(&cursor->cursor, snapshot->moment.root,
+                   count < most ? count : most);
+  *cursor_out = cursor;
+  return MMCMAP_OK;
+}
+
+int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
+                       mmcmap_slice *value_out) {
+  CHECK(cursor != NULL && cursor->magic == CURSOR_MAGIC);
+  struct share_row *row;
+  *key_out = *value_out = slice_of(NULL, 0);
+  int code = enter_snapshot(cursor->snapshot, &row);
+  if (code != MMCMAP_OK) return code;
+  struct node_source source = space_source(&cursor->snapshot->store->space);
+  struct record_view record;
+  code = trie_cursor_next(&cursor->cursor, &source, &record);
+  readers_unpin(row);
+  if (code != MMCMAP_OK) return code;
+  *key_out = slice_of(record.key, record.key_size);
+  *value_out = slice_of(record.value, record.value_size);
+  return MMCMAP_OK;
+}
+
+void mmcmap_cursor_close(mmcmap_cursor *cursor) {
+  if (cursor == NULL) return;
+  CHECK(cursor->magic == CURSOR_MAGIC);
+  cursor->magic = 0;
+  free(cursor);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the public functions share: a handle, which adds to its store what
+ * belongs to one opening (the path as given, the durability, the time-out), and
+ * how a call begins and ends.
+ */
+#ifndef HANDLE_H
+#define HANDLE_H
+
+#include "base/errors.h"
+#include "store.h"
+
+#define HANDLE_MAGIC UINT32_C(0x6d6d6331)
+#define SNAPSHOT_MAGIC UINT32_C(0x6d6d6332)
+#define CURSOR_MAGIC UINT32_C(0x6d6d6333)
+
+struct mmcmap {
+  uint32_t magic;
+  bool is_readonly;
+  struct store *_Atomic store; /* replaced in a child, at the first use */
+  mmcmap_options options;
+  char *path;
+};
+
+/* Every entry begins with this: a handle that is none is the caller's bug. A
+   child's first call opens the store anew. */
+static inline int enter(mmcmap *handle, struct store **store_out) {
+  CHECK(handle != NULL && handle->magic == HANDLE_MAGIC);
+  *store_out = atomic_load_explicit(&handle->store, memory_order_acquire);
+  if (LIKELY(store_is_ours(*store_out))) return MMCMAP_OK;
+  int code = store_reconnect(&handle->store, &handle->options);
+  *store_out = atomic_load_explicit(&handle->store, memory_order_acquire);
+  return code;
+}
+
+static inline int enter_to_write(mmcmap *handle, struct store **store_out) {
+  int code = enter(handle, store_out);
+  if (code == MMCMAP_OK && handle->is_readonly)
+    code = error_set(MMCMAP_EREADONLY, "opened read-only");
+  return code;
+}
+
+/* A change has been published: makes it durable as the handle promises. */
+static inline int finish_change(const mmcmap *handle, struct store *store,
+                                uint64_t epoch) {
+  switch (handle->options.durability) {
+    case MMCMAP_SYNC:
+      return commit_epoch(&store->committer, epoch);
+    case MMCMAP_ASYNC:
+      return flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+    default:
+      return MMCMAP_OK;
+  }
+}
+
+/* Copies into the caller's buffer, which grows as needed; MMCMAP_ENOMEM. */
+int handle_buffer_set(mmcmap_buffer *buffer, const uint8_t *data, size_t size);
+
+#endif
