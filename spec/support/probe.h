@@ -23,6 +23,7 @@
   AREA(crash) \
   AREA(engine) \
   AREA(format) \
+  AREA(history) \
   AREA(os) \
   AREA(readers) \
   AREA(store) \
