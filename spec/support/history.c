@@ -23,6 +23,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,7 @@ enum {
   HISTORY_SNAPSHOT_ONE_IN = 16,  /* with --snapshots: of all calls */
   HISTORY_SYNC_ONE_IN = 2000,
   HISTORY_CLIENTS_MAX = 48, /* fewer than LINEARIZABLE_OPEN_MAX */
+  HISTORY_PATIENCE_S = 60,  /* then the clients hang */
   HISTORY_NUMBER_BYTES = 24
 };
 
@@ -78,6 +80,7 @@ static struct {
 } history_run;
 
 static uint64_t history_deadline_ns;
+static pid_t history_children[HISTORY_CLIENTS_MAX]; /* 0: gone */
 
 static void history_fault(struct history_shared *shared, const char *what,
                           int code) {
@@ -371,6 +374,7 @@ static unsigned history_start_processes(struct history_shared *shared) {
       history_fault(shared, "no process", MMCMAP_ENOMEM);
       break;
     }
+    history_children[started] = pid;
   }
   return started;
 }
@@ -380,6 +384,8 @@ static bool history_reap(struct history_shared *shared) {
   int status;
   pid_t pid = waitpid(-1, &status, WNOHANG);
   if (pid <= 0) return false;
+  for (unsigned i = 0; i < history_run.processes; i++)
+    if (history_children[i] == pid) history_children[i] = 0;
   if (WIFSIGNALED(status)) {
     char what[64];
     snprintf(what, sizeof what, "a process was ended by signal %d",
@@ -448,16 +454,36 @@ static void history_check(struct history_shared *shared,
   sum->checker_ns += process_monotonic_ns() - begin_ns;
 }
 
+/* Ends processes that have not met for long: a call of theirs does not return.
+   `last_ns` is when they met last. */
+static void history_end_hanging(struct history_shared *shared, unsigned *turn,
+                                uint64_t *last_ns) {
+  uint64_t now_ns = process_monotonic_ns();
+  if (*turn != atomic_load(&shared->turn)) {
+    *turn = atomic_load(&shared->turn);
+    *last_ns = now_ns;
+  }
+  if (now_ns - *last_ns < HISTORY_PATIENCE_S * UINT64_C(1000000000)) return;
+  history_fault(shared, "the clients hang", MMCMAP_OK);
+  for (unsigned i = 0; i < history_run.processes; i++)
+    if (history_children[i] != 0) kill(history_children[i], SIGKILL);
+  *last_ns = now_ns;
+}
+
 /* While there are processes; what they left at a sudden end, too. */
 static void history_watch(struct history_shared *shared, unsigned processes,
                           struct history_sum *sum) {
+  uint64_t last_ns = process_monotonic_ns();
+  unsigned turn = 0;
   while (processes > 0) {
     while (processes > 0 && history_reap(shared))
       processes--;
     if (atomic_load(&shared->filled) != atomic_load(&shared->checked)) {
       history_check(shared, sum);
       atomic_store(&shared->checked, atomic_load(&shared->filled));
+      last_ns = process_monotonic_ns();
     }
+    history_end_hanging(shared, &turn, &last_ns);
     process_sleep_ms(1);
   }
   if (!sum->is_wrong) history_check(shared, sum);
