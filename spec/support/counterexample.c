@@ -19,7 +19,8 @@
 
 enum {
   COUNTEREXAMPLE_VALUES_MAX = 512, /* that a key may have held before */
-  COUNTEREXAMPLE_TRIES_MAX = 3000
+  COUNTEREXAMPLE_TRIES_MAX = 3000,
+  COUNTEREXAMPLE_LINES_MAX = 300
 };
 
 struct counterexample {
@@ -71,6 +72,7 @@ static size_t counterexample_list_values(const struct counterexample *self,
         operation->kind != OPERATION_SWAP && !is_incr &&
         operation->kind != OPERATION_SNAPSHOT)
       continue;
+    if (!provenance_is_possible(self->provenance, 0, value)) continue;
     if (!counterexample_add(values, &count, value)) return 0;
   }
   return count;
@@ -179,6 +181,7 @@ static bool counterexample_allow_any(struct counterexample *self, uint64_t ns) {
     if (operation.kind == OPERATION_INCR) return false;
     operation.is_optional = false;
     if (provenance_need(&operation, &value) &&
+        provenance_is_possible(self->provenance, operation.key, value) &&
         !counterexample_makes(self, operation.key, value))
       counterexample_perhaps(self, operation.key, value, ns);
   }
@@ -321,7 +324,7 @@ static void counterexample_print_values(const struct counterexample *self,
   char text[24];
   fprintf(to, "before:");
   if (self->is_any)
-    fprintf(to, " any value");
+    fprintf(to, " any value that is ever there");
   else
     for (unsigned key = 0; key < self->key_count; key++)
       fprintf(to, " %s", operation_value(self->values[key], text));
@@ -350,8 +353,9 @@ static bool counterexample_trace(const struct linearizable_history *history,
   for (unsigned key = 0; key < history->key_count; key++)
     provenance_begin(provenance, key, history->initial[key]);
   for (size_t i = 0; i < history->count; i++)
-    provenance_note_maker(provenance, &history->operations[i],
-                          history->operations[i].key);
+    provenance_note_maker(
+        provenance, &history->operations[i],
+        history->key_count == 1 ? 0 : history->operations[i].key);
   return true;
 }
 
@@ -378,7 +382,11 @@ void counterexample_print(const struct linearizable_history *history,
           is_wrong ? "" : " (not wrong by themselves: a fault of the checker)");
   counterexample_print_values(&self, to);
   fprintf(to, "    begin ns       end ns  client   key  operation: result\n");
-  for (size_t i = 0; i < self.count; i++)
+  size_t begin = self.count > COUNTEREXAMPLE_LINES_MAX
+                     ? self.count - COUNTEREXAMPLE_LINES_MAX
+                     : 0;
+  if (begin > 0) fprintf(to, "         ... (%zu are not shown)\n", begin);
+  for (size_t i = begin; i < self.count; i++)
     if (self.operations[i].client != COUNTEREXAMPLE_NOBODY)
       counterexample_print_line(&self.operations[i], first_ns, failed_ns, to);
   free(self.operations);

@@ -98,6 +98,12 @@ void provenance_note_need(struct provenance *self,
   if (entry->makers > 0 && call > entry->last_needed) entry->last_needed = call;
 }
 
+bool provenance_is_possible(const struct provenance *self, unsigned key,
+                            uint64_t value) {
+  return (self->unsure >> key & 1) != 0 || value == OPERATION_ABSENT ||
+         provenance_find(self, key, value)->makers > 0;
+}
+
 bool provenance_is_unique(const struct provenance *self, unsigned key,
                           uint64_t value) {
   return (self->unsure >> key & 1) == 0 && value != OPERATION_ABSENT &&

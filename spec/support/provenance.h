@@ -46,6 +46,10 @@ bool provenance_need(const struct operation *operation, uint64_t *value_out);
 bool provenance_is_needed(const struct provenance *self, unsigned key,
                           uint64_t value, uint64_t call);
 
+/* Whether the key may ever hold `value`. */
+bool provenance_is_possible(const struct provenance *self, unsigned key,
+                            uint64_t value);
+
 /* Whether `value`, once overwritten, cannot come back. */
 bool provenance_is_unique(const struct provenance *self, unsigned key,
                           uint64_t value);

@@ -360,6 +360,8 @@ describe("the checker of histories", function()
     end
     lines[10001][5] = got(2400)
     is_wrong(lines, "get: 2400", 2, { initial = { 0 } })
+    lines[10001][5] = got(5000)
+    is_wrong(lines, "get: 5000", 1, { initial = { 0 } })
   end)
 
   it("gives up where too much is open at once", function()
