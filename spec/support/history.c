@@ -39,15 +39,23 @@
 /*
  * CALL(kind, how often, what to call). `key` and `value` are slices; `expected`
  * points to one, or is NULL: absent. history_done() takes the code of what is
- * done (MMCMAP_OK) or not (MMCMAP_NOTFOUND); history_value() of what puts a
- * value into self->buffer.
+ * done (MMCMAP_OK) or not (MMCMAP_NOTFOUND, MMCMAP_MISMATCH); history_value() of
+ * what puts a value into self->buffer. `wanted` points to `value`, or is NULL: it
+ * is to be deleted.
  */
 #define HISTORY_CALLS(CALL) \
   CALL(GET, 40, \
        history_value(self, mmcmap_get(self->store, key, &self->buffer))) \
   CALL(HAS, 8, history_done(self, mmcmap_has(self->store, key))) \
   CALL(PUT, 36, history_done(self, mmcmap_put(self->store, key, value))) \
-  CALL(DELETE, 16, history_done(self, mmcmap_delete(self->store, key)))
+  CALL(DELETE, 16, history_done(self, mmcmap_delete(self->store, key))) \
+  CALL(ADD, 10, history_done(self, mmcmap_add(self->store, key, value))) \
+  CALL(REPLACE, 10, \
+       history_done(self, mmcmap_replace(self->store, key, value))) \
+  CALL(CAS, 24, \
+       history_done(self, mmcmap_cas(self->store, key, expected, wanted))) \
+  CALL(SWAP, 10, history_swap(self, key, value)) \
+  CALL(INCR, 16, history_incr(self, key, &operation))
 
 enum {
   HISTORY_ROUND = 1000,          /* calls of a client between two pauses */
@@ -128,7 +136,7 @@ static uint64_t history_parse(const void *data, size_t size) {
 static void history_end(struct history_client *self, int code,
                         uint64_t result) {
   struct operation *operation = self->operation;
-  if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) {
+  if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND && code != MMCMAP_MISMATCH) {
     history_fault(self->shared, operation_name(operation->kind), code);
     return;
   }
@@ -153,6 +161,25 @@ static void history_value(struct history_client *self, int code) {
   self->seen[self->operation->key] = value;
 }
 
+static void history_swap(struct history_client *self, mmcmap_slice key,
+                         mmcmap_slice value) {
+  bool found;
+  int code = mmcmap_swap(self->store, key, value, &self->buffer, &found);
+  if (code == MMCMAP_OK && !found) code = MMCMAP_NOTFOUND;
+  history_value(self, code);
+}
+
+static void history_incr(struct history_client *self, mmcmap_slice key,
+                         const struct operation *operation) {
+  mmcmap_number by = {.integer = (int64_t)operation->argument};
+  mmcmap_number init = {.integer = (int64_t)operation->expected};
+  mmcmap_number sum;
+  int code = mmcmap_incr(self->store, key, by, init, &sum);
+  self->operation->end_ns = process_monotonic_ns();
+  history_end(self, code, (uint64_t)sum.integer);
+  self->seen[self->operation->key] = (uint64_t)sum.integer;
+}
+
 /* The operation with its arguments, but for the times. */
 static struct operation history_make(struct history_client *self,
                                      enum operation_kind kind, unsigned key) {
@@ -164,7 +191,7 @@ static struct operation history_make(struct history_client *self,
       ++self->written * self->shared->client_count + self->number;
   if (kind == OPERATION_INCR) {
     operation.argument = 1 + history_random(self, 9);
-    if (history_random(self, 2) == 0) operation.expected = 0;
+    operation.expected = history_random(self, 3);
   } else if (kind == OPERATION_CAS) {
     operation.expected = self->seen[key];
     if (history_random(self, 4) == 0) operation.argument = OPERATION_ABSENT;
@@ -181,7 +208,8 @@ static void history_call(struct history_client *self, enum operation_kind kind,
   mmcmap_slice expects = history_number(operation.expected, texts[2]);
   const mmcmap_slice *expected =
       operation.expected == OPERATION_ABSENT ? NULL : &expects;
-  (void)expected;
+  const mmcmap_slice *wanted =
+      operation.argument == OPERATION_ABSENT ? NULL : &value;
   operation.begin_ns = process_monotonic_ns();
   self->operation = history_log_add(self->log, &operation, 1);
   if (self->operation == NULL) abort();

@@ -10,7 +10,7 @@
 local binary = require "spec.support.binary"
 local scratch = require "spec.support.scratch"
 
-local processes_share = false -- several processes may write to one store
+local processes_share = true -- several processes may write to one store
 
 local SEED = binary.seed("history")
 local SECONDS = os.getenv("MMCMAP_LONG") and 60 or 2
