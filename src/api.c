@@ -168,7 +168,7 @@ int mmcmap_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
   int code = enter_to_write(handle, &store);
   if (code == MMCMAP_OK)
     code = writer_put(&store->writer, key.data, key.size, value.data,
-                      value.size, handle->options.timeout_ms, &epoch);
+                      value.size, change_mode_of(handle), &epoch);
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 
@@ -178,7 +178,7 @@ int mmcmap_delete(mmcmap *handle, mmcmap_slice key) {
   int code = enter_to_write(handle, &store);
   if (code == MMCMAP_OK)
     code = writer_delete(&store->writer, key.data, key.size,
-                         handle->options.timeout_ms, &epoch);
+                         change_mode_of(handle), &epoch);
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 

@@ -12,11 +12,11 @@
 static int change(mmcmap *handle, mmcmap_slice key, decide_fn *decide,
                   void *context) {
   struct store *store;
-  uint64_t epoch;
+  uint64_t epoch = 0;
   int code = enter_to_write(handle, &store);
   if (code == MMCMAP_OK)
     code = writer_change(&store->writer, key.data, key.size, decide, context,
-                         handle->options.timeout_ms, &epoch);
+                         change_mode_of(handle), &epoch);
   if (code != MMCMAP_OK || epoch == 0) return code;
   return finish_change(handle, store, epoch);
 }

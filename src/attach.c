@@ -180,7 +180,11 @@ static int become_first(struct store *store,
     takeover_bury_all(share);
     /* It may have been written by a leader that died before it said so. */
     superblocks_set(&store->superblocks, superblock->sequence, place, false);
-    return readers_join(&store->readers);
+    int code = readers_join(&store->readers);
+    /* Whoever died with the writer lock has left it to be repaired. */
+    if (code == MMCMAP_OK) code = writer_enter(&store->writer, 0);
+    if (code == MMCMAP_OK) writer_leave(&store->writer);
+    return code;
   }
   share_reset(share);
   log_abandon(&store->writer.log);
@@ -257,7 +261,8 @@ static int attach_shared(struct store *store, const mmcmap_options *options) {
   if (code == MMCMAP_OK)
     code = load_constants(store, options, &superblock, &place, &file_bytes);
   if (code == MMCMAP_OK)
-    code = takeover_identify(store->fd, superblock.file_id, &identity);
+    code = takeover_identify(store->fd, superblock.file_id, store->share.fd,
+                             &identity);
   if (code == MMCMAP_OK) code = init_parts(store);
   if (code == MMCMAP_OK)
     code = lock_is_free(store->fd, STORE_GROUP_OFFSET, &is_alone);

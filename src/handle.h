@@ -53,6 +53,13 @@ static inline int finish_change(const mmcmap *handle, struct store *store,
   }
 }
 
+static inline struct change_mode change_mode_of(const mmcmap *handle) {
+  struct change_mode mode = {
+      .timeout_ms = handle->options.timeout_ms,
+      .is_synced = handle->options.durability == MMCMAP_SYNC};
+  return mode;
+}
+
 /* Copies into the caller's buffer, which grows as needed; MMCMAP_ENOMEM. */
 int handle_buffer_set(mmcmap_buffer *buffer, const uint8_t *data, size_t size);
 

@@ -15,7 +15,7 @@
 #include "os/process.h"
 #include "share/owner_lock.h"
 
-int takeover_identify(int fd, const uint8_t file_id[16],
+int takeover_identify(int fd, const uint8_t file_id[16], int lock_fd,
                       struct takeover_identity *identity_out) {
   struct file_identity identity;
   memset(identity_out, 0, sizeof *identity_out);
@@ -23,6 +23,10 @@ int takeover_identify(int fd, const uint8_t file_id[16],
   if (code != MMCMAP_OK) return code;
   identity_out->device = identity.device;
   identity_out->inode = identity.inode;
+  code = file_identify(lock_fd, &identity);
+  if (code != MMCMAP_OK) return code;
+  identity_out->lock_device = identity.device;
+  identity_out->lock_inode = identity.inode;
   memcpy(identity_out->file_id, file_id, sizeof identity_out->file_id);
   /* Where the system tells neither boot nor mount, nothing is taken over. */
   if (process_boot_id(identity_out->boot_id) != MMCMAP_OK ||
@@ -40,6 +44,8 @@ void takeover_mark(struct share_header *header,
   header->device = identity->device;
   header->inode = identity->inode;
   header->mount_id = identity->mount_id;
+  header->lock_device = identity->lock_device;
+  header->lock_inode = identity->lock_inode;
 }
 
 bool takeover_matches(const struct share_header *header,
@@ -48,6 +54,8 @@ bool takeover_matches(const struct share_header *header,
          atomic_load(&header->state) == SHARE_READY &&
          header->device == identity->device &&
          header->inode == identity->inode &&
+         header->lock_device == identity->lock_device &&
+         header->lock_inode == identity->lock_inode &&
          memcmp(header->file_id, identity->file_id, sizeof header->file_id) ==
              0;
 }
@@ -89,6 +97,17 @@ static bool chain_is_there(const struct log *log) {
   return true;
 }
 
+/* Whether the superblock is the one that the lock file knows, or the next one,
+   written by a leader that died before it said so: else one of the two files is
+   an older copy. */
+static bool is_of_this_time(const struct share_header *header,
+                            const struct superblock *superblock) {
+  uint64_t known = atomic_load(&header->commit.superblock) >> 2;
+  return (superblock->flags & SUPERBLOCK_CLEAN) == 0 &&
+         (superblock->sequence == known || superblock->sequence == known + 1) &&
+         superblock->epoch <= atomic_load(&header->commit.durable_epoch);
+}
+
 bool takeover_is_possible(struct log *log,
                           const struct takeover_identity *identity,
                           const struct superblock *superblock) {
@@ -100,8 +119,8 @@ bool takeover_is_possible(struct log *log,
     return false;
   if (atomic_load(&header->commit.failed) != 0) return false;
   if (log_load(log) != MMCMAP_OK || !log_is_started(log)) return false;
-  return superblock->salt == log->salt && frame_is_there(log) &&
-         chain_is_there(log);
+  return superblock->salt == log->salt && is_of_this_time(header, superblock) &&
+         frame_is_there(log) && chain_is_there(log);
 }
 
 static void leave_to_heirs(struct share_lock *lock) {

@@ -22,10 +22,12 @@ struct takeover_identity {
   uint64_t device;
   uint64_t inode;
   uint64_t mount_id; /* 0: not known; then nothing is taken over */
+  uint64_t lock_device;
+  uint64_t lock_inode;
 };
 
-/* Of the data file `fd` with that file id, now. */
-int takeover_identify(int fd, const uint8_t file_id[16],
+/* Of the data file `fd` with that file id, and the lock file `lock_fd`, now. */
+int takeover_identify(int fd, const uint8_t file_id[16], int lock_fd,
                       struct takeover_identity *identity_out);
 
 /* Writes it into a header that has been reset, or compares: whether the header
@@ -39,7 +41,8 @@ bool takeover_matches(const struct share_header *header,
 /*
  * Whether the live state that a matching header tells belongs to the bytes of
  * the data file: same boot and mount; no failed commit; `superblock`, the
- * newest in the file, of the same session; every frame that is not committed
+ * newest in the file, of the same session, which has not been closed, and not
+ * younger than the lock file knows; every frame that is not committed
  * there, one leading to the next up to the open one, and that one full of nodes
  * up to its cursor. Brings the log's working copy up to date.
  */

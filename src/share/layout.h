@@ -134,7 +134,9 @@ struct share_header {
   uint64_t device;
   uint64_t inode;
 
-  uint64_t mount_id; /* 0: not known, and nothing is taken over */
+  uint64_t mount_id;    /* 0: not known, and nothing is taken over */
+  uint64_t lock_device; /* of the lock file itself */
+  uint64_t lock_inode;
   _Atomic uint32_t chunk_count;
 
   struct share_live live;

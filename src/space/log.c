@@ -6,9 +6,11 @@
  */
 #include "space/log.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/errors.h"
+#include "os/file.h"
 
 void log_init(struct log *log, struct space *space, struct readers *readers,
               const struct hasher *hasher) {
@@ -22,6 +24,7 @@ void log_init(struct log *log, struct space *space, struct readers *readers,
 
 void log_destroy(struct log *log) {
   recycler_destroy(&log->recycler);
+  free(log->stage);
   memset(log, 0, sizeof *log);
 }
 
@@ -59,6 +62,7 @@ int log_load(struct log *log) {
   const struct share_log *shared = log_shared(log);
   uint64_t epoch_before = log->epoch;
   log->is_current = log->is_moved = false;
+  log->stage_size = 0;
   log->epoch = shared->epoch;
   log->salt = shared->salt;
   log->frame_offset = shared->frame_offset;
@@ -119,15 +123,45 @@ void log_install(struct log *log, const struct superblock *state) {
   log_store(log);
 }
 
+/* ---- Staging ------------------------------------------------------------- */
+
+int log_flush_stage(struct log *log) {
+  uint64_t size = log->stage_size;
+  log->stage_size = 0;
+  return file_write(log->space->fd, log->stage, (size_t)size, log->stage_base);
+}
+
+int log_stage(struct log *log, uint64_t offset, uint64_t size) {
+  if (log->stage == NULL) log->stage = malloc(LOG_STAGE_BYTES);
+  bool fits = log->stage_size == 0
+                  ? size <= LOG_STAGE_BYTES
+                  : offset == log->stage_base + log->stage_size &&
+                        size <= LOG_STAGE_BYTES - log->stage_size;
+  if (!fits && log->stage_size > 0) {
+    int code = log_flush_stage(log);
+    if (code != MMCMAP_OK) return code;
+  }
+  /* Too large, or no memory: by the mapping. */
+  if (log->stage == NULL || size > LOG_STAGE_BYTES) return MMCMAP_OK;
+  if (log->stage_size == 0) log->stage_base = offset;
+  log->stage_size += size;
+  return MMCMAP_OK;
+}
+
 /* ---- Frames -------------------------------------------------------------- */
 
-static void open_frame(struct log *log, uint64_t offset) {
+static int open_frame(struct log *log, uint64_t offset) {
+  if (log->is_staging) {
+    int code = log_stage(log, offset, FRAME_HEADER_BYTES);
+    if (code != MMCMAP_OK) return code;
+  }
   frame_begin(log_at(log, offset), log->salt, log->epoch);
   log->frame_offset = offset;
   log->cursor = offset + FRAME_HEADER_BYTES;
   log->segment_end = segment_end_of(log, offset);
   log->flags &= ~(uint32_t)(SHARE_LOG_HAS_LARGE | SHARE_LOG_SEALED);
   log->appended_bytes += FRAME_HEADER_BYTES;
+  return MMCMAP_OK;
 }
 
 /* Begins a segment with room for a frame that can hold `size` bytes; the frame
@@ -145,9 +179,11 @@ static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
   return space_begin_segments(log->space, SEGMENT_LOG, 1, epoch, &number);
 }
 
-/* `root` is NULL if the epoch goes on. */
-static void close_frame(struct log *log, uint64_t epoch, uint64_t next_offset,
-                        const struct log_root *root) {
+/* Says in the header of the open frame what it holds. A small one that is
+   staged is written by one pwrite() with what follows it. `root` is NULL if the
+   epoch goes on. */
+static int close_frame(struct log *log, uint64_t epoch, uint64_t next_offset,
+                       const struct log_root *root) {
   struct frame frame;
   memset(&frame, 0, sizeof frame);
   frame.salt = log->salt;
@@ -161,7 +197,19 @@ static void close_frame(struct log *log, uint64_t epoch, uint64_t next_offset,
     frame.count = root->count;
     frame.catalog = root->catalog;
   }
-  frame_close(log_at(log, log->frame_offset), &frame);
+  if (!log->is_staging || frame.size_bytes > LOG_STAGE_BYTES) {
+    frame_close(log_at(log, log->frame_offset), &frame);
+    return MMCMAP_OK;
+  }
+  int code = log->stage_size > 0 ? log_flush_stage(log) : MMCMAP_OK;
+  if (code == MMCMAP_OK)
+    code = log_stage(log, log->frame_offset, frame.size_bytes);
+  if (code != MMCMAP_OK) return code;
+  uint8_t *at = log_at(log, log->frame_offset);
+  if (log->stage_size > 0)
+    memcpy(at, log->space->map.read + log->frame_offset, frame.size_bytes);
+  frame_close(at, &frame);
+  return MMCMAP_OK;
 }
 
 int log_prepare(struct log *log, uint64_t salt, uint64_t epoch,
@@ -187,7 +235,8 @@ int log_prepare(struct log *log, uint64_t salt, uint64_t epoch,
 
 void log_start(struct log *log) {
   CHECK(log->frame_offset != 0);
-  open_frame(log, log->frame_offset);
+  log->is_staging = false;
+  (void)open_frame(log, log->frame_offset);
   log->flags |= SHARE_LOG_STARTED;
   log_store(log);
 }
@@ -200,10 +249,10 @@ int log_make_room(struct log *log, uint64_t size) {
   uint64_t offset;
   int code = begin_segment(log, size, log->epoch, &offset);
   if (code != MMCMAP_OK) return code;
-  close_frame(log, log->epoch, offset, NULL);
-  open_frame(log, offset);
+  code = close_frame(log, log->epoch, offset, NULL);
+  if (code == MMCMAP_OK) code = open_frame(log, offset);
   log->is_moved = true;
-  return MMCMAP_OK;
+  return code;
 }
 
 int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out) {
@@ -254,10 +303,14 @@ int log_open_frame(struct log *log) {
   else
     code = space_ensure(log->space, next + FRAME_HEADER_BYTES);
   if (code != MMCMAP_OK) return code;
-  close_frame(log, log->sealed_epoch, next, &log->sealed);
-  open_frame(log, next);
-  log_store(log);
-  return MMCMAP_OK;
+  code = close_frame(log, log->sealed_epoch, next, &log->sealed);
+  if (code == MMCMAP_OK) code = open_frame(log, next);
+  if (code == MMCMAP_OK && log->stage_size > 0) code = log_flush_stage(log);
+  if (code == MMCMAP_OK)
+    log_store(log);
+  else
+    log_abandon(log);
+  return code;
 }
 
 struct superblock_head log_head(const struct log *log) {

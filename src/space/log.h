@@ -11,6 +11,11 @@
  * the store that links what they are about. So a change that fails, or whose
  * process dies, leaves a log that knows nothing of it.
  *
+ * What a change appends may be staged: put together in private memory and
+ * written with one pwrite() when it is settled. A change that is committed at
+ * once is cheaper that way, because a store into a page that has been synced is
+ * a page fault; others are cheaper by the mapping.
+ *
  * Invariant: behind the open frame there is room for one more frame header in
  * space that is already there, as long as the frame holds a node: so the frame
  * after a change can be opened on a full disk.
@@ -58,9 +63,16 @@ struct log {
   struct log_root sealed;
   uint64_t appended_bytes; /* handed out since the session began */
 
+  bool is_staging;     /* what is appended is staged, if it fits */
+  uint8_t *stage;      /* LOG_STAGE_BYTES, once something was staged */
+  uint64_t stage_base; /* the offset of the first byte, */
+  uint64_t stage_size; /* if it is not empty */
+
   struct recycler recycler;
   uint64_t large_bytes; /* by this connection, for large values */
 };
+
+enum { LOG_STAGE_BYTES = 16384 };
 
 void log_init(struct log *log, struct space *space, struct readers *readers,
               const struct hasher *hasher);
@@ -90,7 +102,13 @@ static inline int log_enter(struct log *log) {
 }
 
 /* Forgets what was done to the working copy since it was last settled. */
-static inline void log_abandon(struct log *log) { log->is_current = false; }
+static inline void log_abandon(struct log *log) {
+  log->is_current = false;
+  log->stage_size = 0;
+}
+
+/* Writes what is staged. */
+int log_flush_stage(struct log *log);
 
 /* The part of log_settle() that hands over everything. */
 void log_store(struct log *log);
@@ -100,17 +118,22 @@ void log_store(struct log *log);
  * cursor moves beyond them, and it moves before one of them is linked: who
  * inherits the lock in between finds no node that it would write over.
  */
-static inline void log_settle(struct log *log) {
-  if (BROKEN(BREAK_SETTLE_LATE)) return;
+static inline int log_settle(struct log *log) {
+  if (UNLIKELY(log->stage_size > 0)) {
+    int code = log_flush_stage(log);
+    if (code != MMCMAP_OK) return code;
+  }
+  if (BROKEN(BREAK_SETTLE_LATE)) return MMCMAP_OK;
   if (UNLIKELY(log->is_moved)) {
     log_store(log);
-    return;
+    return MMCMAP_OK;
   }
   struct share_log *shared = log_shared(log);
   atomic_store_explicit(&shared->flags, log->flags, memory_order_release);
   atomic_store_explicit(&shared->cursor, log->cursor, memory_order_release);
   atomic_store_explicit(&log->header->change.appended_bytes,
                         log->appended_bytes, memory_order_relaxed);
+  return MMCMAP_OK;
 }
 
 /*
@@ -118,15 +141,17 @@ static inline void log_settle(struct log *log) {
  * count will be then. R11: in this order, the slot last to become true: an
  * intent that is half the one before matches nothing, or what is done already.
  */
-static inline void log_announce(struct log *log, uint64_t place, uint64_t slot,
-                                uint64_t count) {
+static inline int log_announce(struct log *log, uint64_t place, uint64_t slot,
+                               uint64_t count) {
   struct share_change *change = &log->header->change;
-  log_settle(log);
+  int code = log_settle(log);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
   atomic_store_explicit(&change->changed_epoch, log->epoch,
                         memory_order_release);
   atomic_store_explicit(&change->intent_slot, slot, memory_order_release);
   atomic_store_explicit(&change->intent_place, place, memory_order_release);
   atomic_store_explicit(&change->intent_count, count, memory_order_release);
+  return MMCMAP_OK;
 }
 
 /* Installs a log that has not been started, as recovery found it. */
@@ -144,6 +169,9 @@ void log_start(struct log *log);
 /* The part of log_alloc() that opens a new segment or grows the file. */
 int log_make_room(struct log *log, uint64_t size);
 
+/* The part of log_alloc() that stages what was allocated. */
+int log_stage(struct log *log, uint64_t offset, uint64_t size);
+
 /* Space for a node of `size` bytes, a multiple of 8, at most a segment less
    its headers. The caller fills it before it allocates again. */
 static inline int log_alloc(struct log *log, uint64_t size,
@@ -159,7 +187,8 @@ static inline int log_alloc(struct log *log, uint64_t size,
   *offset_out = log->cursor;
   log->cursor += size;
   log->appended_bytes += size;
-  return MMCMAP_OK;
+  return LIKELY(!log->is_staging) ? MMCMAP_OK
+                                  : log_stage(log, *offset_out, size);
 }
 
 /* The largest node that log_alloc() can give. */
@@ -178,6 +207,8 @@ static inline void log_note_large(struct log *log) {
 
 /* Where the engine writes what stands at `offset`. */
 static inline uint8_t *log_at(const struct log *log, uint64_t offset) {
+  if (UNLIKELY(offset - log->stage_base < log->stage_size))
+    return log->stage + (offset - log->stage_base);
   return log->space->map.write + offset;
 }
 

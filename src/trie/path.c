@@ -114,11 +114,12 @@ static int copy_branch(const struct trie *trie, const struct trie_step *step,
 }
 
 /* The one store that makes a change visible, and the count after it. */
-static void publish(const struct trie *trie, uint64_t place, uint64_t slot,
-                    int count_change) {
+static int publish(const struct trie *trie, uint64_t place, uint64_t slot,
+                   int count_change) {
   uint64_t count = atomic_load_explicit(trie->count, memory_order_relaxed) +
                    (uint64_t)(int64_t)count_change;
-  log_announce(trie->log, place, slot, count);
+  int code = log_announce(trie->log, place, slot, count);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
   TEST_POINT("publish");
   if (place == 0)
     atomic_store_explicit(trie->root, slot, memory_order_release);
@@ -126,6 +127,7 @@ static void publish(const struct trie *trie, uint64_t place, uint64_t slot,
     bytes_store_release(log_at(trie->log, place), slot);
   TEST_POINT("published");
   atomic_store_explicit(trie->count, count, memory_order_release);
+  return MMCMAP_OK;
 }
 
 int trie_publish(const struct trie *trie, const struct trie_path *path,
@@ -133,11 +135,9 @@ int trie_publish(const struct trie *trie, const struct trie_path *path,
   while (depth > 0) {
     const struct trie_step *step = &path->steps[depth - 1];
     if (step->epoch == trie->log->epoch || BROKEN(BREAK_WRITE_SEALED)) {
-      publish(
-          trie,
-          step->branch.offset + NODE_HEADER_BYTES + 8 * (uint64_t)step->index,
-          slot, count_change);
-      return MMCMAP_OK;
+      uint64_t place =
+          step->branch.offset + NODE_HEADER_BYTES + 8 * (uint64_t)step->index;
+      return publish(trie, place, slot, count_change);
     }
     uint64_t offset;
     int code = copy_branch(trie, step, slot, &offset);
@@ -145,8 +145,7 @@ int trie_publish(const struct trie *trie, const struct trie_path *path,
     slot = slot_of_branch(offset);
     depth--;
   }
-  publish(trie, 0, slot, count_change);
-  return MMCMAP_OK;
+  return publish(trie, 0, slot, count_change);
 }
 
 void trie_retire_branch(const struct trie *trie,

@@ -19,6 +19,7 @@
 enum {
   SUPERBLOCK_INTERVAL_MIN = 1 << 20,  /* bytes of log between superblocks: */
   SUPERBLOCK_INTERVAL_MAX = 64 << 20, /* an eighth of the file, in between */
+  COPY_BYTES = 8192,
   GATHER_MAX_NS = 2000000,
   FOLLOWER_TIMEOUT_MS = 100 /* then a follower looks after the leader */
 };
@@ -103,6 +104,21 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
   return code;
 }
 
+/* Completes the header of one frame. A small one that was staged is hashed in a
+   copy, and its header written with pwrite(), for the same reason. */
+static int complete_frame(const struct log *log, uint64_t offset,
+                          struct frame *frame, uint64_t *checksum_out) {
+  uint8_t *at = log_at(log, offset);
+  uint8_t copy[COPY_BYTES];
+  if (!log->is_staging || frame->size_bytes > sizeof copy) {
+    *checksum_out = frame_complete(at, frame, log->hasher);
+    return MMCMAP_OK;
+  }
+  memcpy(copy, at, frame->size_bytes);
+  *checksum_out = frame_complete(copy, frame, log->hasher);
+  return file_write(log->space->fd, copy, FRAME_HEADER_BYTES, offset);
+}
+
 /* Completes the headers of the frames that were closed and are not durable,
    one behind the other. They are read from the file: what cannot be ends it. */
 static int complete_frames(struct committer *committer, struct batch *batch) {
@@ -121,8 +137,8 @@ static int complete_frames(struct committer *committer, struct batch *batch) {
     left -= frame.size_bytes;
     if (!BROKEN(BREAK_LEAVE_FRAME) || frame.next_offset == batch->end_offset) {
       frame.previous = chain.checksum;
-      chain.checksum =
-          frame_complete(log_at(log, chain.next_offset), &frame, log->hasher);
+      code = complete_frame(log, chain.next_offset, &frame, &chain.checksum);
+      if (code != MMCMAP_OK) return code;
     }
     chain.next_offset = frame.next_offset;
     chain.bytes_since_superblock += frame.size_bytes;

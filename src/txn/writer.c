@@ -112,8 +112,8 @@ void writer_leave(struct writer *writer) {
 /* ---- Changes ------------------------------------------------------------- */
 
 /* Takes the lock and sees to it that changes may be made. */
-static int begin_change(struct writer *writer, uint32_t timeout_ms) {
-  int code = writer_enter(writer, timeout_ms);
+static int begin_change(struct writer *writer, struct change_mode mode) {
+  int code = writer_enter(writer, mode.timeout_ms);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
   int failed = atomic_load_explicit(&writer->header->commit.failed,
                                     memory_order_relaxed);
@@ -121,7 +121,9 @@ static int begin_change(struct writer *writer, uint32_t timeout_ms) {
     code = error_set(failed, "an earlier commit failed");
   else if (UNLIKELY(!log_is_started(&writer->log)))
     code = writer->start(writer->start_context);
-  else if (UNLIKELY((writer->log.flags & SHARE_LOG_SEALED) != 0))
+  writer->log.is_staging = mode.is_synced;
+  if (code == MMCMAP_OK &&
+      UNLIKELY((writer->log.flags & SHARE_LOG_SEALED) != 0))
     code = log_open_frame(&writer->log);
   if (UNLIKELY(code != MMCMAP_OK)) writer_leave(writer);
   return code;
@@ -138,7 +140,7 @@ static int end_change(struct writer *writer, int code, uint64_t *epoch_out) {
 }
 
 int writer_put(struct writer *writer, const void *key, size_t key_size,
-               const void *value, size_t value_size, uint32_t timeout_ms,
+               const void *value, size_t value_size, struct change_mode mode,
                uint64_t *epoch_out) {
   *epoch_out = 0;
   if (UNLIKELY(key_size > MMCMAP_KEY_SIZE_MAX))
@@ -146,7 +148,7 @@ int writer_put(struct writer *writer, const void *key, size_t key_size,
   if (UNLIKELY(value_size > MMCMAP_VALUE_SIZE_MAX))
     return error_set(MMCMAP_ETOOBIG, "value");
   struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
-  int code = begin_change(writer, timeout_ms);
+  int code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   bool created;
   code =
@@ -155,11 +157,11 @@ int writer_put(struct writer *writer, const void *key, size_t key_size,
 }
 
 int writer_delete(struct writer *writer, const void *key, size_t key_size,
-                  uint32_t timeout_ms, uint64_t *epoch_out) {
+                  struct change_mode mode, uint64_t *epoch_out) {
   *epoch_out = 0;
   if (key_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
   struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
-  int code = begin_change(writer, timeout_ms);
+  int code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   const struct share_header *header = writer->header;
   if (LIKELY(atomic_load_explicit(&header->change.count, memory_order_relaxed) >
@@ -194,14 +196,14 @@ static int change_at(struct writer *writer, struct trie_key *key,
 }
 
 int writer_change(struct writer *writer, const void *key, size_t key_size,
-                  decide_fn *decide, void *context, uint32_t timeout_ms,
+                  decide_fn *decide, void *context, struct change_mode mode,
                   uint64_t *epoch_out) {
   bool has_changed = false;
   *epoch_out = 0;
   if (UNLIKELY(key_size > MMCMAP_KEY_SIZE_MAX))
     return error_set(MMCMAP_ETOOBIG, "key");
   struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
-  int code = begin_change(writer, timeout_ms);
+  int code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   code = change_at(writer, &trie_key, decide, context, &has_changed);
   code = end_change(writer, code, epoch_out);

@@ -46,16 +46,23 @@ void writer_destroy(struct writer *writer);
 int writer_enter(struct writer *writer, uint32_t timeout_ms);
 void writer_leave(struct writer *writer);
 
-/* Sets a key. MMCMAP_ETOOBIG, MMCMAP_EBUSY after `timeout_ms`, MMCMAP_ENOSPC,
+/* How a change is made: how long it waits for the lock, and whether its caller
+   is about to commit it, which makes staging worth while (space/log.h). */
+struct change_mode {
+  uint32_t timeout_ms;
+  bool is_synced;
+};
+
+/* Sets a key. MMCMAP_ETOOBIG, MMCMAP_EBUSY after the time-out, MMCMAP_ENOSPC,
    MMCMAP_EFULL, ...: nothing has changed. `epoch_out` is the epoch that the
    change belongs to. */
 int writer_put(struct writer *writer, const void *key, size_t key_size,
-               const void *value, size_t value_size, uint32_t timeout_ms,
+               const void *value, size_t value_size, struct change_mode mode,
                uint64_t *epoch_out);
 
 /* Deletes a key; MMCMAP_NOTFOUND. */
 int writer_delete(struct writer *writer, const void *key, size_t key_size,
-                  uint32_t timeout_ms, uint64_t *epoch_out);
+                  struct change_mode mode, uint64_t *epoch_out);
 
 /* What a change that depends on the present value comes to. */
 enum decision { DECIDE_KEEP, DECIDE_PUT, DECIDE_DELETE };
@@ -73,7 +80,7 @@ typedef int decide_fn(void *context, const uint8_t *value, uint32_t value_size,
 /* Changes a key as `decide` says, at one instant. `epoch_out` is 0 if nothing
    has changed. */
 int writer_change(struct writer *writer, const void *key, size_t key_size,
-                  decide_fn *decide, void *context, uint32_t timeout_ms,
+                  decide_fn *decide, void *context, struct change_mode mode,
                   uint64_t *epoch_out);
 
 /* Seals the open epoch if it has changes. The lock is held. */
