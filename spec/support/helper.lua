@@ -10,6 +10,24 @@ local mmcmap = require "mmcmap"
 
 local helper = {}
 
+-- Whether several processes may write to one store. Specs of that are pending
+-- as long as they may not; those of the opposite are then left out.
+local processes_share = false
+helper.processes_share = processes_share
+
+-- it() for specs of what is true only if several processes may write. `it` is
+-- busted's, and skip(why) calls its pending(): only spec files see them.
+function helper.it_if_shared(it, skip)
+  return function(name, test)
+    it(name, function()
+      if not processes_share then
+        return skip("one process at a time may write")
+      end
+      return test()
+    end)
+  end
+end
+
 -- Whether pairs(db) asks for __pairs: not in Lua 5.1, nor in most LuaJITs.
 helper.has_pairs_metamethod = (function()
   local asked = false
@@ -29,6 +47,17 @@ end
 
 function helper.quoted(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+-- Like pairs(), by the order of the keys, which are strings.
+function helper.sorted(t)
+  local keys, i = {}, 0
+  for key in pairs(t) do keys[#keys + 1] = key end
+  table.sort(keys)
+  return function()
+    i = i + 1
+    return keys[i], t[keys[i]]
+  end
 end
 
 -- ---- Files ------------------------------------------------------------------
@@ -54,6 +83,7 @@ function helper.path(suffix)
   local path = ("%s/api-%d%s"):format(helper.temporary_folder(), file_count,
     suffix or ".mmc")
   os.remove(path)
+  os.remove(path .. "-lock")
   return path
 end
 
@@ -88,6 +118,15 @@ function helper.output_of(command)
   local output = pipe:read("*a")
   pipe:close()
   return output
+end
+
+-- The output, without the last line's end, of a command with %s for words that
+-- are to be quoted.
+function helper.run(format, ...)
+  local words = { ... }
+  for i = 1, #words do words[i] = helper.quoted(words[i]) end
+  return (helper.output_of(format:format((unpack or table.unpack)(words))) -- luacheck: ignore 113
+    :gsub("\n$", ""))
 end
 
 function helper.is_root()

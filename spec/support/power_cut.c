@@ -11,6 +11,8 @@
  *   power_cut inside KIND FOLDER BYTES COMMAND [ARGUMENT ...]
  *       runs COMMAND with a new file system, whose place is in $PLACE; its
  *       status is the command's
+ *   power_cut around KIND FOLDER BYTES COMMAND [ARGUMENT ...]
+ *       the same, but a second time after a cut; $ROUND is 1, then 2
  *
  * Status 0 and a summary; 1 and what went wrong; 77 and what is missing.
  */
@@ -293,13 +295,12 @@ static int cut_many(const char *kind, const char *folder, unsigned count,
 
 /* ---- A file system for a command -------------------------------------------- */
 
-static int run_inside(const char *kind, const char *folder, uint64_t bytes,
-                      char **command) {
-  struct image image;
+/* The command's status. */
+static int run_at(const struct image *image, const char *round,
+                  char **command) {
   int status = 0;
-  image_create(&image, kind, folder, bytes);
-  image_mount(&image);
-  setenv("PLACE", image.place, 1);
+  setenv("PLACE", image->place, 1);
+  setenv("ROUND", round, 1);
   fflush(stdout);
   pid_t child = fork();
   if (child == 0) {
@@ -308,8 +309,23 @@ static int run_inside(const char *kind, const char *folder, uint64_t bytes,
     _exit(127);
   }
   if (child < 0 || waitpid(child, &status, 0) != child) die("fork");
-  image_destroy(&image);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+static int run_inside(const char *kind, const char *folder, uint64_t bytes,
+                      bool is_cut, char **command) {
+  struct image image;
+  image_create(&image, kind, folder, bytes);
+  image_mount(&image);
+  int status = run_at(&image, "1", command);
+  if (status == 0 && is_cut) {
+    image_cut(&image);
+    image_unmount(&image);
+    image_mount(&image);
+    status = run_at(&image, "2", command);
+  }
+  image_destroy(&image);
+  return status;
 }
 
 static void set_breaks(const char *breaks) {
@@ -330,7 +346,8 @@ int main(int argc, char **argv) {
   }
   if (strcmp(command, "open") == 0)
     return open_measure(argv[2], argv[3], number);
-  if (strcmp(command, "inside") == 0 && argc > 5)
-    return run_inside(argv[2], argv[3], number, argv + 5);
+  bool is_cut = strcmp(command, "around") == 0;
+  if ((is_cut || strcmp(command, "inside") == 0) && argc > 5)
+    return run_inside(argv[2], argv[3], number, is_cut, argv + 5);
   die("usage: see the head of power_cut.c");
 }

@@ -27,7 +27,8 @@
   AREA(os) \
   AREA(readers) \
   AREA(store) \
-  AREA(verify)
+  AREA(verify) \
+  AREA(vm)
 
 /* Adds the area's functions to the table on top of the stack. */
 #define PROBE_DECLARE(area) void probe_##area##_open(lua_State *L);

@@ -11,13 +11,21 @@
  *   child:kill([signal]) 9 if not given
  *   child:wait()         what f returned (or its error message), "exit" or
  *                        "signal", the status (0, 1 after an error) or signal
+ *   child:pid()
+ *   child:forget()       leaves it to itself; its pid
  *   run(f)               start(f):wait()
+ *   exec(program, ...)   a child that is another program: tell() is what it
+ *                        reads, line() what it prints
+ *   signal(pid, signal)  to any process; whether it is there
  *   shell(command)       what /bin/sh printed. It runs without LD_PRELOAD,
  *                        unlike that of io.popen(): a preloaded sanitizer can
  *                        be the end of a program that was built without it
- * Within the child: say(text), hear(), limit(name, number), raise(signal).
+ * Within the child: say(text), hear(), limit(name, number), raise(signal),
+ * ignore(signal), chdir(path), become(program, ...); leave(): lets go of what
+ * its parent waits for, the standard streams too.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -34,8 +42,9 @@
 enum { CHILD_PATIENCE_MS = 60000 };
 
 struct child {
-  pid_t pid; /* 0 once it was waited for */
-  int fd;    /* our end of the socket pair */
+  pid_t pid;   /* 0 once it was waited for */
+  pid_t owner; /* whose child it is: not that of a fork of its parent */
+  int fd;      /* our end of the socket pair */
 };
 
 /* In a child, its end of the socket pair. */
@@ -121,12 +130,27 @@ static _Noreturn void child_exec_shell(lua_State *L, int fd) {
   _exit(127);
 }
 
-/* Pushes a child that runs `main` with what is at index 1. */
+enum { CHILD_WORDS_MAX = 32 };
+
+/* Becomes the program at index 1, with the words after it, and never returns.
+   `fd` is its standard input and output, unless it is -1. */
+static _Noreturn void child_exec_program(lua_State *L, int fd) {
+  char *words[CHILD_WORDS_MAX + 1] = {NULL};
+  int count = 0;
+  while (count < CHILD_WORDS_MAX && lua_isstring(L, count + 1)) {
+    words[count] = (char *)(uintptr_t)lua_tostring(L, count + 1);
+    count++;
+  }
+  if (fd < 0 || (dup2(fd, STDIN_FILENO) >= 0 && dup2(fd, STDOUT_FILENO) >= 0))
+    execvp(words[0], words);
+  _exit(127);
+}
+
+/* Pushes a child that runs `main` with what is on the stack. */
 static int child_fork(lua_State *L, void (*main)(lua_State *L, int fd)) {
   int fds[2];
-  lua_settop(L, 1);
   struct child *child = lua_newuserdata(L, sizeof *child);
-  *child = (struct child){.pid = 0, .fd = -1};
+  *child = (struct child){.pid = 0, .owner = getpid(), .fd = -1};
   luaL_getmetatable(L, CHILD_TYPE);
   lua_setmetatable(L, -2);
 
@@ -146,7 +170,15 @@ static int child_fork(lua_State *L, void (*main)(lua_State *L, int fd)) {
 
 static int child_start(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
   return child_fork(L, child_call);
+}
+
+static int child_exec(lua_State *L) {
+  for (int i = 1; i <= lua_gettop(L); i++)
+    luaL_checkstring(L, i);
+  luaL_argcheck(L, lua_gettop(L) <= CHILD_WORDS_MAX, 1, "too many words");
+  return child_fork(L, child_exec_program);
 }
 
 static int child_line(lua_State *L) {
@@ -164,6 +196,15 @@ static int child_kill(lua_State *L) {
   return 0;
 }
 
+static int child_forget(lua_State *L) {
+  struct child *child = child_check(L);
+  lua_pushinteger(L, child->pid);
+  if (child->fd >= 0) close(child->fd);
+  child->pid = 0;
+  child->fd = -1;
+  return 1;
+}
+
 static int child_pid(lua_State *L) {
   lua_pushinteger(L, child_check(L)->pid);
   return 1;
@@ -174,7 +215,8 @@ static int child_reap(struct child *child) {
   while (waitpid(child->pid, &status, 0) < 0 && errno == EINTR)
     continue;
   close(child->fd);
-  *child = (struct child){.pid = 0, .fd = -1};
+  child->pid = 0;
+  child->fd = -1;
   return status;
 }
 
@@ -206,6 +248,7 @@ static int child_run(lua_State *L) {
 
 static int child_shell(lua_State *L) {
   luaL_checkstring(L, 1);
+  lua_settop(L, 1);
   child_fork(L, child_exec_shell);
   lua_replace(L, 1);
   lua_settop(L, 1);
@@ -217,11 +260,18 @@ static int child_shell(lua_State *L) {
 /* A child that nobody waited for does not outlive its handle. */
 static int child_gc(lua_State *L) {
   struct child *child = child_check(L);
-  if (child->pid > 0) {
+  if (child->pid > 0 && child->owner == getpid()) {
     kill(child->pid, SIGKILL);
     child_reap(child);
   }
   return 0;
+}
+
+static int child_signal(lua_State *L) {
+  pid_t pid = probe_check_int(L, 1);
+  luaL_argcheck(L, pid > 1, 1, "one process");
+  lua_pushboolean(L, kill(pid, probe_check_int(L, 2)) == 0);
+  return 1;
 }
 
 /* ---- The child --------------------------------------------------------- */
@@ -259,16 +309,39 @@ static int child_ignore(lua_State *L) {
   return 0;
 }
 
+static int child_become(lua_State *L) { child_exec_program(L, -1); }
+
+static int child_leave(lua_State *L) {
+  int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (fd < 0 || dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0 ||
+      dup2(fd, STDERR_FILENO) < 0)
+    return luaL_error(L, "/dev/null: %s", strerror(errno));
+  close(fd);
+  close(child_parent_fd);
+  child_parent_fd = -1;
+  return 0;
+}
+
+static int child_chdir(lua_State *L) {
+  if (chdir(luaL_checkstring(L, 1)) != 0)
+    return luaL_error(L, "chdir: %s", strerror(errno));
+  return 0;
+}
+
 void probe_child_open(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"line", child_line}, {"tell", child_tell}, {"kill", child_kill},
-      {"pid", child_pid},   {"wait", child_wait}, {"__gc", child_gc},
-      {NULL, NULL},
+      {"pid", child_pid},   {"wait", child_wait}, {"forget", child_forget},
+      {"__gc", child_gc},   {NULL, NULL},
   };
   static const luaL_Reg functions[] = {
-      {"start", child_start},   {"run", child_run},     {"say", child_say},
-      {"hear", child_hear},     {"limit", child_limit}, {"raise", child_raise},
-      {"ignore", child_ignore}, {"shell", child_shell}, {NULL, NULL},
+      {"start", child_start},   {"run", child_run},
+      {"say", child_say},       {"hear", child_hear},
+      {"limit", child_limit},   {"raise", child_raise},
+      {"ignore", child_ignore}, {"shell", child_shell},
+      {"exec", child_exec},     {"signal", child_signal},
+      {"chdir", child_chdir},   {"become", child_become},
+      {"leave", child_leave},   {NULL, NULL},
   };
   luaL_newmetatable(L, CHILD_TYPE);
   luaL_setfuncs(L, methods, 0);

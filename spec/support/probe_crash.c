@@ -19,7 +19,8 @@
  *                      others off
  *   has_hooks          whether this build has those and the test points
  *   points()           test points passed since the last die_at_point()
- *   die_at_point(n)    dies at the n-th test point of a change; 0: only counts
+ *   die_at_point(n [, signal])  sends itself the signal (9: it dies; 19: it
+ *                      stops) at the n-th test point of a change; 0: only counts
  */
 #include <errno.h>
 #include <signal.h>
@@ -501,10 +502,11 @@ static unsigned break_of(const char *name) {
 
 static long points_passed;
 static long points_until_death;
+static int points_signal;
 
 static void count_point(const char *point) {
   if (strncmp(point, "publish", 7) != 0) return;
-  if (++points_passed == points_until_death) kill(getpid(), SIGKILL);
+  if (++points_passed == points_until_death) kill(getpid(), points_signal);
 }
 
 static int crash_breaks(lua_State *L) {
@@ -520,6 +522,7 @@ static int crash_breaks(lua_State *L) {
 static int crash_die_at_point(lua_State *L) {
   points_passed = 0;
   points_until_death = probe_check_int(L, 1);
+  points_signal = lua_isnoneornil(L, 2) ? SIGKILL : probe_check_int(L, 2);
   testing_hook = count_point;
   return 0;
 }

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Processes that share a store: a program that needs nothing but mmcmap.h, so
+ * that other C libraries and link modes can build it, too (tools/check-musl).
+ *
+ *   sharer write PATH NAME FIRST LAST    puts keys of NAME
+ *   sharer crash PATH NAME FIRST LAST    the same, not synced, and is killed
+ *   sharer check PATH NAME FIRST LAST    whether they are all there
+ *   sharer crowd PATH MILLISECONDS READERS
+ *       a writer, and readers that are forked off it and use its handle: what
+ *       they read is whole and never goes back, and a snapshot is one moment
+ *   sharer forks PATH CHILDREN THREADS
+ *       forks children, one after the other, while threads write: each reads
+ *       and writes through the inherited handle, and finds the inherited
+ *       snapshot refused
+ *
+ * Exit status 0, or 1 and what was wrong.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mmcmap.h"
+
+enum {
+  PATIENCE_SECONDS = 120,
+  CROWD_KEYS = 64, /* written in turn */
+  THREADS_MAX = 16,
+  THREAD_KEYS = 32, /* of each writing thread, in turn */
+  FILL_BYTES_MAX = 700,
+  HEADER_BYTES = 16
+};
+
+/* Of FILL_BYTES_MAX, as many bytes as the number says. */
+struct value {
+  uint64_t number; /* of the put */
+  uint32_t key;
+  uint32_t fill_bytes;
+  uint8_t fill[FILL_BYTES_MAX];
+};
+
+_Static_assert(offsetof(struct value, fill) == HEADER_BYTES, "no holes");
+
+/* A page that all processes see. */
+struct board {
+  atomic_bool stops;
+  _Atomic uint64_t gets;
+  _Atomic uint64_t done[THREADS_MAX]; /* the number of the last finished put */
+};
+
+static mmcmap *store;
+static struct board *board;
+
+/* ---- Telling --------------------------------------------------------------- */
+
+static _Noreturn void fail(const char *format, ...)
+    __attribute__((format(printf, 1, 2)));
+static _Noreturn void fail(const char *format, ...) {
+  va_list arguments;
+  printf("FAULT in process %ld: ", (long)getpid());
+  va_start(arguments, format);
+  vprintf(format, arguments);
+  va_end(arguments);
+  printf("\n");
+  fflush(stdout);
+  _exit(1);
+}
+
+static void expect(int code, int wanted, const char *what) {
+  mmcmap_error last;
+  if (code == wanted) return;
+  mmcmap_last_error(&last);
+  fail("%s: %s, not %s (%s, errno %d)", what, mmcmap_error_name(code),
+       mmcmap_error_name(wanted),
+       last.code == code && last.what ? last.what : "",
+       last.code == code ? last.system_errno : 0);
+}
+
+static uint64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static unsigned long number_of(const char *text) {
+  char *end;
+  unsigned long number = strtoul(text, &end, 10);
+  if (end == text || *end != '\0') fail("%s is no number", text);
+  return number;
+}
+
+static void open_store(const char *path, int durability) {
+  mmcmap_options options;
+  mmcmap_options_init(&options);
+  options.durability = durability;
+  options.timeout_ms = 60000;
+  expect(mmcmap_open(path, &options, &store), MMCMAP_OK, "open");
+}
+
+static void open_board(void) {
+  board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE,
+               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (board == MAP_FAILED) fail("mmap: %s", strerror(errno));
+}
+
+/* ---- Keys and values ------------------------------------------------------- */
+
+static mmcmap_slice key_of(const char *name, unsigned long number,
+                           char text[64]) {
+  int size = snprintf(text, 64, "%.40s %lu", name, number);
+  return (mmcmap_slice){.data = text, .size = (size_t)size};
+}
+
+static uint8_t fill_byte(uint64_t number, uint32_t key, uint32_t i) {
+  return (uint8_t)(number * 31 + key * 7 + i * 13);
+}
+
+static void put_value(const char *name, uint32_t key, uint64_t number) {
+  char text[64];
+  struct value value = {.number = number, .key = key};
+  value.fill_bytes = (uint32_t)(number * 2654435761u % FILL_BYTES_MAX);
+  for (uint32_t i = 0; i < value.fill_bytes; i++)
+    value.fill[i] = fill_byte(number, key, i);
+  mmcmap_slice slice = {.data = &value,
+                        .size = HEADER_BYTES + value.fill_bytes};
+  expect(mmcmap_put(store, key_of(name, key, text), slice), MMCMAP_OK, "put");
+}
+
+/* The value's number, if all of it is as put_value() made it. */
+static uint64_t number_in(const char *name, uint32_t key, mmcmap_slice got) {
+  struct value value;
+  if (got.size < HEADER_BYTES || got.size > sizeof value)
+    fail("%s %u has %zu bytes", name, key, got.size);
+  memcpy(&value, got.data, got.size);
+  if (value.key != key || value.fill_bytes != got.size - HEADER_BYTES)
+    fail("%s %u has the head of another value", name, key);
+  for (uint32_t i = 0; i < value.fill_bytes; i++)
+    if (value.fill[i] != fill_byte(value.number, key, i))
+      fail("%s %u is not whole at byte %u", name, key, i);
+  return value.number;
+}
+
+static uint64_t get_number(const char *name, uint32_t key) {
+  static _Thread_local mmcmap_buffer buffer;
+  char text[64];
+  expect(mmcmap_get(store, key_of(name, key, text), &buffer), MMCMAP_OK, "get");
+  return number_in(name, key,
+                   (mmcmap_slice){.data = buffer.data, .size = buffer.size});
+}
+
+/* ---- Write, crash, check --------------------------------------------------- */
+
+static void write_keys(const char *name, unsigned long first,
+                       unsigned long last) {
+  for (unsigned long i = first; i <= last; i++)
+    put_value(name, (uint32_t)i, i);
+}
+
+static void check_keys(const char *name, unsigned long first,
+                       unsigned long last) {
+  for (unsigned long i = first; i <= last; i++)
+    if (get_number(name, (uint32_t)i) != i) fail("%s %lu is another", name, i);
+}
+
+/* ---- Crowd ----------------------------------------------------------------- */
+
+/* The numbers of all keys lie within one round of the writer's. */
+static void read_snapshot(void) {
+  mmcmap_snapshot *snapshot;
+  uint64_t least = UINT64_MAX, most = 0;
+  expect(mmcmap_snapshot_open(store, &snapshot), MMCMAP_OK, "snapshot");
+  for (uint32_t key = 0; key < CROWD_KEYS; key++) {
+    char text[64];
+    mmcmap_slice got;
+    expect(mmcmap_snapshot_get(snapshot, key_of("key", key, text), &got),
+           MMCMAP_OK, "snapshot_get");
+    uint64_t number = number_in("key", key, got);
+    if (number < least) least = number;
+    if (number > most) most = number;
+  }
+  if (most - least >= CROWD_KEYS)
+    fail("a snapshot of two moments: %llu and %llu", (unsigned long long)least,
+         (unsigned long long)most);
+  mmcmap_snapshot_close(snapshot);
+}
+
+static _Noreturn void read_crowd(uint32_t reader) {
+  uint64_t seen[CROWD_KEYS] = {0};
+  alarm(PATIENCE_SECONDS);
+  for (uint64_t i = reader; !atomic_load(&board->stops); i += 7) {
+    uint32_t key = (uint32_t)(i % CROWD_KEYS);
+    uint64_t number = get_number("key", key);
+    if (number < seen[key]) fail("key %u went back", key);
+    seen[key] = number;
+    if (i % 16 == 0) read_snapshot();
+    atomic_fetch_add(&board->gets, 1);
+  }
+  expect(mmcmap_close(store), MMCMAP_OK, "close in a reader");
+  _exit(0);
+}
+
+static int wait_for(pid_t child) {
+  int status;
+  while (waitpid(child, &status, 0) < 0)
+    if (errno != EINTR) fail("waitpid: %s", strerror(errno));
+  if (WIFSIGNALED(status)) {
+    printf("FAULT: a child died of signal %d\n", WTERMSIG(status));
+    return 1;
+  }
+  return WEXITSTATUS(status);
+}
+
+static pid_t fork_child(void) {
+  fflush(stdout);
+  pid_t child = fork();
+  if (child < 0) fail("fork: %s", strerror(errno));
+  return child;
+}
+
+static int crowd(const char *path, unsigned long ms, unsigned long readers) {
+  pid_t children[256];
+  uint64_t number = 0;
+  int status = 0;
+  if (readers < 1 || readers > 256) fail("1 to 256 readers");
+  open_store(path, MMCMAP_ASYNC);
+  open_board();
+  for (uint32_t key = 0; key < CROWD_KEYS; key++)
+    put_value("key", key, ++number);
+  for (unsigned long i = 0; i < readers; i++) {
+    children[i] = fork_child();
+    if (children[i] == 0) read_crowd((uint32_t)i);
+  }
+  for (uint64_t end_ms = now_ms() + ms; now_ms() < end_ms;)
+    for (uint32_t key = 0; key < CROWD_KEYS; key++)
+      put_value("key", key, ++number);
+  atomic_store(&board->stops, true);
+  for (unsigned long i = 0; i < readers; i++)
+    status |= wait_for(children[i]);
+  expect(mmcmap_close(store), MMCMAP_OK, "close");
+  printf("puts %llu gets %llu\n", (unsigned long long)number,
+         (unsigned long long)atomic_load(&board->gets));
+  return status;
+}
+
+/* ---- Forks ----------------------------------------------------------------- */
+
+static const char *const thread_names[THREADS_MAX] = {
+    "a", "b", "c", "d", "e", "f", "g", "h",
+    "i", "j", "k", "l", "m", "n", "o", "p"};
+
+static void *write_thread(void *context) {
+  size_t thread = (size_t)context;
+  for (uint64_t number = THREAD_KEYS; !atomic_load(&board->stops); number++) {
+    put_value(thread_names[thread], (uint32_t)(number % THREAD_KEYS), number);
+    atomic_store(&board->done[thread], number);
+  }
+  return NULL;
+}
+
+static _Noreturn void forked(unsigned long child, unsigned long threads,
+                             mmcmap_snapshot *snapshot) {
+  char text[64];
+  mmcmap_slice got;
+  alarm(PATIENCE_SECONDS);
+  if (child % 4 == 0) _exit(0); /* one that never touches the store */
+  for (size_t thread = 0; thread < threads; thread++) {
+    uint64_t done = atomic_load(&board->done[thread]);
+    uint32_t key = (uint32_t)(done % THREAD_KEYS);
+    if (get_number(thread_names[thread], key) < done)
+      fail("%s %u is older than a put that had returned", thread_names[thread],
+           key);
+  }
+  put_value("child", (uint32_t)child, child);
+  if (get_number("child", (uint32_t)child) != child)
+    fail("its own put is lost");
+  if (snapshot != NULL) {
+    expect(mmcmap_snapshot_get(snapshot, key_of("first", 1, text), &got),
+           MMCMAP_EFORK, "an inherited snapshot");
+    mmcmap_snapshot_close(snapshot);
+  }
+  if (child % 2 == 0)
+    expect(mmcmap_close(store), MMCMAP_OK, "close in a child");
+  _exit(0);
+}
+
+static int forks(const char *path, unsigned long children,
+                 unsigned long threads) {
+  pthread_t handles[THREADS_MAX];
+  mmcmap_snapshot *snapshot;
+  char text[64];
+  mmcmap_slice got;
+  int status = 0;
+  if (threads > THREADS_MAX) fail("at most %d threads", THREADS_MAX);
+  open_store(path, MMCMAP_ASYNC);
+  open_board();
+  for (size_t i = 0; i < threads; i++)
+    write_keys(thread_names[i], 0, THREAD_KEYS - 1);
+  put_value("first", 1, 1);
+  expect(mmcmap_snapshot_open(store, &snapshot), MMCMAP_OK, "snapshot");
+  put_value("first", 1, 2);
+  for (size_t i = 0; i < threads; i++)
+    if (pthread_create(&handles[i], NULL, write_thread, (void *)i) != 0)
+      fail("pthread_create");
+
+  for (unsigned long i = 1; i <= children; i++) {
+    pid_t child = fork_child();
+    if (child == 0) forked(i, threads, snapshot);
+    status |= wait_for(child);
+    if (i % 4 != 0 && get_number("child", (uint32_t)i) != i)
+      fail("child %lu's put is lost", i);
+    expect(mmcmap_snapshot_get(snapshot, key_of("first", 1, text), &got),
+           MMCMAP_OK, "the parent's snapshot");
+    if (number_in("first", 1, got) != 1) fail("the snapshot has changed");
+  }
+  atomic_store(&board->stops, true);
+  for (size_t i = 0; i < threads; i++)
+    pthread_join(handles[i], NULL);
+  mmcmap_snapshot_close(snapshot);
+  expect(mmcmap_close(store), MMCMAP_OK, "close");
+  return status;
+}
+
+/* ---- The command line ------------------------------------------------------ */
+
+int main(int argc, char **argv) {
+  const char *command = argc > 4 ? argv[1] : "";
+  alarm(PATIENCE_SECONDS);
+  if (argc == 5 && strcmp(command, "crowd") == 0)
+    return crowd(argv[2], number_of(argv[3]), number_of(argv[4]));
+  if (argc == 5 && strcmp(command, "forks") == 0)
+    return forks(argv[2], number_of(argv[3]), number_of(argv[4]));
+  bool crashes = strcmp(command, "crash") == 0;
+  bool checks = strcmp(command, "check") == 0;
+  if (argc != 6 || (!crashes && !checks && strcmp(command, "write") != 0)) {
+    printf("see the head of spec/support/sharer.c\n");
+    return 2;
+  }
+  open_store(argv[2], crashes ? MMCMAP_MANUAL : MMCMAP_ASYNC);
+  if (checks)
+    check_keys(argv[3], number_of(argv[4]), number_of(argv[5]));
+  else
+    write_keys(argv[3], number_of(argv[4]), number_of(argv[5]));
+  if (crashes) raise(SIGKILL);
+  expect(mmcmap_close(store), MMCMAP_OK, "close");
+  return 0;
+}
