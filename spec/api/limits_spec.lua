@@ -1,0 +1,479 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Crowds, namespaces, processes that stand still, and processes that are given
+-- too little: descriptors, addresses, size of files.
+
+local helper = require "spec.support.helper"
+local mmcmap = require "mmcmap"
+local peers = require "spec.support.peers"
+local probe = require "mmcmap_probe"
+local scratch = require "spec.support.scratch"
+
+local it_if_shared = helper.it_if_shared(it, function(why) pending(why) end)
+
+local SIGSTOP, SIGXFSZ = 19, 25
+local MIB = 1048576
+
+local path
+
+local function prepare() path = helper.path() end
+
+local function clean_up()
+  peers.kill_all()
+  helper.close_all()
+end
+
+-- A process number space of its own, in which the peer is not number 1: that
+-- one could not be stopped or killed from within.
+local PID_SPACE = { "unshare", "--pid", "--fork", "--kill-child", "sh", "-c",
+  '"$@"; exit $?', "sh" }
+
+-- A container that sees the folder at another place, and its own processes.
+local function container(folder, place)
+  return { "unshare", "--pid", "--mount", "--fork", "--kill-child",
+    "--mount-proc", "sh", "-c",
+    'mount --bind "$1" "$2" && shift 2 && { "$@"; exit $?; }', "sh", folder,
+    place }
+end
+
+local function has_namespaces()
+  return scratch.shell("unshare --pid --mount --fork --mount-proc echo yes "
+    .. "2>/dev/null") == "yes"
+end
+
+local function it_in_namespaces(name, test)
+  it_if_shared(name, function()
+    if not has_namespaces() then
+      return pending("namespaces of one's own are not allowed here")
+    end
+    return test()
+  end)
+end
+
+-- A peer that stops within a put that is not finished.
+local function start_holder(options)
+  local holder = peers.launch(path, options)
+  holder:ask("db = assert(probe.store.open(path, { timeout_ms = 60000 }))")
+  holder:ask("probe.crash.die_at_point(1, tonumber((...)))", SIGSTOP)
+  holder:tell("return db:put('of the', 'holder')")
+  holder:await_stopped()
+  return holder
+end
+
+local function is_hookless()
+  if not probe.crash.has_hooks then
+    pending("needs --enable-debug-checks")
+    return true
+  end
+end
+
+describe("a crowd", function()
+  before_each(prepare)
+  after_each(clean_up)
+
+  for _, readers in ipairs { 1, 16 } do
+    it_if_shared(("of a writer and %d forked readers sees whole values that "
+      .. "never go back"):format(readers), function()
+        local ms = os.getenv("MMCMAP_LONG") and 30000 or 2000
+        local output = scratch.shell(("%s crowd %s %d %d 2>&1; echo status=$?")
+          :format(scratch.quoted(os.getenv("MMCMAP_BUILD_DIR") .. "/sharer"),
+            scratch.quoted(path), ms, readers))
+        local puts, gets = output:match("^puts (%d+) gets (%d+)\nstatus=0$")
+        assert.is_truthy(puts, output)
+        assert.is_true(tonumber(puts) > 100 and tonumber(gets) > 100, output)
+        assert.same({}, peers.faults(path))
+      end)
+  end
+
+  it_if_shared("of more readers than any table begins with is no error",
+    function()
+      local db = helper.store(nil, path)
+      db:put("k", "v")
+      local crowd = {}
+      for i = 1, 150 do
+        crowd[i] = peers.fork { db = db }
+        crowd[i]:ask("next_record, state = db:pairs()")
+      end
+      db:put("k", "w")
+      for i = 1, 150 do
+        assert.equal("w v", crowd[i]:ask(
+          "return db:get('k'), (select(2, next_record(state)))"))
+      end
+    end)
+end)
+
+describe("processes of several number spaces", function()
+  before_each(prepare)
+  after_each(clean_up)
+
+  it_in_namespaces("share a store, whatever their numbers", function()
+    local db = helper.store(nil, path)
+    local a = peers.start(path, { through = PID_SPACE })
+    local b = peers.start(path, { through = PID_SPACE })
+    for i = 1, 30 do
+      assert(db:put("k", i))
+      assert.equal(tostring(i), a:ask("return db:get('k')"))
+      a:ask("db:put('a', ...)", i)
+      assert.equal(tostring(i), b:ask("return db:get('a')"))
+      b:ask("db:put('b', ...)", i)
+      assert.equal(tostring(i), db:get("b"))
+    end
+    for _, peer in ipairs { a, b } do
+      peer:tell([[
+        for i = 1, 2000 do assert(db:put(... .. i, i)) end
+      ]], peer == a and "of a " or "of b ")
+    end
+    a:answer()
+    b:answer()
+    a:finish()
+    b:finish()
+    assert.equal(4003, #db)
+    assert(db:close())
+    assert.same({}, peers.faults(path))
+  end)
+
+  for _, survivor in ipairs { "outside", "in a third space" } do
+    it_in_namespaces("survive one that is killed with the lock, " .. survivor,
+      function()
+        if is_hookless() then return end
+        local holder = start_holder { through = PID_SPACE }
+        local other = peers.start(path, { open = "{ timeout = 0.2 }",
+          through = survivor ~= "outside" and PID_SPACE or nil })
+        assert.equal("EBUSY",
+          other:ask("return (select(3, db:put('k', 'v')))"))
+        holder:kill()
+        assert.equal("true v", other:ask([[
+          return db:put("k", "v"), db:get("k")
+        ]]))
+        other:finish()
+        assert.same({}, peers.faults(path))
+      end)
+  end
+
+  it_in_namespaces("survive one that is killed while it waits", function()
+    if is_hookless() then return end
+    local holder = start_holder { through = PID_SPACE }
+    local waiting, third = {}, peers.start(path, { open = "{ timeout = 60 }" })
+    for i = 1, 3 do
+      waiting[i] = peers.start(path, { open = "{ timeout = 60 }",
+        through = PID_SPACE })
+      waiting[i]:tell("return db:put(...)", "waiting " .. i)
+    end
+    third:tell("return db:put('third', 'v')")
+    probe.os.sleep_ms(200)
+    waiting[1]:kill()
+    waiting[2]:kill()
+    holder:go_on()
+    assert.equal("true", holder:answer())
+    assert.equal("true", waiting[3]:answer())
+    assert.equal("true", third:answer())
+    assert.equal("nil nil v holder", third:ask([[
+      return db:get("waiting 1"), db:get("waiting 2"), db:get("third"),
+        db:get("of the")
+    ]]))
+    for _, peer in ipairs { waiting[3], third, holder } do peer:finish() end
+    assert.same({}, peers.faults(path))
+  end)
+
+  it_in_namespaces("and file spaces are two containers that share a store",
+    function()
+      local folder, place = helper.folder(), helper.folder()
+      path = folder .. "/store.mmc"
+      local a = peers.start(place .. "/store.mmc",
+        { through = container(folder, place) })
+      local b = peers.start(path, { through = container(folder, folder) })
+      for i = 1, 30 do
+        a:ask("db:put('a', ...)", i)
+        assert.equal(tostring(i), b:ask("return db:get('a')"))
+        b:ask("db:put('b', ...)", i)
+        assert.equal(tostring(i), a:ask("return db:get('b')"))
+      end
+      local db = helper.store(nil, path)
+      assert.equal("30", db:get("a"))
+      assert.equal("EBUSY", a:ask("return (select(3, db:remove()))"))
+      a:kill()
+      assert.equal("true", b:ask("return db:put('c', 1)"))
+      assert.equal("1", db:get("c"))
+      assert(db:sync())
+      assert(db:close())
+      b:kill()
+      db = helper.store(nil, path)
+      assert.equal("1", db:get("c"))
+      assert.equal(3, #db)
+    end)
+end)
+
+describe("a process that stands still", function()
+  before_each(prepare)
+  after_each(clean_up)
+
+  it_if_shared("with the writer lock is waited for, not robbed", function()
+    if is_hookless() then return end
+    local holder = start_holder()
+    local db = helper.store({ timeout = 0.5 }, path)
+    for _ = 1, 3 do
+      assert.equal("EBUSY", (select(3, db:put("k", "v"))))
+    end
+    assert.equal(0, #db)
+    holder:go_on()
+    assert.equal("true", holder:answer())
+    assert.is_true(db:put("k", "v"))
+    assert.equal(2, #db)
+  end)
+
+  -- A reader that is stopped at some moment of its reading, for two seconds.
+  it_if_shared("while it reads does not stop the writer, nor is it misled",
+    function()
+      local db = helper.store({ durability = "async" }, path)
+      for i = 1, 200 do db:put("key " .. i, ("0 "):rep(100)) end
+      local reader = peers.start(path)
+      reader:count([[
+        local snapshot = {}
+        snapshot.next_record, snapshot.state = db:pairs()
+        snapshot.next_record(snapshot.state)
+        local last, go_on = {}, true
+        for i = 1, math.huge do
+          local key = "key " .. i % 200 + 1
+          local value = assert(db:get(key))
+          local round = value:match("^(%d+) ")
+          assert(value == (round .. " "):rep(100), "not whole")
+          assert(tonumber(round) >= (last[key] or 0), "went back")
+          last[key] = tonumber(round)
+          if i % 100 == 0 then reports(i) end
+          if db:get("end") then break end
+        end
+        local count = 1
+        for key, value in snapshot.next_record, snapshot.state do
+          assert(key == "end" or value == ("0 "):rep(100), "the snapshot moved")
+          count = count + 1
+        end
+        return "saw " .. count
+      ]], 500)
+      reader:stop()
+      local begin, round = probe.os.monotonic_ns(), 0
+      while probe.os.monotonic_ns() - begin < 2e9 or round < 100 do
+        round = round + 1
+        for i = 1, 200 do
+          assert(db:put("key " .. i, (round .. " "):rep(100)))
+        end
+      end
+      assert.equal("T", peers.state_of(reader.pid))
+      reader:go_on()
+      db:put("end", "1")
+      local line
+      repeat line = reader.child:line() until not tonumber(line)
+      assert.equal("ok\tsaw 200", line)
+      reader:finish()
+      assert(db:close())
+      assert.same({}, peers.faults(path))
+    end)
+end)
+
+describe("a process that is given too little", function()
+  before_each(prepare)
+  after_each(clean_up)
+
+  -- Runs f in a child; what it returned.
+  local function run(f)
+    io.stdout:flush()
+    local text, how, status = probe.child.run(f)
+    assert.equal("exit 0", how .. " " .. status .. (status ~= 0 and text or ""))
+    return text
+  end
+
+  local function descriptor_count()
+    local count = 0
+    for fd = 0, 255 do
+      local file = io.open(("/proc/self/fd/%d"):format(fd))
+      if file then
+        count = count + 1
+        file:close()
+      end
+    end
+    return count
+  end
+
+  -- Raises the limit one by one until f() succeeds; each failure before must
+  -- be a clear one. How many failures there were.
+  local function until_enough(f)
+    for failures = 0, 40 do
+      probe.child.limit("nofile", 3 + failures)
+      local result, message, code = f()
+      if result then return failures end
+      assert(type(code) == "string" and code ~= "ECORRUPT" and
+        code ~= "EFORMAT" and code ~= "ENOENT", code)
+      assert(message:find("Too many open files", 1, true), message)
+    end
+    error("never enough")
+  end
+
+  for _, what in ipairs { "makes", "opens" } do
+    it("of descriptors says so when it " .. what .. " a store, and can then",
+      function()
+        if what == "opens" then
+          helper.store(nil, path):put("k", "v")
+          helper.close_all()
+        end
+        local found = run(function()
+          local db
+          local failures = until_enough(function()
+            local message, code
+            db, message, code = mmcmap.open(path)
+            return db, message, code
+          end)
+          assert(db:put("k", "v") and db:get("k") == "v" and db:sync())
+          for _ in db:pairs() do end -- luacheck: ignore 542
+          assert(db:close())
+          return failures > 0
+        end)
+        assert.equal("true", found)
+        assert.equal("v", helper.store({ timeout = 0 }, path):get("k"))
+        assert(helper.store(nil, path):close())
+      end)
+  end
+
+  it_if_shared("of descriptors after a fork says so, and can then", function()
+    local db = helper.store(nil, path)
+    db:put("k", "v")
+    assert.equal("true", run(function()
+      local failures = until_enough(function() return db:get("k") end)
+      assert(db:get("k") == "v" and db:put("k", "w") and db:sync())
+      return failures > 0
+    end))
+    assert.equal("w", db:get("k"))
+    assert.is_true(db:put("k", "x"))
+  end)
+
+  it("of descriptors goes on with a store that it has open", function()
+    assert.equal("v", run(function()
+      local db = assert(mmcmap.open(path))
+      assert(db:put("k", "v") and db:sync())
+      probe.child.limit("nofile", descriptor_count() > 0 and 0)
+      assert(db:put("large", ("x"):rep(3 * MIB)) and db:sync())
+      local found = db:get("k")
+      assert(db:close())
+      return found
+    end))
+    assert.equal(2, #helper.store(nil, path))
+  end)
+
+  local function used_bytes()
+    local file = assert(io.open("/proc/self/status"))
+    local kilobytes = file:read("*a"):match("VmSize:%s*(%d+) kB")
+    file:close()
+    return tonumber(kilobytes) * 1024
+  end
+
+  -- The stack has its size before there are no addresses left for it.
+  local function touch_stack(depth)
+    if depth > 0 then pcall(touch_stack, depth - 1) end
+  end
+
+  it("of addresses opens with a smaller range, or says so", function()
+    if probe.sanitizer or (os.getenv("LD_PRELOAD") or "") ~= "" then
+      return pending("a checking tool takes the addresses")
+    end
+    local value = ("x"):rep(10000)
+    local db = helper.store(nil, path)
+    for i = 1, 300 do db:put("key " .. i, value) end
+    assert(db:close())
+    local opened, refused = 0, 0
+    for _, more in ipairs { 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 200, 1000,
+      5000 } do
+      local text = run(function()
+        touch_stack(150)
+        collectgarbage()
+        probe.child.limit("as", used_bytes() + more * MIB)
+        local found, message, code = mmcmap.open(path)
+        if not found then
+          assert(code == "ENOMEM" or code == "EADDRESS", message)
+          return code
+        end
+        assert(found:stat().address_bytes <= more * MIB)
+        assert(found:get("key 300") == value)
+        local ok
+        for i = 1, 60000 do
+          ok, message, code = found:put("more " .. i, value)
+          if not ok then break end
+        end
+        assert(ok or code == "EADDRESS" or code == "ENOMEM", message)
+        assert(found:get("key 1") == value and found:get("more 1") == value
+          or not ok)
+        assert(found:delete("key 2"))
+        assert(found:close())
+        return "opened"
+      end)
+      if text == "opened" then opened = opened + 1 else refused = refused + 1 end
+      db = helper.store({ timeout = 0 }, path) -- nothing is left of it
+      assert.equal(value, db:get("key 300"))
+      if text == "opened" then assert.is_nil(db:get("key 2")) end
+      assert(db:put("key 2", value))
+      for key in db:keys() do if key:find("more") then db:delete(key) end end
+      assert(db:close())
+    end
+    assert.is_true(opened > 0 and refused > 0, opened .. " " .. refused)
+  end)
+
+  it("of file size refuses to grow, and goes on when it may", function()
+    local text = run(function()
+      probe.child.ignore(SIGXFSZ)
+      local db = assert(mmcmap.open(path))
+      assert(db:put("k", "v") and db:sync())
+      probe.child.limit("fsize", db:size())
+      local ok, message, code, last
+      for i = 1, 3000 do
+        ok, message, code = db:put("key " .. i, ("x"):rep(10000))
+        if not ok then break end
+        last = i
+      end
+      assert(not ok and code ~= "ECORRUPT" and code ~= "EBUSY", code)
+      assert(message:find(path, 1, true))
+      assert(db:get("k") == "v" and #db == 1 + (last or 0))
+      probe.child.limit("fsize", 1e9)
+      for i = 1, 100 do assert(db:put("key " .. i, ("y"):rep(10000))) end
+      assert(db:close())
+      return code
+    end)
+    assert.is_truthy(text:find("^E%u+$"), text)
+    local db = helper.store({ timeout = 0 }, path)
+    assert.equal(("y"):rep(10000), db:get("key 100"))
+    assert(db:close())
+    assert.same({}, peers.faults(path))
+  end)
+
+  it("of file size to make a store says so, and leaves nothing behind",
+    function()
+      local folder = helper.folder()
+      path = folder .. "/store.mmc"
+      for _, size in ipairs { 0, 100, 4096, 20000 } do
+        local code = run(function()
+          probe.child.ignore(SIGXFSZ)
+          probe.child.limit("fsize", size)
+          local db, message, code = mmcmap.open(path)
+          if not db then
+            assert(message:find(path, 1, true), message)
+            return code
+          end
+          assert(db:close())
+          return "made"
+        end)
+        assert.is_truthy(code == "made" or code:find("^E%u+$"), code)
+        assert.not_equal("made", size < 4096 and code)
+        assert(assert(mmcmap.open(path, { timeout = 0 })):remove())
+        assert.equal("", helper.output_of("ls -A " .. helper.quoted(folder)))
+      end
+    end)
+
+  it_if_shared("of file size does not hinder others", function()
+    local db = helper.store({ timeout = 20 }, path)
+    db:put("k", "v")
+    local child = peers.fork { db = db }
+    child:ask("probe.child.ignore(...)", SIGXFSZ)
+    child:ask("probe.child.limit('fsize', 70000)")
+    child:ask("for i = 1, 300 do db:put('child ' .. i, ('x'):rep(10000)) end")
+    for i = 1, 300 do assert(db:put("key " .. i, ("x"):rep(10000))) end
+    assert.equal("10000", child:ask("return #assert(db:get('key 300'))"))
+    child:finish()
+    assert.is_true(#db >= 301)
+  end)
+end)
