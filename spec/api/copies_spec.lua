@@ -2,10 +2,11 @@
 --
 -- Two copies of the engine in one process, as when a program links the C
 -- library and loads the Lua module too: they know nothing of each other, so
--- they must be as good as two processes.
+-- they must be as good as two processes. And two Lua states with one copy.
 
 local helper = require "spec.support.helper"
 local mmcmap = require "mmcmap"
+local probe = require "mmcmap_probe"
 
 -- Another file with the same code: the loader maps it a second time.
 local function load_copy()
@@ -61,6 +62,20 @@ describe("two copies of the engine", function()
     assert.equal(2, #helper.store(nil, path))
   end)
 
+  it("have snapshots of one file that the other does not disturb", function()
+    local path = helper.path()
+    local a = helper.store(nil, path)
+    for i = 1, 100 do a:put("key " .. i, "old") end
+    local b = assert(other.open(path))
+    local next_record, state = b:pairs()
+    for round = 1, 50 do
+      for i = 1, 100 do a:put("key " .. i, "new " .. round) end
+    end
+    for _, value in next_record, state do assert.equal("old", value) end
+    assert.equal("new 50", b:get("key 1"))
+    assert.is_true(b:close())
+  end)
+
   it("read one file at once", function()
     local path = helper.path()
     local a = helper.store(nil, path)
@@ -93,5 +108,55 @@ describe("two copies of the engine", function()
       assert.equal("k", next_b(of_b))
     end
     collectgarbage()
+  end)
+end)
+
+describe("two Lua states with one engine", function()
+  after_each(helper.close_all)
+
+  local function new_state()
+    local vm = probe.vm.open()
+    vm:run("package.path, package.cpath = ...", package.path, package.cpath)
+    vm:run("mmcmap = require 'mmcmap'")
+    return vm
+  end
+
+  -- As a server does that reads its configuration again: the new state opens
+  -- the store before the old one's handle is collected.
+  it("have a store open before the other's handle is collected", function()
+    local path = helper.path()
+    local old, new = new_state(), new_state()
+    old:run("db = assert(mmcmap.open((...))) db:put('k', 'v')", path)
+    old:run("db:pairs() db = nil")
+    new:run("db = assert(mmcmap.open(..., { timeout = 0 }))", path)
+    assert.equal("v", new:run("return db:get('k')"))
+    new:run("assert(db:put('k', 'w'))")
+    old:close()
+    assert.equal("w", new:run("return db:get('k')"))
+    assert.equal("true", new:run("return db:put('k', 'x')"))
+    local third = new_state()
+    third:run("db = assert(mmcmap.open(..., { timeout = 0 }))", path)
+    assert.equal("x", third:run("return db:get('k')"))
+    new:close()
+    assert.equal("true", third:run("return db:remove()"))
+    third:close()
+    assert.is_false(helper.exists(path))
+  end)
+
+  it("end in any order", function()
+    local path = helper.path()
+    local states = {}
+    for i = 1, 8 do
+      states[i] = new_state()
+      states[i]:run("db = assert(mmcmap.open((...)))", path)
+      states[i]:run("next_record, state = db:pairs()")
+      states[i]:run("assert(db:put(..., 'v'))", i)
+    end
+    for _, i in ipairs { 3, 8, 1, 5, 2, 7, 6 } do
+      states[i]:close()
+      assert.equal("8", states[4]:run("return db:count()"))
+    end
+    states[4]:close()
+    assert.equal(8, #helper.store({ timeout = 0 }, path))
   end)
 end)
