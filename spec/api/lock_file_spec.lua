@@ -92,6 +92,7 @@ describe("the lock file", function()
     ["is replaced by another store's"] = function()
       local other = helper.path()
       helper.store(nil, other):put("x", "y")
+      helper.close_all()
       run("mv %s-lock %s", other, lock)
     end,
   }
