@@ -12,7 +12,7 @@ local helper = {}
 
 -- Whether several processes may write to one store. Specs of that are pending
 -- as long as they may not; those of the opposite are then left out.
-local processes_share = false
+local processes_share = true
 helper.processes_share = processes_share
 
 -- it() for specs of what is true only if several processes may write. `it` is
