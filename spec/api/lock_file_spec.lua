@@ -189,6 +189,19 @@ describe("the lock file", function()
     end)
   end
 
+  it_if_shared("is not believed if it is a copy from before a clean close",
+    function()
+      local user = peers.start(path)
+      user:ask("db:put('k', 'v')")
+      run("cp -p %s %s.old", lock, lock)
+      user:ask("db:put('k', 'w') assert(db:sync())")
+      user:finish()
+      run("mv %s.old %s", lock, lock)
+      local db = helper.store({ timeout = 0 }, path)
+      assert.equal("w", db:get("k"))
+      assert.equal(1, #db)
+    end)
+
   it_if_shared("is not believed beside a copy of the file under another name",
     function()
       local copy = helper.path()
