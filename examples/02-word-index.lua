@@ -12,9 +12,12 @@
 --   "n"          -> how many numbers were given; none is given twice
 --
 -- Nothing is durable between two calls of sync() in a store that is opened
--- with durability = "manual", so a power cut leaves the index as it was after
+-- with durability = "manual" by its only writer, so a power cut leaves the index as it was after
 -- one batch. Ctrl-C may leave half a batch: entries of files without an "i".
 -- They are passed over, and those files come again, under a new number.
+--
+-- Any number of processes may look words up while one brings the index up to
+-- date; two that do so at the same time would give numbers twice.
 
 local mmcmap = require "mmcmap"
 
