@@ -6,7 +6,8 @@
  *   A store is one file, mapped into memory, that holds a hash array mapped
  *   trie (Bagwell, "Ideal Hash Trees", 2001) with generations (Prokopec et
  *   al., "Concurrent Tries with Efficient Non-Blocking Snapshots", 2012).
- *   Any number of threads read it without locks while one of them writes.
+ *   Any number of threads, of any number of processes, read it without locks
+ *   while one of them writes.
  *   Keys and values are byte strings of any content: keys of 0 to 65,535
  *   bytes, values of 0 to 4,294,967,295 bytes. There is no order of keys.
  *
@@ -18,21 +19,32 @@
  *                    commit and of one that is under way (the default);
  *     MMCMAP_SYNC    when the call returns;
  *     MMCMAP_MANUAL  when the next mmcmap_sync() or mmcmap_close() returns.
- *   After a crash the store is exactly what it was at one commit.
+ *   A commit takes all that is visible, of all handles and processes. After a
+ *   power cut or a crash of the system the store is exactly what it was at one
+ *   commit.
  *
  * Threads
  *   A store handle may be used by any number of threads at once. A snapshot
  *   or a cursor belongs to one thread at a time. No call may run while another
- *   thread closes the handle that it uses.
+ *   thread closes the handle that it uses. A thread's first call on a store
+ *   takes a row of a table, which may have to grow: MMCMAP_ENOMEM,
+ *   MMCMAP_ENOSPC.
  *
  * Processes
  *   Any number of processes may have a store open, reading and writing. They
  *   share the file NAME-lock beside the data file NAME, which stays when they
  *   have closed it. One thread of one process writes at a time; a process that
  *   is killed holds up nobody, and loses nothing that a call has returned from,
- *   unless the machine fails too. Handles may be used in a child after fork(),
- *   where the first use opens the file anew; snapshots and cursors answer
- *   MMCMAP_EFORK there, and can only be closed.
+ *   unless the machine fails too. If all are killed, the next to open the store
+ *   goes on with what they had; that takes Linux 6.8, and the file under the same
+ *   name and mount, or else counts as a crash of the system. A process that is
+ *   stopped while it writes holds up the others that write.
+ *
+ *   Handles may be used in a child after fork(), where the first use opens the
+ *   file anew, by its absolute path; snapshots and cursors answer MMCMAP_EFORK
+ *   there, and can only be closed. Both files must not be deleted, renamed or
+ *   replaced while somebody has the store open. A process that may not write the
+ *   lock file can read the store while nobody shares it, and keeps writers away.
  *
  * Errors
  *   Functions that can fail return 0 (MMCMAP_OK) or a negative code.
@@ -156,14 +168,18 @@ typedef struct mmcmap_options {
   bool create;                  /* true: make the file if it is not there */
   bool exclusive;               /* false; true: fail if the file is there */
   bool lock;                    /* true; false (read-only stores only): take no
-                                  lock, for media that nobody writes */
+                                  lock and use no lock file, for media that
+                                  nobody writes */
   bool allow_network;           /* false; true: open it on a network file system
                                   too, which is sound as long as all processes
                                   that use it run on one machine */
   unsigned mode;                /* permission bits of a new file; 0600 */
   uint64_t max_size_bytes;      /* of the file; 0: no limit. At least
-                                  MMCMAP_MAX_SIZE_MIN */
-  uint32_t timeout_ms;          /* to wait for another writer; 5000 */
+                                  MMCMAP_MAX_SIZE_MIN. It also bounds what this
+                                  process can use of the file: all processes
+                                  should give the same */
+  uint32_t timeout_ms;          /* to wait for another writer, or for
+                                  others that open or close; 5000 */
   int hash;                     /* enum mmcmap_hash_kind, for a new file;
                                   MMCMAP_HASH_XXH3 */
   uint32_t max_snapshot_age_ms; /* 0: none; else snapshots of this handle that
@@ -178,32 +194,34 @@ MMCMAP_API void mmcmap_options_init(mmcmap_options *options_out);
 /*
  * Opens the store in the file `path`, which is made if it is not there.
  * `options` may be NULL: the defaults. The same file opened again in one
- * process is the same store with one more reference; options that differ
- * between such opens (hash, mode and max_size_bytes aside, which only the
- * first one sets) are kept per handle.
+ * process is the same store with one more reference (unless it is open read-only
+ * or without locks, and the new handle wants more: then it is to the first as
+ * that of another process). Options that differ between such opens are kept per
+ * handle, but for hash, mode and max_size_bytes, which only the first one in the
+ * process sets, and flush_interval_ms, of which the shortest counts.
  *   MMCMAP_ENOENT, MMCMAP_EEXIST, MMCMAP_EACCES; MMCMAP_EBUSY: the processes
  *   that have it open use another lock file, because one of the two files was
- *   replaced, or others are opening it all the time; MMCMAP_EFORMAT,
- *   MMCMAP_EVERSION, MMCMAP_ECORRUPT; MMCMAP_EIO,
- *   MMCMAP_ENOSPC, MMCMAP_ENOMEM, MMCMAP_ENOTSUP, MMCMAP_ESYSTEM;
- *   MMCMAP_EINVAL: an option out of its range.
+ *   replaced, or one of them or this one may not write the lock file, or others
+ *   are opening it all the time; MMCMAP_EFORMAT, MMCMAP_EVERSION,
+ *   MMCMAP_ECORRUPT; MMCMAP_EIO, MMCMAP_ENOSPC, MMCMAP_ENOMEM, MMCMAP_ENOTSUP,
+ *   MMCMAP_ESYSTEM; MMCMAP_EINVAL: an option out of its range.
  */
 MMCMAP_API int mmcmap_open(const char *path, const mmcmap_options *options,
                            mmcmap **store_out);
 
 /*
- * Ends the handle; the last handle commits what is not on disk yet and closes
- * the file. Snapshots and cursors of the handle must have been closed before.
- * NULL is allowed. The handle is gone whatever is returned; an error says that
- * the last commit failed.
+ * Ends the handle; the last one of a process commits what is not on disk yet,
+ * of whatever process, and closes the file. Snapshots and cursors of the handle
+ * must have been closed before. NULL is allowed. The handle is gone whatever is
+ * returned; an error says that the last commit failed.
  */
 MMCMAP_API int mmcmap_close(mmcmap *store);
 
 /* Ends the handle like mmcmap_close(), without a commit, and deletes the file
    that it opened, and the lock file. If it fails, the handle lives on.
    MMCMAP_EBUSY: there are snapshots or other handles of the same file, in this
-   or another process; MMCMAP_ENOENT:
-   the path names another file by now; MMCMAP_EREADONLY, MMCMAP_EACCES. */
+   or another process; MMCMAP_ENOENT: the path names another file by now, or
+   none; MMCMAP_EREADONLY, MMCMAP_EACCES. */
 MMCMAP_API int mmcmap_remove(mmcmap *store);
 
 /* The path as it was given to mmcmap_open(). Good until the handle is closed. */
@@ -223,7 +241,7 @@ MMCMAP_API int mmcmap_has(mmcmap *store, mmcmap_slice key);
    (no lock within timeout_ms): nothing has changed. With MMCMAP_SYNC also what
    the commit failed with, mostly MMCMAP_EIO: the change is visible but not known
    to be on disk; if it was the sync that failed, whatever its code, the store
-   takes no more changes. */
+   takes no more changes, from no process, until all have closed it. */
 MMCMAP_API int mmcmap_put(mmcmap *store, mmcmap_slice key, mmcmap_slice value);
 
 /* Deletes `key`. MMCMAP_NOTFOUND if absent; other errors as mmcmap_put(). */

@@ -111,7 +111,8 @@ static bool iterator_running(lua_State *L, const lua_iterator *it) {
 
 /***
 An iteration over a store. `pairs(db)`, `db:pairs()` and `db:keys()` make one;
-it is the second value that they return.
+it is the second value that they return. In a child after `fork()`, and when it
+has become older than `max_snapshot_age`, it raises.
 @classmod iterator
 */
 

@@ -159,7 +159,8 @@ static int store_keys(lua_State *L) {
 }
 
 /***
-Returns when all that was put or deleted before is on disk.
+Returns when all that was put or deleted before, by any process, is on disk. A
+read-only store commits nothing.
 @function sync
 @treturn[1] boolean true
 @treturn[2] nil
@@ -233,9 +234,9 @@ static const struct store_stat_field {
 A table of figures: `count`, `size_bytes`, `used_bytes`, `log_bytes`,
 `large_bytes`, `recycled_bytes`, `segment_bytes`, `segment_count`, `epoch`,
 `durable_epoch`, `superblock_epoch`, `version`, `commit_count`, `sync_count`,
-`snapshot_count`, `process_count`, `reader_count`, `recovered_commits`, `max_size_bytes`,
-`address_bytes` (numbers), `hash`, `durability` (strings), `readonly`,
-`was_clean` (booleans). `mmcmap.h` says what each means.
+`snapshot_count`, `process_count`, `reader_count`, `recovered_commits`,
+`max_size_bytes`, `address_bytes` (numbers), `hash`, `durability` (strings),
+`readonly`, `was_clean` (booleans). `mmcmap.h` says what each means.
 @function stat
 @treturn[1] table
 @treturn[2] nil
@@ -389,8 +390,8 @@ static int store_gc(lua_State *L) {
 }
 
 /***
-Closes the store and deletes its file and its lock file. Fails with `"EBUSY"` if the file is open
-elsewhere too, in this process or another.
+Closes the store and deletes its file and its lock file. Fails with `"EBUSY"` if
+the file is open elsewhere too, in this process or another.
 @function remove
 @treturn[1] boolean true
 @treturn[2] nil

@@ -47,7 +47,10 @@ static int module_murmur3(lua_State *L) {
 
 /***
 Opens the store in a file, which is made if it is not there. The same file
-opened twice in one process is one store. Options:
+opened twice in one process is one store, and other processes may have it open,
+too. Beside the file there is its lock file, with `-lock` behind the name, which
+they share. In a child after `fork()` the store may be used: its first call opens
+the file anew. Options:
 
  - `durability`: `"async"` (the default: a change is on disk within
    `flush_interval`), `"sync"` (when put returns) or `"manual"` (at `sync` and
@@ -59,13 +62,15 @@ opened twice in one process is one store. Options:
  - `mode`: the permission bits of a new file (384, which is octal 600)
  - `max_size`: bytes that the file may have; beyond it `put` fails with
    `"EFULL"` (0: no limit)
- - `timeout`: seconds to wait for another process that writes (5)
+ - `timeout`: seconds to wait for somebody else who writes, opens or closes (5)
  - `hash`: of a new file: `"xxh3"` (the default), `"siphash"` (for keys that
    strangers choose) or `"murmur3"`
  - `codec`: an object with functions `encode` and `decode`, such as
    `require "cjson"`: values are encoded by `put` and decoded by `get`
- - `lock`: false for read-only stores on media that nobody writes (true)
- - `allow_network`: open files on network file systems too (false)
+ - `lock`: false for read-only stores on media that nobody writes: takes no lock
+   and uses no lock file (true)
+ - `allow_network`: open files on network file systems too, for processes on one
+   machine (false)
  - `max_snapshot_age`: seconds after which an iterator may be ended, so that a
    forgotten one does not hold space for ever (0: never)
 
