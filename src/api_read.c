@@ -12,6 +12,7 @@ struct mmcmap_snapshot {
   uint32_t magic;
   struct store *store;
   struct share_row *row;
+  uint64_t mark; /* of the row, as long as the snapshot has not been ended */
   struct moment moment;
 };
 
@@ -42,6 +43,7 @@ int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
     free(snapshot);
     return code;
   }
+  snapshot->mark = share_mark(snapshot->row, snapshot->moment.epoch);
   snapshot->magic = SNAPSHOT_MAGIC;
   snapshot->store = store;
   store_hold_snapshot(store);
@@ -62,7 +64,7 @@ static int enter_snapshot(const mmcmap_snapshot *snapshot,
   if (UNLIKELY(atomic_load(&snapshot->row->limit_ns) != 0))
     readers_end_if_old(snapshot->row, process_monotonic_ns());
   readers_pin(readers, *row_out);
-  if (LIKELY(readers_has_snapshot(snapshot->row, snapshot->moment.epoch)))
+  if (LIKELY(readers_has_snapshot(snapshot->row, snapshot->mark)))
     return MMCMAP_OK;
   readers_unpin(*row_out);
   return error_set(MMCMAP_EEXPIRED, "max_snapshot_age");

@@ -32,7 +32,7 @@ static void count_reader(void *context, const struct readers_entry *entry) {
   if (entry->is_snapshot) {
     stat->snapshot_count++;
   } else {
-    if (entry->is_first) stat->process_count++;
+    stat->process_count++;
     stat->reader_count += entry->thread_rows;
   }
 }
@@ -51,13 +51,14 @@ int mmcmap_stat_get(mmcmap *handle, mmcmap_stat *stat_out) {
   stat_out->superblock_epoch = atomic_load(&commit->superblock_epoch);
   stat_out->commit_count = atomic_load(&commit->commit_count);
   stat_out->sync_count = atomic_load(&commit->sync_count);
-  stat_out->recovered_commits = store->recovered.commits;
+  stat_out->recovered_commits =
+      atomic_load(&store->share.header->recovered_commits);
   stat_out->max_size_bytes = store->space.max_size_bytes;
   stat_out->address_bytes = store->space.map.size_bytes;
   stat_out->hash = store->hasher.kind;
   stat_out->durability = handle->options.durability;
   stat_out->readonly = handle->is_readonly;
-  stat_out->was_clean = store->recovered.was_clean;
+  stat_out->was_clean = atomic_load(&store->share.header->was_clean) != 0;
   return MMCMAP_OK;
 }
 

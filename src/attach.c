@@ -59,8 +59,7 @@ static int start_session(void *context) {
         superblocks_offset(superblocks_place(&store->superblocks)),
         &store->recovered);
   if (code == MMCMAP_OK)
-    code =
-        commit_start_session(&store->committer, store->recovered.state.heads);
+    code = commit_start_session(&store->committer, &store->recovered.state);
   if (code == MMCMAP_OK) recovered_forget(&store->recovered);
   return code;
 }
@@ -159,6 +158,9 @@ static int recover(struct store *store, const struct superblock *superblock,
   if (code != MMCMAP_OK) return code;
   store->has_recovered = true;
   const struct superblock *state = &store->recovered.state;
+  struct share_header *header = store->share.header;
+  atomic_store(&header->was_clean, store->recovered.was_clean);
+  atomic_store(&header->recovered_commits, store->recovered.commits);
   /* Whoever wrote it may have been killed before the sync. */
   superblocks_set(&store->superblocks, superblock->sequence, place,
                   BROKEN(BREAK_NO_REWRITE));
@@ -178,6 +180,8 @@ static int become_first(struct store *store,
   if (takeover_matches(share->header, identity) &&
       takeover_is_possible(&store->writer.log, identity, superblock)) {
     takeover_bury_all(share);
+    atomic_store(&share->header->was_clean, 0);
+    atomic_store(&share->header->recovered_commits, 0);
     /* It may have been written by a leader that died before it said so. */
     superblocks_set(&store->superblocks, superblock->sequence, place, false);
     int code = readers_join(&store->readers);
@@ -196,10 +200,12 @@ static int become_first(struct store *store,
 }
 
 /* Somebody's: the length is theirs to tell. */
-static int join(struct store *store, uint64_t file_bytes) {
+static int join(struct store *store, uint64_t file_bytes,
+                const struct superblock *superblock) {
   uint64_t shared = atomic_load(&store->share.header->live.size_bytes);
   atomic_store(&store->space.known_bytes,
                shared < file_bytes ? shared : file_bytes);
+  store->recovered.state = *superblock;
   return readers_join(&store->readers);
 }
 
@@ -272,7 +278,7 @@ static int attach_shared(struct store *store, const mmcmap_options *options) {
     return become_first(store, &superblock, place, file_bytes, &identity);
   if (!is_alone && !is_unused &&
       takeover_matches(store->share.header, &identity))
-    return join(store, file_bytes);
+    return join(store, file_bytes, &superblock);
   return error_set(MMCMAP_EBUSY, "the lock file is not that of its users");
 }
 

@@ -291,7 +291,9 @@ MMCMAP_API int mmcmap_version(mmcmap *store, uint64_t *version_out);
 /* Bytes of the data file. */
 MMCMAP_API int mmcmap_size(mmcmap *store, uint64_t *size_bytes_out);
 
-/* Commits: returns when all that was visible before the call is on disk. */
+/* Commits: returns when all that was visible before the call is on disk. A store
+   that is open read-only in this process has nothing to commit, and leaves that
+   to those who write. */
 MMCMAP_API int mmcmap_sync(mmcmap *store);
 
 /*

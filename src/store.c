@@ -173,6 +173,17 @@ static void free_inherited(struct store *store) {
   if (store->handle_count > 0 || atomic_load(&store->snapshot_count) > 0)
     return;
   store_forget(store);
+  if (!store->is_ghost) free(store);
+}
+
+/* Frees an open store of ours, whose parts have been given back. */
+static void free_store(struct store *store) {
+  while (store->ghosts != NULL) {
+    struct store *ghost = store->ghosts;
+    store->ghosts = ghost->next;
+    ghost->is_ghost = false;
+    free_inherited(ghost);
+  }
   free(store);
 }
 
@@ -195,12 +206,19 @@ static int try_reconnect(struct store *_Atomic *cell,
     if (store->handle_count == 0) {
       registry = store->next;
       (void)store_detach(store, false);
-      free(store);
+      free_store(store);
     }
     return error_set(MMCMAP_EFORK, "the file was replaced after fork()");
   }
   atomic_store(cell, store);
+  /* Another thread may have loaded the cell before, and look at the old one's
+     generation: it stays until the handle's store is closed. */
   inherited->handle_count--;
+  if (!inherited->is_ghost) {
+    inherited->is_ghost = true;
+    inherited->next = store->ghosts;
+    store->ghosts = inherited;
+  }
   free_inherited(inherited);
   return MMCMAP_OK;
 }
@@ -230,7 +248,7 @@ int store_release(struct store *store, bool discard) {
       link = &(*link)->next;
     *link = store->next;
     code = store_detach(store, discard);
-    free(store);
+    free_store(store);
   }
   pthread_mutex_unlock(&registry_mutex);
   return code;

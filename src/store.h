@@ -64,6 +64,9 @@ struct store {
   struct flusher flusher;
   bool has_threads; /* the flusher, writer and committer are initialised */
   _Atomic uint64_t snapshot_count;
+  bool is_ghost;
+  struct store *ghosts; /* structs of a parent's, by `next`, which a thread may
+                           still be looking at */
 };
 
 /* ---- attach.c: a store and the others that use its file ------------------ */

@@ -138,6 +138,8 @@ struct share_header {
   uint64_t lock_device; /* of the lock file itself */
   uint64_t lock_inode;
   _Atomic uint32_t chunk_count;
+  _Atomic uint32_t was_clean;         /* when the first process opened it */
+  _Atomic uint64_t recovered_commits; /* that were rolled forward then */
 
   struct share_live live;
   struct share_sealed sealed;
@@ -165,14 +167,27 @@ _Static_assert(offsetof(struct share_header, live) == 128 &&
  */
 struct share_row {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t pin; /* a tick; 0: not pinned */
-  _Atomic uint64_t snapshot;  /* its epoch + 1; 0: none, or ended */
+  _Atomic uint64_t snapshot;  /* share_mark(); 0: none, or ended */
   _Atomic uint64_t since_ns;  /* when it was opened, monotonic */
   _Atomic uint64_t limit_ns;  /* how old it may become; 0: any age */
   _Atomic uint64_t log_bytes; /* appended_bytes when it was opened */
   _Atomic uint32_t thread;    /* the thread's number, for people */
-  uint32_t depth;             /* pins nest */
-  _Atomic uint32_t owned;     /* by a thread or a snapshot of the process */
+  uint32_t depth;         /* a thread's: pins nest; a snapshot's: how often the
+                              row was one, so that marks differ */
+  _Atomic uint32_t owned; /* enum share_owner */
 };
+
+enum share_owner { SHARE_OWNER_NONE, SHARE_OWNER_THREAD, SHARE_OWNER_SNAPSHOT };
+
+/* What names a snapshot in its row: its epoch, below 2^48, and which snapshot of
+   the row it is. Never 0. */
+static inline uint64_t share_mark(const struct share_row *row, uint64_t epoch) {
+  return (uint64_t)row->depth << 49 | (epoch + 1);
+}
+
+static inline uint64_t share_mark_epoch(uint64_t mark) {
+  return (mark & ((UINT64_C(1) << 49) - 1)) - 1;
+}
 
 enum share_chunk_state { SHARE_CHUNK_FREE = 0, SHARE_CHUNK_OWNED = 1 };
 
@@ -183,6 +198,7 @@ struct share_chunk {
   _Atomic uint32_t process;    /* its number, for people */
   _Atomic uint32_t is_further; /* not the first chunk of its process */
   _Atomic uint64_t since_ns;
+  _Atomic uint64_t connection; /* of the process: the same in all its chunks */
   struct share_row rows[SHARE_ROWS_PER_CHUNK];
 };
 

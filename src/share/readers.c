@@ -66,7 +66,7 @@ static void release_rows_of_thread(void *first) {
     if (table != NULL) {
       abandon_locks(table, owned->row);
       atomic_store_explicit(&owned->row->pin, 0, memory_order_release);
-      owned->row->owned = 0;
+      atomic_store(&owned->row->owned, SHARE_OWNER_NONE);
     }
     free(owned);
     owned = next;
@@ -118,8 +118,7 @@ static void clear_chunk(struct share_chunk *chunk) {
     struct share_row *row = &chunk->rows[i];
     atomic_store_explicit(&row->pin, 0, memory_order_relaxed);
     atomic_store_explicit(&row->snapshot, 0, memory_order_relaxed);
-    atomic_store_explicit(&row->owned, 0, memory_order_relaxed);
-    row->depth = 0;
+    atomic_store_explicit(&row->owned, SHARE_OWNER_NONE, memory_order_relaxed);
   }
   atomic_store(&chunk->row_limit, 0);
 }
@@ -135,6 +134,7 @@ static bool try_chunk(struct readers *readers, uint32_t index, int *code_out) {
   }
   clear_chunk(chunk);
   atomic_store(&chunk->process, process_id());
+  atomic_store(&chunk->connection, readers->share->connection);
   atomic_store(&chunk->is_further, readers->chunk_count > 0);
   atomic_store(&chunk->since_ns, process_monotonic_ns());
   /* R3: whoever scans finds the rows empty. */
@@ -202,7 +202,8 @@ void readers_destroy(struct readers *readers) {
 /* ---- Rows ---------------------------------------------------------------- */
 
 /* A row that nobody owns, with the mutex held. */
-static int claim_row(struct readers *readers, struct share_row **row_out) {
+static int claim_row(struct readers *readers, enum share_owner owner,
+                     struct share_row **row_out) {
   *row_out = NULL;
   for (uint32_t i = 0;; i++) {
     if (i == readers->chunk_count) {
@@ -213,9 +214,9 @@ static int claim_row(struct readers *readers, struct share_row **row_out) {
     if (chunk == NULL) return error_set(MMCMAP_EIO, "lock file is shorter");
     for (uint32_t j = 0; j < SHARE_ROWS_PER_CHUNK; j++) {
       struct share_row *row = &chunk->rows[j];
-      if (row->owned) continue;
-      row->owned = 1;
-      row->depth = 0;
+      if (atomic_load(&row->owned) != SHARE_OWNER_NONE) continue;
+      atomic_store(&row->owned, owner);
+      row->depth = owner == SHARE_OWNER_SNAPSHOT ? row->depth + 1 : 0;
       if (atomic_load(&chunk->row_limit) <= j)
         atomic_store(&chunk->row_limit, j + 1);
       *row_out = row;
@@ -248,9 +249,9 @@ static int claim_for_thread(struct readers *readers,
   owned->serial = readers->serial;
   pthread_mutex_lock(&claims);
   owned->next = drop_dead_rows(pthread_getspecific(owned_key));
-  int code = claim_row(readers, &owned->row);
+  int code = claim_row(readers, SHARE_OWNER_THREAD, &owned->row);
   if (code == MMCMAP_OK && pthread_setspecific(owned_key, owned) != 0) {
-    owned->row->owned = 0;
+    atomic_store(&owned->row->owned, SHARE_OWNER_NONE);
     code = error_set(MMCMAP_ENOMEM, "reader row");
   }
   if (code != MMCMAP_OK) {
@@ -285,7 +286,7 @@ int readers_row_slow(struct readers *readers, struct share_row **row_out) {
 int readers_claim_snapshot(struct readers *readers, uint64_t limit_ns,
                            struct share_row **row_out) {
   pthread_mutex_lock(&claims);
-  int code = claim_row(readers, row_out);
+  int code = claim_row(readers, SHARE_OWNER_SNAPSHOT, row_out);
   pthread_mutex_unlock(&claims);
   if (code != MMCMAP_OK) return code;
   struct share_row *row = *row_out;
@@ -302,7 +303,7 @@ void readers_give_back_snapshot(struct readers *readers,
   (void)readers;
   atomic_store_explicit(&row->snapshot, 0, memory_order_release);
   pthread_mutex_lock(&claims);
-  row->owned = 0;
+  atomic_store(&row->owned, SHARE_OWNER_NONE);
   pthread_mutex_unlock(&claims);
 }
 
@@ -428,15 +429,11 @@ void readers_end_old_snapshots(struct readers *readers) {
 
 /* ---- Report -------------------------------------------------------------- */
 
-static void report_process(const struct share_chunk *chunk, uint32_t rows,
-                           struct readers_entry *entry) {
-  memset(entry, 0, sizeof *entry);
-  entry->process = atomic_load(&chunk->process);
-  entry->is_first = atomic_load(&chunk->is_further) == 0;
-  entry->since_ns = atomic_load(&chunk->since_ns);
+static void count_threads(const struct share_chunk *chunk, uint32_t rows,
+                          struct readers_entry *entry) {
   for (uint32_t i = 0; i < rows; i++) {
     const struct share_row *row = &chunk->rows[i];
-    if (!row->owned || atomic_load(&row->snapshot) != 0) continue;
+    if (atomic_load(&row->owned) != SHARE_OWNER_THREAD) continue;
     entry->thread_rows++;
     if (atomic_load(&row->pin) != 0) entry->pinned_rows++;
   }
@@ -453,36 +450,56 @@ static bool report_snapshot(const struct readers *readers,
   entry->process = atomic_load(&chunk->process);
   entry->thread = atomic_load(&row->thread);
   entry->since_ns = atomic_load(&row->since_ns);
-  entry->epoch = snapshot - 1;
+  entry->epoch = share_mark_epoch(snapshot);
   entry->log_bytes =
       atomic_load(&readers->share->header->change.appended_bytes) -
       atomic_load(&row->log_bytes);
   return true;
 }
 
+/* Reports a process by its first chunk: the threads of all its chunks, then the
+   snapshots of all. */
+static void report_connection(const struct readers *readers, uint32_t count,
+                              const struct share_chunk *first,
+                              void (*visit)(void *context,
+                                            const struct readers_entry *entry),
+                              void *context) {
+  uint64_t connection = atomic_load(&first->connection);
+  bool is_ours = connection == readers->share->connection;
+  struct readers_entry entry;
+  memset(&entry, 0, sizeof entry);
+  entry.process = atomic_load(&first->process);
+  entry.since_ns = atomic_load(&first->since_ns);
+  entry.is_ours = is_ours;
+  for (int pass = 0; pass < 2; pass++) {
+    for (uint32_t index = 0; index < count; index++) {
+      uint32_t rows;
+      const struct share_chunk *chunk = owned_chunk(readers, index, &rows);
+      if (chunk == NULL || atomic_load(&chunk->connection) != connection)
+        continue;
+      if (pass == 0) count_threads(chunk, rows, &entry);
+      for (uint32_t i = 0; pass == 1 && i < rows; i++) {
+        if (!report_snapshot(readers, chunk, i, &entry)) continue;
+        entry.is_ours = is_ours;
+        visit(context, &entry);
+      }
+    }
+    if (pass == 0) visit(context, &entry);
+  }
+}
+
 void readers_report(struct readers *readers,
                     void (*visit)(void *context,
                                   const struct readers_entry *entry),
                     void *context) {
-  struct readers_entry entry;
   readers_bury_dead(readers);
   uint32_t count = atomic_load(&readers->share->header->chunk_count);
   for (uint32_t index = 0; index < count; index++) {
     uint32_t rows;
     const struct share_chunk *chunk = owned_chunk(readers, index, &rows);
     if (chunk == NULL && share_chunk(readers->share, index) == NULL) return;
-    if (chunk == NULL) continue;
-    pthread_mutex_lock(&claims);
-    bool is_ours = owns_chunk(readers, index);
-    pthread_mutex_unlock(&claims);
-    report_process(chunk, rows, &entry);
-    entry.is_ours = is_ours;
-    visit(context, &entry);
-    for (uint32_t i = 0; i < rows; i++) {
-      if (!report_snapshot(readers, chunk, i, &entry)) continue;
-      entry.is_ours = is_ours;
-      visit(context, &entry);
-    }
+    if (chunk != NULL && atomic_load(&chunk->is_further) == 0)
+      report_connection(readers, count, chunk, visit, context);
   }
 }
 

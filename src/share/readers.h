@@ -133,11 +133,10 @@ int readers_claim_snapshot(struct readers *readers, uint64_t limit_ns,
                            struct share_row **row_out);
 void readers_give_back_snapshot(struct readers *readers, struct share_row *row);
 
-/* Whether the snapshot of that epoch has not been ended by anybody. */
+/* Whether the snapshot with that mark has not been ended by anybody. */
 static inline bool readers_has_snapshot(const struct share_row *row,
-                                        uint64_t epoch) {
-  return atomic_load_explicit(&row->snapshot, memory_order_acquire) ==
-         epoch + 1;
+                                        uint64_t mark) {
+  return atomic_load_explicit(&row->snapshot, memory_order_acquire) == mark;
 }
 
 /* Ends the row's snapshot if it is older than it may become. */
@@ -151,8 +150,6 @@ void readers_end_old_snapshots(struct readers *readers);
 struct readers_entry {
   bool is_snapshot;
   bool is_ours;     /* of this connection */
-  bool is_first;    /* of a process that has several chunks, the one that
-                           counts */
   uint32_t process; /* its number, in its own pid namespace */
   uint32_t thread;
   uint32_t thread_rows; /* of a process: threads that have a row */

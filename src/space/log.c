@@ -78,6 +78,8 @@ int log_load(struct log *log) {
   log->space->segment_count = shared->segment_count;
   log->appended_bytes = atomic_load(&log->header->change.appended_bytes);
   if (log->epoch != epoch_before) recycler_clear(&log->recycler);
+  if (atomic_load(&log->header->live.size_bytes) > log->space->map.size_bytes)
+    return error_set(MMCMAP_EADDRESS, "the file is longer than the mapping");
   const char *bad = bad_state(log);
   if (bad != NULL) return error_set(MMCMAP_ECORRUPT, bad);
   log->is_current = true;

@@ -337,13 +337,14 @@ int commit_all(struct committer *committer) {
 /* ---- Sessions ------------------------------------------------------------ */
 
 int commit_start_session(struct committer *committer,
-                         const struct superblock_head heads[SUPERBLOCK_HEADS]) {
+                         const struct superblock *recovered) {
   struct writer *writer = committer->writer;
   uint64_t salt;
   int code = process_random(&salt, sizeof salt);
   if (code != MMCMAP_OK) return code;
   if (BROKEN(BREAK_KEEP_SALT)) salt = writer->log.salt;
-  code = log_prepare(&writer->log, salt, writer->log.epoch, heads);
+  writer->log.space->segment_count = recovered->segment_count;
+  code = log_prepare(&writer->log, salt, writer->log.epoch, recovered->heads);
   if (code != MMCMAP_OK) return code;
   struct superblock state;
   describe_state(committer, &state);

@@ -44,9 +44,10 @@ int commit_all(struct committer *committer);
 
 /* The first thing that a session does, with the writer lock held: draws a
    salt, and has a superblock with it and the present state on disk, before the
-   log is written to. */
+   log is written to. It goes on from `recovered`, which an earlier process may
+   have come to know better than the lock file, if it died here. */
 int commit_start_session(struct committer *committer,
-                         const struct superblock_head heads[SUPERBLOCK_HEADS]);
+                         const struct superblock *recovered);
 
 /* The last: a superblock that says that there is nothing to recover. All is
    durable, nobody else uses the store. */

@@ -254,7 +254,7 @@ static int seal_moment(struct writer *writer, struct share_row *row,
   if (!load_moment(writer->header, moment_out))
     code = error_set(MMCMAP_ECORRUPT, "lock file: sealed moment");
   else if (row != NULL)
-    atomic_store(&row->snapshot, moment_out->epoch + 1);
+    atomic_store(&row->snapshot, share_mark(row, moment_out->epoch));
   writer_leave(writer);
   return code;
 }
@@ -271,7 +271,7 @@ int writer_open_snapshot(struct writer *writer, struct share_row *row,
   struct moment again;
   memset(moment_out, 0, sizeof *moment_out);
   if (load_moment(writer->header, moment_out)) {
-    atomic_store_explicit(&row->snapshot, moment_out->epoch + 1,
+    atomic_store_explicit(&row->snapshot, share_mark(row, moment_out->epoch),
                           memory_order_relaxed);
     /* R13: the row is seen by whoever looks for what may be used again, or
        what it has used again is seen here. */

@@ -94,7 +94,8 @@ void writer_install(struct writer *writer, const struct superblock *state);
 int writer_take_moment(struct writer *writer, uint32_t timeout_ms,
                        struct moment *moment_out);
 
-/* The same, and names it in a snapshot's row, so that it stays. */
+/* The same, and marks a snapshot's row with it (share_mark()), so that it
+   stays. */
 int writer_open_snapshot(struct writer *writer, struct share_row *row,
                          uint32_t timeout_ms, struct moment *moment_out);
 
