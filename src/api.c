@@ -69,6 +69,13 @@ int mmcmap_open_with(const char *path, const mmcmap_options *options,
   atomic_init(&handle->store, store);
   handle->magic = HANDLE_MAGIC;
   handle->is_readonly = handle->options.readonly;
+  /* What the dead have left, and nobody has committed. If the thread cannot be
+     started the next change says so. */
+  const struct share_header *header = store->share.header;
+  if (handle->options.durability == MMCMAP_ASYNC && !handle->is_readonly &&
+      atomic_load(&header->change.changed_epoch) >
+          atomic_load(&header->commit.durable_epoch))
+    (void)flusher_notify(&store->flusher, handle->options.flush_interval_ms);
   *store_out = handle;
   return MMCMAP_OK;
 }

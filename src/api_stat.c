@@ -5,13 +5,13 @@
 #include <string.h>
 
 #include "handle.h"
-#include "share/owner_lock.h"
 
 /* What the writer lock guards. */
-static int stat_of_writer(struct store *store, mmcmap_stat *stat_out) {
+static int stat_of_writer(struct store *store, uint32_t timeout_ms,
+                          mmcmap_stat *stat_out) {
   struct writer *writer = &store->writer;
   const struct share_header *header = store->share.header;
-  int code = writer_enter(writer, OWNER_LOCK_FOREVER);
+  int code = writer_enter(writer, timeout_ms);
   if (code != MMCMAP_OK) return code;
   stat_out->count = atomic_load(&header->change.count);
   stat_out->version = atomic_load(&header->change.changed_epoch);
@@ -41,7 +41,8 @@ int mmcmap_stat_get(mmcmap *handle, mmcmap_stat *stat_out) {
   struct store *store;
   memset(stat_out, 0, sizeof *stat_out);
   int code = enter(handle, &store);
-  if (code == MMCMAP_OK) code = stat_of_writer(store, stat_out);
+  if (code == MMCMAP_OK)
+    code = stat_of_writer(store, handle->options.timeout_ms, stat_out);
   if (code != MMCMAP_OK) return code;
   const struct share_commit *commit = &store->share.header->commit;
   readers_report(&store->readers, count_reader, stat_out);

@@ -28,13 +28,26 @@ enum { DETACH_TIMEOUT_MS = 10000 };
 
 /* ---- The session --------------------------------------------------------- */
 
+/* The newest superblock, and the length of the file after it was read: another
+   process may make it longer, and then write a superblock that says so. */
+static int choose_superblock(struct store *store,
+                             struct superblock *superblock_out,
+                             unsigned *place_out, uint64_t *file_bytes_out) {
+  int code = recovery_choose_superblock(
+      store->fd, UINT64_MAX, store->is_readonly, superblock_out, place_out);
+  if (code == MMCMAP_OK) code = file_size(store->fd, file_bytes_out);
+  if (code == MMCMAP_OK && superblock_out->used_bytes > *file_bytes_out)
+    code = error_set_corrupt("F10 file shorter than used", *file_bytes_out);
+  return code;
+}
+
 /* Recovery once more, for a process that is about to write the first change but
    was not the one that opened first. */
 static int recover_again(struct store *store) {
   struct superblock superblock;
   unsigned place;
-  int code = recovery_choose_superblock(store->fd, space_look(&store->space),
-                                        false, &superblock, &place);
+  uint64_t file_bytes;
+  int code = choose_superblock(store, &superblock, &place, &file_bytes);
   if (code != MMCMAP_OK) return code;
   struct node_source source = space_source(&store->space);
   code = recovery_roll_forward(&source, &store->hasher, &superblock,
@@ -111,11 +124,8 @@ static int map_file(struct store *store, uint64_t file_bytes,
 static int load_constants(struct store *store, const mmcmap_options *options,
                           struct superblock *superblock_out,
                           unsigned *place_out, uint64_t *file_bytes_out) {
-  int code = file_size(store->fd, file_bytes_out);
-  if (code == MMCMAP_OK)
-    code = recovery_choose_superblock(store->fd, *file_bytes_out,
-                                      store->is_readonly, superblock_out,
-                                      place_out);
+  int code =
+      choose_superblock(store, superblock_out, place_out, file_bytes_out);
   if (code == MMCMAP_OK)
     code = hasher_init(&store->hasher, superblock_out->hash,
                        superblock_out->secret);
@@ -169,6 +179,26 @@ static int recover(struct store *store, const struct superblock *superblock,
   return MMCMAP_OK;
 }
 
+/* Goes on where the dead have left. */
+static int take_over(struct store *store, const struct superblock *superblock,
+                     unsigned place) {
+  struct share_header *header = store->share.header;
+  int code = MMCMAP_OK;
+  takeover_bury_all(&store->share);
+  atomic_store(&header->was_clean, 0);
+  atomic_store(&header->recovered_commits, 0);
+  /* It may have been written by a leader that died before it said so. */
+  superblocks_set(&store->superblocks, superblock->sequence, place, false);
+  if (atomic_load(&header->commit.is_syncing) != 0 && !store->is_readonly)
+    code = takeover_rewrite(&store->writer.log, store->fd,
+                            superblocks_offset(place));
+  if (code == MMCMAP_OK) code = readers_join(&store->readers);
+  /* Whoever died with the writer lock has left it to be repaired. */
+  if (code == MMCMAP_OK) code = writer_enter(&store->writer, 0);
+  if (code == MMCMAP_OK) writer_leave(&store->writer);
+  return code;
+}
+
 /* The first user of the file: takes over what the dead have left, if it belongs
    to the bytes, or recovers. */
 static int become_first(struct store *store,
@@ -178,22 +208,15 @@ static int become_first(struct store *store,
   struct share *share = &store->share;
   space_set_size(&store->space, file_bytes);
   if (takeover_matches(share->header, identity) &&
-      takeover_is_possible(&store->writer.log, identity, superblock)) {
-    takeover_bury_all(share);
-    atomic_store(&share->header->was_clean, 0);
-    atomic_store(&share->header->recovered_commits, 0);
-    /* It may have been written by a leader that died before it said so. */
-    superblocks_set(&store->superblocks, superblock->sequence, place, false);
-    int code = readers_join(&store->readers);
-    /* Whoever died with the writer lock has left it to be repaired. */
-    if (code == MMCMAP_OK) code = writer_enter(&store->writer, 0);
-    if (code == MMCMAP_OK) writer_leave(&store->writer);
-    return code;
+      takeover_is_possible(&store->writer.log, identity, superblock,
+                           &store->hasher)) {
+    return take_over(store, superblock, place);
   }
-  share_reset(share);
+  int code = share_reset(share);
+  if (code != MMCMAP_OK) return code;
   log_abandon(&store->writer.log);
   takeover_mark(share->header, identity);
-  int code = readers_join(&store->readers);
+  code = readers_join(&store->readers);
   if (code == MMCMAP_OK) code = recover(store, superblock, place, file_bytes);
   if (code == MMCMAP_OK) atomic_store(&share->header->state, SHARE_READY);
   return code;
@@ -239,7 +262,9 @@ static int finish_creation(struct store *store, const mmcmap_options *options) {
 static int check_names(struct store *store) {
   struct file_identity held, named;
   int code = file_identify_path(store->path, &named);
-  if (code == MMCMAP_OK && memcmp(&named, &store->identity, sizeof named) != 0)
+  if (code == MMCMAP_ENOENT ||
+      (code == MMCMAP_OK &&
+       memcmp(&named, &store->identity, sizeof named) != 0))
     code = error_set(MMCMAP_EBUSY, "the file was replaced while opening");
   if (code != MMCMAP_OK || !store->is_shared) return code;
   code = file_identify(store->share.fd, &held);
@@ -315,12 +340,11 @@ static int look_at_file(struct store *store, const mmcmap_options *options) {
   uint64_t file_bytes;
   unsigned place;
   bool is_unfinished = false;
-  int code = file_size(store->fd, &file_bytes);
-  if (code == MMCMAP_OK && options->create && !options->readonly)
+  int code = MMCMAP_OK;
+  if (options->create && !options->readonly)
     code = create_is_unfinished(store->fd, &is_unfinished);
   if (code != MMCMAP_OK || is_unfinished) return code;
-  return recovery_choose_superblock(store->fd, file_bytes, store->is_readonly,
-                                    &superblock, &place);
+  return choose_superblock(store, &superblock, &place, &file_bytes);
 }
 
 int store_attach(struct store *store, const mmcmap_options *options) {

@@ -290,7 +290,7 @@ static inline int node_record(const struct node_source *source, uint64_t offset,
 static inline bool record_has_key(const struct record_view *record,
                                   const void *key, size_t key_size) {
   return record->key_size == key_size &&
-         memcmp(record->key, key, key_size) == 0;
+         (key_size == 0 || memcmp(record->key, key, key_size) == 0);
 }
 
 /* What a record is made of. A large one names the pages that hold its value,

@@ -268,15 +268,20 @@ static int store_stat(lua_State *L) {
   return 1;
 }
 
-/* What is filled by push_reader(). */
+/* What the engine reports, as far as there is room for it. */
 struct reader_list {
-  lua_State *L;
-  int count;
+  mmcmap_reader *items;
+  size_t capacity;
+  size_t count;
 };
 
-static void push_reader(void *context, const mmcmap_reader *reader) {
+static void add_reader(void *context, const mmcmap_reader *reader) {
   struct reader_list *list = context;
-  lua_State *L = list->L;
+  if (list->count < list->capacity) list->items[list->count] = *reader;
+  list->count++;
+}
+
+static void push_reader(lua_State *L, const mmcmap_reader *reader) {
   lua_createtable(L, 0, 7);
   lua_pushstring(L, reader->is_snapshot ? "snapshot" : "process");
   lua_setfield(L, -2, "kind");
@@ -299,7 +304,6 @@ static void push_reader(void *context, const mmcmap_reader *reader) {
     lua_pushinteger(L, (lua_Integer)reader->pinned_count);
     lua_setfield(L, -2, "pinned_count");
   }
-  lua_rawseti(L, -2, ++list->count);
 }
 
 /***
@@ -322,11 +326,21 @@ end
 */
 static int store_readers(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap *handle = lua_store_handle(L, store);
-  struct reader_list list = {.L = L, .count = 0};
-  lua_newtable(L);
-  int code = mmcmap_readers(handle, push_reader, &list);
+  struct reader_list list = {NULL, 0, 0};
+  /* Room first, which may run a finalizer; then the report, which may have become
+     longer, and may not run anything of Lua's. */
+  int code = mmcmap_readers(lua_store_handle(L, store), add_reader, &list);
   if (code < 0) return lua_store_fail(L, code);
+  list.capacity = list.count + 64;
+  list.items = lua_newuserdata(L, list.capacity * sizeof *list.items);
+  list.count = 0;
+  code = mmcmap_readers(lua_store_handle(L, store), add_reader, &list);
+  if (code < 0) return lua_store_fail(L, code);
+  lua_newtable(L);
+  for (size_t i = 0; i < list.count && i < list.capacity; i++) {
+    push_reader(L, &list.items[i]);
+    lua_rawseti(L, -2, (int)i + 1);
+  }
   return 1;
 }
 

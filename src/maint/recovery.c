@@ -55,8 +55,7 @@ int recovery_choose_superblock(int fd, uint64_t file_size, bool readonly,
   return MMCMAP_OK;
 }
 
-static int add_range(struct recovered *recovered, uint64_t offset,
-                     uint64_t size) {
+int recovered_add(struct recovered *recovered, uint64_t offset, uint64_t size) {
   if (recovered->range_count == recovered->range_capacity) {
     size_t capacity =
         recovered->range_capacity == 0 ? 64 : recovered->range_capacity * 2;
@@ -90,7 +89,7 @@ static int take_segments(const struct node_source *source, uint64_t offset,
         header.run > SLOT_OFFSET_LIMIT / state->segment_size - number)
       code = error_set_corrupt("F13 segment header", at);
     if (code == MMCMAP_OK)
-      code = add_range(recovered, at, SEGMENT_HEADER_BYTES);
+      code = recovered_add(recovered, at, SEGMENT_HEADER_BYTES);
     if (code != MMCMAP_OK) return code;
     state->segment_count = number + header.run;
   }
@@ -120,7 +119,7 @@ static int take_large_values(const struct node_source *source,
       code = record_verify(source, &record, hasher);
     uint64_t extent_bytes = extent_size(record.value_size);
     if (code == MMCMAP_OK)
-      code = add_range(recovered, record.extent_offset, extent_bytes);
+      code = recovered_add(recovered, record.extent_offset, extent_bytes);
     uint64_t extent_end = record.extent_offset + extent_bytes;
     if (code == MMCMAP_OK)
       code = take_segments(source, extent_end - 1, state, recovered);
@@ -171,7 +170,7 @@ static int take_commit(const struct node_source *source,
       code =
           take_large_values(source, hasher, offset, &frame, &next, recovered);
     if (code == MMCMAP_OK)
-      code = add_range(recovered, offset, frame.size_bytes);
+      code = recovered_add(recovered, offset, frame.size_bytes);
     if (code == MMCMAP_OK)
       code = follow(source, offset, &frame, &next, recovered);
   } while (code == MMCMAP_OK && (frame.flags & FRAME_ENDS_EPOCH) == 0);
@@ -240,7 +239,9 @@ int recovery_rewrite(int fd, const struct node_source *source,
 }
 
 void recovered_forget(struct recovered *recovered) {
-  free(recovered->ranges);
+  /* In this order: a child that is forked now frees what it finds. */
+  struct recovered_range *ranges = recovered->ranges;
   recovered->ranges = NULL;
   recovered->range_count = recovered->range_capacity = 0;
+  free(ranges);
 }

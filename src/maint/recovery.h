@@ -54,6 +54,9 @@ int recovery_rewrite(int fd, const struct node_source *source,
                      uint64_t superblock_offset,
                      const struct recovered *recovered);
 
+/* Adds a run of bytes that is to be written again. MMCMAP_ENOMEM. */
+int recovered_add(struct recovered *recovered, uint64_t offset, uint64_t size);
+
 /* Frees the list of ranges. */
 void recovered_forget(struct recovered *recovered);
 

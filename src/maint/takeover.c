@@ -11,6 +11,7 @@
 #include "base/errors.h"
 #include "base/testing.h"
 #include "format/frame.h"
+#include "maint/recovery.h"
 #include "os/file.h"
 #include "os/process.h"
 #include "share/owner_lock.h"
@@ -78,15 +79,28 @@ static bool frame_is_there(const struct log *log) {
   return offset == log->cursor;
 }
 
-/* Whether the frames that are closed but not durable lead to the open one. */
-static bool chain_is_there(const struct log *log) {
+/* Whether the frames that are closed but not durable lead to the open one, and
+   recovery comes to one of them: to the first, or further, if a leader died when
+   it had completed some. */
+static bool chain_is_there(const struct log *log,
+                           const struct superblock *superblock,
+                           const struct hasher *hasher) {
   const struct share_header *header = log->header;
   const struct share_chain *chain =
       &header->chain[atomic_load(&header->commit.chain_index) & 1];
   struct node_source source = space_source(log->space);
+  struct recovered recovered;
+  if (recovery_roll_forward(&source, hasher, superblock, &recovered) !=
+      MMCMAP_OK)
+    return false;
+  uint64_t recovered_to = recovered.state.heads[HEAD_LOG].offset;
+  recovered_forget(&recovered);
+  bool meets = false;
   uint64_t left = source.size;
-  for (uint64_t offset = chain->next_offset; offset != log->frame_offset;) {
+  for (uint64_t offset = chain->next_offset;;) {
     struct frame frame;
+    meets = meets || offset == recovered_to;
+    if (offset == log->frame_offset) return meets;
     if (frame_read_closed(&source, offset, log->space->segment_size, log->salt,
                           &frame) != MMCMAP_OK ||
         frame.size_bytes > left)
@@ -94,7 +108,53 @@ static bool chain_is_there(const struct log *log) {
     left -= frame.size_bytes;
     offset = frame.next_offset;
   }
-  return true;
+}
+
+/* ---- Writing again ------------------------------------------------------- */
+
+/* The frame's bytes, and the pages of its large values. */
+static int add_frame(const struct node_source *source, uint64_t offset,
+                     uint64_t end, struct recovered *ranges) {
+  int code = recovered_add(ranges, offset, end - offset);
+  for (uint64_t at = offset + FRAME_HEADER_BYTES;
+       code == MMCMAP_OK && at < end;) {
+    enum node_kind kind;
+    uint64_t size;
+    struct record_view record;
+    code = node_measure(source, at, end, &kind, &size);
+    if (code == MMCMAP_OK && kind == NODE_RECORD)
+      code = node_record(source, at, &record);
+    if (code == MMCMAP_OK && kind == NODE_RECORD && record.is_large)
+      code = recovered_add(ranges, record.extent_offset,
+                           extent_size(record.value_size));
+    at += size;
+  }
+  return code;
+}
+
+int takeover_rewrite(const struct log *log, int fd,
+                     uint64_t superblock_offset) {
+  const struct share_header *header = log->header;
+  struct node_source source = space_source(log->space);
+  struct recovered ranges;
+  memset(&ranges, 0, sizeof ranges);
+  uint64_t offset =
+      header->chain[atomic_load(&header->commit.chain_index) & 1].next_offset;
+  int code = MMCMAP_OK;
+  while (code == MMCMAP_OK && offset != log->frame_offset) {
+    struct frame frame;
+    code = frame_read_closed(&source, offset, log->space->segment_size,
+                             log->salt, &frame);
+    if (code != MMCMAP_OK) break;
+    code = add_frame(&source, offset, offset + frame.size_bytes, &ranges);
+    offset = frame.next_offset;
+  }
+  if (code == MMCMAP_OK)
+    code = add_frame(&source, log->frame_offset, log->cursor, &ranges);
+  if (code == MMCMAP_OK)
+    code = recovery_rewrite(fd, &source, superblock_offset, &ranges);
+  recovered_forget(&ranges);
+  return code;
 }
 
 /* Whether the superblock is the one that the lock file knows, or the next one,
@@ -110,7 +170,8 @@ static bool is_of_this_time(const struct share_header *header,
 
 bool takeover_is_possible(struct log *log,
                           const struct takeover_identity *identity,
-                          const struct superblock *superblock) {
+                          const struct superblock *superblock,
+                          const struct hasher *hasher) {
   const struct share_header *header = log->header;
   if (memcmp(header->boot_id, identity->boot_id, sizeof header->boot_id) != 0)
     return false;
@@ -120,7 +181,7 @@ bool takeover_is_possible(struct log *log,
   if (atomic_load(&header->commit.failed) != 0) return false;
   if (log_load(log) != MMCMAP_OK || !log_is_started(log)) return false;
   return superblock->salt == log->salt && is_of_this_time(header, superblock) &&
-         frame_is_there(log) && chain_is_there(log);
+         frame_is_there(log) && chain_is_there(log, superblock, hasher);
 }
 
 static void leave_to_heirs(struct share_lock *lock) {
@@ -129,6 +190,10 @@ static void leave_to_heirs(struct share_lock *lock) {
 
 void takeover_bury_all(struct share *share) {
   struct share_header *header = share->header;
+  /* What is durable stands in the chain; the word beside it is for others. */
+  atomic_store(&header->commit.durable_epoch,
+               header->chain[atomic_load(&header->commit.chain_index) & 1]
+                   .durable_epoch);
   uint32_t count = atomic_load(&header->chunk_count);
   for (uint32_t i = 0; i < count; i++) {
     struct share_chunk *chunk = share_chunk(share, i);

@@ -42,13 +42,22 @@ bool takeover_matches(const struct share_header *header,
  * Whether the live state that a matching header tells belongs to the bytes of
  * the data file: same boot and mount; no failed commit; `superblock`, the
  * newest in the file, of the same session, which has not been closed, and not
- * younger than the lock file knows; every frame that is not committed
+ * younger than the lock file knows; recovery comes from it to what the lock file
+ * says is durable, or on to what is complete behind; every frame that is not
  * there, one leading to the next up to the open one, and that one full of nodes
  * up to its cursor. Brings the log's working copy up to date.
  */
 bool takeover_is_possible(struct log *log,
                           const struct takeover_identity *identity,
-                          const struct superblock *superblock);
+                          const struct superblock *superblock,
+                          const struct hasher *hasher);
+
+/*
+ * Writes what is not durable once more, and the newest superblock, at
+ * `superblock_offset`: whoever died in a sync has told nobody whether it failed,
+ * and pages that it dropped would stand in the page cache alone.
+ */
+int takeover_rewrite(const struct log *log, int fd, uint64_t superblock_offset);
 
 /* Everybody is dead: empties the reader table and leaves the locks to be
    inherited by whoever comes first. */

@@ -115,6 +115,7 @@ struct share_commit {
   _Atomic uint64_t commit_count;
   _Atomic uint64_t sync_count;
   _Atomic uint32_t chain_index; /* which of the two `chain` is good */
+  _Atomic uint32_t is_syncing;  /* a sync has begun, and has not succeeded */
 };
 
 /* How far the log is on disk; two of them, flipped like `log`. */

@@ -61,14 +61,14 @@ static int map_lock_file(const char *path, struct share *share) {
   return code;
 }
 
-/* Really allocated: a full disk is an error here, and not a SIGBUS later. A file
-   system may want free blocks even for those that are there already. */
+/* Really allocated: a full disk is an error here, and not a SIGBUS later. What is
+   longer was allocated by those who made it so; if nobody uses it, share_reset()
+   allocates it anew. */
 static int allocate_header(int fd) {
   uint64_t length;
-  int code = file_allocate(fd, 0, VIEW_BYTES_MIN);
-  if (code == MMCMAP_ENOSPC && file_size(fd, &length) == MMCMAP_OK &&
-      length >= VIEW_BYTES_MIN)
-    return MMCMAP_OK;
+  int code = file_size(fd, &length);
+  if (code == MMCMAP_OK && length < VIEW_BYTES_MIN)
+    code = file_allocate(fd, 0, VIEW_BYTES_MIN);
   return code;
 }
 
@@ -125,9 +125,15 @@ static uint64_t look_at_length(struct share *share) {
   return length > known ? length : known;
 }
 
-void share_reset(struct share *share) {
-  atomic_store(&share->header->state, SHARE_RESET);
-  memset(share->at, 0, (size_t)look_at_length(share));
+int share_reset(struct share *share) {
+  static const uint8_t zeros[VIEW_BYTES_MIN];
+  /* Not by the view: where the file is a hole, and the disk full, that would be
+     a signal. Nor allocated first: a full file system may refuse even what is
+     there already. */
+  int code = file_truncate(share->fd, VIEW_BYTES_MIN);
+  if (code == MMCMAP_OK) code = file_write(share->fd, zeros, sizeof zeros, 0);
+  atomic_store(&share->known_bytes, VIEW_BYTES_MIN);
+  return code;
 }
 
 static uint64_t chunk_offset(uint32_t index) {
@@ -164,9 +170,10 @@ bool share_take_chunk(struct share *share, uint32_t index, int *code_out) {
   if (share->fd >= 0) {
     int code = lock_try(share->fd, CHUNK_LOCK_OFFSET + index, LOCK_EXCLUSIVE);
     if (code == MMCMAP_EBUSY) return false;
-    if (code == MMCMAP_OK && share_chunk(share, index) == NULL)
-      code =
-          file_allocate(share->fd, end - SHARE_CHUNK_BYTES, SHARE_CHUNK_BYTES);
+    /* All up to its end: whoever has taken one before may not have come to it. */
+    if (code == MMCMAP_OK && end > VIEW_BYTES_MIN &&
+        index >= atomic_load(&share->header->chunk_count))
+      code = file_allocate(share->fd, 0, end);
     if (code != MMCMAP_OK) {
       *code_out = code;
       lock_release(share->fd, CHUNK_LOCK_OFFSET + index);

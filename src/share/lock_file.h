@@ -50,9 +50,9 @@ void share_end_opening(struct share *share);
 /* Whether no other connection owns a chunk. */
 int share_is_unused(struct share *share, bool *unused_out);
 
-/* Makes everything zero, the header's place allocated. The caller has begun
+/* Makes everything zero, the header's place allocated anew. The caller has begun
    opening and nobody else is connected. */
-void share_reset(struct share *share);
+int share_reset(struct share *share);
 
 /* A chunk of the table, which lies in the view and in the file; else NULL. */
 struct share_chunk *share_chunk(struct share *share, uint32_t index);

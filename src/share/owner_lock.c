@@ -40,6 +40,10 @@ bool owner_lock_inherit(struct readers *readers, struct share_lock *lock,
   uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
   uint32_t dead = owner_of(word);
   if (dead == 0 || dead == OWNER_LOCK_DEAD || dead == owner) return false;
+  if (readers_is_nobody(readers, dead))
+    return atomic_compare_exchange_strong_explicit(
+        &lock->word, &word, owner | OWNER_LOCK_WAITED, memory_order_acquire,
+        memory_order_relaxed);
   if (!readers_hold_dead(readers, dead)) return false;
   /* R9: as long as we hold the lock of the dead owner's chunk nobody else can
      own a row of it: a word that still names the row names the dead. */
@@ -111,4 +115,9 @@ void owner_lock_release(struct share_lock *lock) {
   uint32_t word =
       atomic_exchange_explicit(&lock->word, 0, memory_order_release);
   if (UNLIKELY((word & OWNER_LOCK_WAITED) != 0)) thread_wake_one(&lock->word);
+}
+
+void owner_lock_abandon(struct share_lock *lock) {
+  atomic_store(&lock->word, OWNER_LOCK_DEAD | OWNER_LOCK_WAITED);
+  thread_wake_all(&lock->word);
 }

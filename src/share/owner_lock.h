@@ -37,4 +37,7 @@ bool owner_lock_inherit(struct readers *readers, struct share_lock *lock,
 
 void owner_lock_release(struct share_lock *lock);
 
+/* Gives the lock up with what it guards as it is: who takes it next inherits. */
+void owner_lock_abandon(struct share_lock *lock);
+
 #endif

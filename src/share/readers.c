@@ -52,9 +52,7 @@ static void abandon_locks(struct readers *table, const struct share_row *row) {
   uint32_t owner = readers_owner_of_row(table, row);
   for (size_t i = 0; i < sizeof locks / sizeof locks[0]; i++) {
     uint32_t word = atomic_load(&locks[i]->word);
-    if ((word & ~OWNER_LOCK_WAITED) != owner) continue;
-    atomic_store(&locks[i]->word, OWNER_LOCK_DEAD | OWNER_LOCK_WAITED);
-    thread_wake_all(&locks[i]->word);
+    if ((word & ~OWNER_LOCK_WAITED) == owner) owner_lock_abandon(locks[i]);
   }
 }
 
@@ -359,6 +357,23 @@ uint64_t readers_advance(struct readers *readers) {
 }
 
 /* ---- The dead ------------------------------------------------------------ */
+
+bool readers_is_nobody(struct readers *readers, uint32_t owner) {
+  uint32_t count = atomic_load(&readers->share->header->chunk_count);
+  uint32_t lines = SHARE_CHUNK_BYTES / SHARE_LINE_BYTES;
+  if (!is_row(owner) || chunk_of_owner(owner) >= count) return true;
+  uint32_t line = (owner - SHARE_HEADER_BYTES / SHARE_LINE_BYTES) % lines;
+  if (line == 0) return true;
+  pthread_mutex_lock(&claims);
+  uint32_t index = chunk_of_owner(owner);
+  struct share_chunk *chunk = share_chunk(readers->share, index);
+  bool is_nobody =
+      chunk == NULL ||
+      (owns_chunk(readers, index) &&
+       atomic_load(&chunk->rows[line - 1].owned) != SHARE_OWNER_THREAD);
+  pthread_mutex_unlock(&claims);
+  return is_nobody;
+}
 
 bool readers_hold_dead(struct readers *readers, uint32_t owner) {
   int code;

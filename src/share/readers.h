@@ -116,6 +116,10 @@ static inline int readers_owner(struct readers *readers, uint32_t *owner_out) {
   return code;
 }
 
+/* Whether a lock's word names no row that anybody could have: nobody has written
+   it who took the lock. */
+bool readers_is_nobody(struct readers *readers, uint32_t owner);
+
 /* Whether the process of a row is dead; then the kernel's lock on its chunk is
    held, so that nobody can own a row of it, until readers_let_dead_go(), which
    must follow. */

@@ -42,11 +42,17 @@ static const char *bad_state(const struct log *log) {
   if (log->space->segment_count > SLOT_OFFSET_LIMIT / segment_size)
     return "lock file: segments";
   if (log->large.offset > log->large.limit ||
-      log->large.limit > SLOT_OFFSET_LIMIT ||
+      log->large.limit > log->space->segment_count * segment_size ||
+      (log->large.limit > 0 &&
+       log->large.offset < SEGMENT_FIRST_HEADER_OFFSET) ||
       log->large.offset % EXTENT_PAGE_BYTES != 0)
     return "lock file: large values";
   if (!log_is_started(log)) return NULL;
   if (log->epoch >= NODE_EPOCH_LIMIT) return "lock file: epoch";
+  if ((log->flags & SHARE_LOG_SEALED) != 0 &&
+      (log->sealed_epoch >= log->epoch ||
+       atomic_load(&log->header->change.changed_epoch) > log->sealed_epoch))
+    return "lock file: seal";
   if (log->frame_offset % 8 != 0 || log->cursor % 8 != 0 ||
       log->frame_offset < SEGMENT_FIRST_HEADER_OFFSET ||
       log->frame_offset > SLOT_OFFSET_LIMIT ||
@@ -78,8 +84,8 @@ int log_load(struct log *log) {
   log->space->segment_count = shared->segment_count;
   log->appended_bytes = atomic_load(&log->header->change.appended_bytes);
   if (log->epoch != epoch_before) recycler_clear(&log->recycler);
-  if (atomic_load(&log->header->live.size_bytes) > log->space->map.size_bytes)
-    return error_set(MMCMAP_EADDRESS, "the file is longer than the mapping");
+  int code = space_check_range(log->space);
+  if (code != MMCMAP_OK) return code;
   const char *bad = bad_state(log);
   if (bad != NULL) return error_set(MMCMAP_ECORRUPT, bad);
   log->is_current = true;

@@ -50,6 +50,12 @@ void space_refresh(const void *context, struct node_source *now_out) {
       space->map.size_bytes;
 }
 
+int space_check_range(const struct space *space) {
+  if (atomic_load(shared_size(space)) <= space->map.size_bytes)
+    return MMCMAP_OK;
+  return error_set(MMCMAP_EADDRESS, "another process has made it longer");
+}
+
 void space_set_size(struct space *space, uint64_t size_bytes) {
   atomic_store_explicit(shared_size(space), size_bytes, memory_order_release);
   atomic_store_explicit(&space->known_bytes, size_bytes, memory_order_release);
@@ -85,8 +91,8 @@ static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static int grow(struct space *space, uint64_t end) {
   uint64_t size = space_size(space);
   if (end <= size) return MMCMAP_OK;
-  if (atomic_load(shared_size(space)) > space->map.size_bytes)
-    return error_set(MMCMAP_EADDRESS, "another process has made it longer");
+  int code = space_check_range(space);
+  if (code != MMCMAP_OK) return code;
   uint64_t limit = space->map.size_bytes;
   if (space->max_size_bytes != 0) {
     if (end > space->max_size_bytes)
@@ -97,7 +103,7 @@ static int grow(struct space *space, uint64_t end) {
   uint64_t needed = least(bytes_align_up(end, EXTENT_PAGE_BYTES), limit);
   uint64_t wanted = bytes_align_up(size + growth_step(size), SPACE_GROWTH_MIN);
   wanted = least(wanted < needed ? needed : wanted, limit);
-  int code = file_allocate(space->fd, size, wanted - size);
+  code = file_allocate(space->fd, size, wanted - size);
   if (code == MMCMAP_ENOSPC && needed < wanted) {
     wanted = needed;
     code = file_allocate(space->fd, size, wanted - size);

@@ -59,6 +59,10 @@ static inline uint64_t space_size(const struct space *space) {
 /* The same, after a look at what other processes have made it. */
 uint64_t space_look(struct space *space);
 
+/* MMCMAP_EADDRESS if other processes have made the file longer than what could
+   be mapped here. */
+int space_check_range(const struct space *space);
+
 /* Whoever opens the store says how long the file is, which it has seen. */
 void space_set_size(struct space *space, uint64_t size_bytes);
 

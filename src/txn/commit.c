@@ -154,7 +154,10 @@ static int sync_file(struct committer *committer) {
                             memory_order_relaxed);
   TEST_POINT("sync");
   if (BROKEN(BREAK_DROP_SYNC)) return MMCMAP_OK;
+  /* If we are killed in there, nobody is told whether it has failed. */
+  atomic_store(&committer->shared->is_syncing, 1);
   int code = file_sync(committer->superblocks->fd);
+  if (code == MMCMAP_OK) atomic_store(&committer->shared->is_syncing, 0);
   return BROKEN(BREAK_IGNORE_SYNC_ERROR) ? MMCMAP_OK : code;
 }
 
@@ -315,7 +318,7 @@ int commit_epoch(struct committer *committer, uint64_t epoch) {
     uint32_t sequence =
         atomic_load_explicit(&shared->sequence, memory_order_acquire);
     if (is_durable(committer, epoch)) return MMCMAP_OK;
-    int code = atomic_load(&shared->failed);
+    int code = commit_failure(shared);
     if (code != MMCMAP_OK) return error_set(code, "an earlier commit failed");
     bool led;
     code = try_to_lead(committer, epoch, probe, &led);
@@ -369,5 +372,7 @@ int commit_end_session(struct committer *committer) {
   state.flags = SUPERBLOCK_CLEAN;
   /* A put that failed half-way may have grown the file since the last sync. */
   superblocks_set_synced(committer->superblocks, false);
-  return write_superblock_now(committer, &state);
+  code = write_superblock_now(committer, &state);
+  if (code != MMCMAP_OK) atomic_store(&committer->shared->failed, code);
+  return code;
 }

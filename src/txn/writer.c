@@ -76,9 +76,11 @@ static bool was_published(struct writer *writer) {
    behind the cursor; doing this again does no harm. */
 static void repair(struct writer *writer) {
   struct share_header *header = writer->header;
+  struct share_change *change = &header->change;
   if (was_published(writer) && !BROKEN(BREAK_NO_INTENT))
-    atomic_store(&header->change.count,
-                 atomic_load(&header->change.intent_count));
+    atomic_store(&change->count, atomic_load(&change->intent_count));
+  /* The next intent may be half written over this one. */
+  atomic_store(&change->intent_count, atomic_load(&change->count));
   const struct share_log *shared = log_shared(&writer->log);
   if ((atomic_load(&shared->flags) & SHARE_LOG_SEALED) == 0) return;
   struct moment moment = {.root = shared->sealed_root,
@@ -98,6 +100,11 @@ int writer_enter(struct writer *writer, uint32_t timeout_ms) {
   TEST_POINT("locked");
   if (UNLIKELY(inherited)) {
     log_abandon(&writer->log);
+    code = space_check_range(writer->log.space);
+    if (code != MMCMAP_OK) {
+      owner_lock_abandon(&writer->header->writer_lock);
+      return code;
+    }
     repair(writer);
   }
   code = log_enter(&writer->log);
@@ -115,9 +122,8 @@ void writer_leave(struct writer *writer) {
 static int begin_change(struct writer *writer, struct change_mode mode) {
   int code = writer_enter(writer, mode.timeout_ms);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
-  int failed = atomic_load_explicit(&writer->header->commit.failed,
-                                    memory_order_relaxed);
-  if (UNLIKELY(failed != 0))
+  int failed = commit_failure(&writer->header->commit);
+  if (UNLIKELY(failed != MMCMAP_OK))
     code = error_set(failed, "an earlier commit failed");
   else if (UNLIKELY(!log_is_started(&writer->log)))
     code = writer->start(writer->start_context);
@@ -184,6 +190,9 @@ static int change_at(struct writer *writer, struct trie_key *key,
   int code = trie_find_path(&writer->trie, key, &path);
   if (code != MMCMAP_OK) return code;
   bool is_there = path.ending == TRIE_ENDS_SAME;
+  if (is_there && atomic_load_explicit(&writer->header->change.count,
+                                       memory_order_relaxed) == 0)
+    return error_set_corrupt("F36 more records than counted", 0);
   code = decide(context, is_there ? path.record.value : NULL,
                 is_there ? path.record.value_size : 0, &decision, &value,
                 &value_size);

@@ -27,6 +27,12 @@ struct moment {
   uint64_t epoch; /* of the last change in it */
 };
 
+/* The code of the commit that failed, or 0; anybody may have written the word. */
+static inline int commit_failure(const struct share_commit *commit) {
+  int code = atomic_load_explicit(&commit->failed, memory_order_relaxed);
+  return code <= 0 && code >= MMCMAP_ENUMBER ? code : MMCMAP_EIO;
+}
+
 struct writer {
   struct readers *readers;
   struct share_header *header;
