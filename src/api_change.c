@@ -118,7 +118,10 @@ int mmcmap_swap(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
   old_out->size = 0;
   *found_out = false;
   int code = change(handle, key, decide_swap, &swap);
-  *found_out = swap.was_there;
+  if (code == MMCMAP_OK)
+    *found_out = swap.was_there;
+  else
+    old_out->size = 0;
   return code;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/number.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <locale.h>
 #include <math.h>
@@ -67,7 +68,8 @@ int number_read(const void *text, size_t size, mmcmap_number *number_out) {
   if (!read_integer(text, size, &number.integer)) {
     number.is_float = true;
     /* An integer that does not fit would lose digits as a float. */
-    if (!has_float_mark(text, size) || !read_float(text, size, &number.real))
+    if (size > TEXT_SIZE_MAX || !has_float_mark(text, size) ||
+        !read_float(text, size, &number.real))
       return error_set(MMCMAP_ENUMBER, "no number of 64 bits");
   }
   *number_out = number;
@@ -89,7 +91,10 @@ size_t number_write(const mmcmap_number *number, char text[NUMBER_TEXT_BYTES]) {
     return (size_t)snprintf(text, NUMBER_TEXT_BYTES, "%" PRId64,
                             number->integer);
   mmcmap_number again;
-  for (int digits = 15; digits <= 17; digits++) {
+  /* Fewer than 15 come out by themselves, except near zero, where a float has
+     not as many. */
+  for (int digits = fabs(number->real) < DBL_MIN ? 1 : 15; digits <= 17;
+       digits++) {
     snprintf(text, NUMBER_TEXT_BYTES, "%.*g", digits, number->real);
     use_point(text);
     if (read_float(text, strlen(text), &again.real) &&
