@@ -10,6 +10,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The one value tied to a full userdata: a table, as 5.1 and 5.2 ask for. */
@@ -28,6 +29,38 @@ static inline void compat_push_u64(lua_State *L, uint64_t value) {
 #else
   lua_pushnumber(L, (lua_Number)value);
 #endif
+}
+
+/* Pushes an integer: before 5.3 as the number next to it. */
+static inline void compat_push_i64(lua_State *L, int64_t value) {
+#if LUA_VERSION_NUM >= 503
+  lua_pushinteger(L, (lua_Integer)value);
+#else
+  lua_pushnumber(L, (lua_Number)value);
+#endif
+}
+
+#define COMPAT_2_63 9223372036854775808.0
+
+/* Reads an argument that is a number, or a string that Lua takes for one, and
+   tells whether it is an integer: before 5.3 any number that int64_t holds. */
+static inline bool compat_check_number(lua_State *L, int arg,
+                                       int64_t *integer_out, double *real_out) {
+  lua_Number number = luaL_checknumber(L, arg);
+#if LUA_VERSION_NUM >= 503
+  if (lua_type(L, arg) == LUA_TSTRING) {
+    lua_stringtonumber(L, lua_tostring(L, arg));
+    lua_replace(L, arg);
+  }
+  bool is_integer = lua_isinteger(L, arg);
+  *integer_out = is_integer ? (int64_t)lua_tointeger(L, arg) : 0;
+#else
+  bool is_integer = number >= -COMPAT_2_63 && number < COMPAT_2_63 &&
+                    number == (lua_Number)(int64_t)number;
+  *integer_out = is_integer ? (int64_t)number : 0;
+#endif
+  *real_out = is_integer ? 0 : (double)number;
+  return is_integer;
 }
 
 #endif

@@ -7,6 +7,8 @@
  */
 #include "lua_records.h"
 
+#include <math.h>
+
 /* The argument of a method as bytes, which live as long as it is there. */
 static mmcmap_slice records_bytes(lua_State *L, int arg) {
   mmcmap_slice bytes;
@@ -40,12 +42,31 @@ void lua_records_decode(lua_State *L, int owner) {
   records_convert(L, owner, STORE_ENV_DECODE);
 }
 
-/* Replaces the value on top of the stack by its encoding. */
+/* Replaces the value on top of the stack by its encoding. Runs Lua code. */
 static void records_encode(lua_State *L) {
   records_convert(L, 1, STORE_ENV_ENCODE);
   if (!lua_isstring(L, -1))
     luaL_error(L, "codec: encode must return a string, got %s",
                luaL_typename(L, -1));
+}
+
+/* Argument 3 as the bytes to be put, which live as long as it is there; raises
+   if options follow it. */
+static mmcmap_slice records_value(lua_State *L, const lua_store *store) {
+  luaL_argcheck(L, lua_isnoneornil(L, 4), 4, "options are not supported yet");
+  if (store->has_codec && !lua_isnoneornil(L, 3)) {
+    lua_settop(L, 3);
+    records_encode(L);
+  }
+  return records_bytes(L, 3);
+}
+
+/* True or false for what was done or not, else as lua_store_fail(). */
+static int records_done(lua_State *L, int code) {
+  if (code < 0 && code != MMCMAP_NOTFOUND && code != MMCMAP_MISMATCH)
+    return lua_store_fail(L, code);
+  lua_pushboolean(L, code == MMCMAP_OK);
+  return 1;
 }
 
 /* ---- Records ----------------------------------------------------------- */
@@ -110,17 +131,8 @@ Sets the value of a key, new or known.
 static int records_put(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
-  luaL_argcheck(L, lua_isnoneornil(L, 4), 4,
-                "options of put are not supported yet");
-  if (store->has_codec && !lua_isnoneornil(L, 3)) {
-    lua_settop(L, 3);
-    records_encode(L);
-  }
-  mmcmap_slice value = records_bytes(L, 3);
-  int code = mmcmap_put(lua_store_handle(L, store), key, value);
-  if (code < 0) return lua_store_fail(L, code);
-  lua_pushboolean(L, 1);
-  return 1;
+  mmcmap_slice value = records_value(L, store);
+  return records_done(L, mmcmap_put(lua_store_handle(L, store), key, value));
 }
 
 /***
@@ -138,10 +150,7 @@ db:delete("hello")  -- false
 static int records_delete(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
-  int code = mmcmap_delete(lua_store_handle(L, store), key);
-  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
-  lua_pushboolean(L, code == MMCMAP_OK);
-  return 1;
+  return records_done(L, mmcmap_delete(lua_store_handle(L, store), key));
 }
 
 /***
@@ -157,11 +166,182 @@ Tells whether a key is there, without reading its value.
 static int records_has(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
-  int code = mmcmap_has(lua_store_handle(L, store), key);
-  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
-  lua_pushboolean(L, code == MMCMAP_OK);
+  return records_done(L, mmcmap_has(lua_store_handle(L, store), key));
+}
+
+/* ---- Changes that depend on the present value --------------------------- */
+
+/***
+Sets the value of a key only if it is absent. Of all threads and processes that
+do so at once, one gets true. This function and the next four each happen at
+one instant: nobody comes between what they find and what they put.
+@function add
+@tparam string key
+@tparam string value as for `put`
+@treturn[1] boolean true if it was put, false if the key was there
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage if db:add("job 17", "mine") then work(17) end
+*/
+static int records_add(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice value = records_value(L, store);
+  return records_done(L, mmcmap_add(lua_store_handle(L, store), key, value));
+}
+
+/***
+Sets the value of a key only if it is there.
+@function replace
+@tparam string key
+@tparam string value as for `put`
+@treturn[1] boolean true if it was put, false if the key was absent
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+db:replace("nobody", "x")  -- false
+db:put("moon", "Moon")
+db:replace("moon", "Luna") -- true
+*/
+static int records_replace(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice value = records_value(L, store);
+  return records_done(L,
+                      mmcmap_replace(lua_store_handle(L, store), key, value));
+}
+
+/* The argument, encoded if there is a codec, in `bytes`, which are returned;
+   NULL if it is nil. */
+static const mmcmap_slice *records_optional(lua_State *L,
+                                            const lua_store *store, int arg,
+                                            mmcmap_slice *bytes) {
+  if (lua_isnil(L, arg)) return NULL;
+  if (store->has_codec) {
+    lua_pushvalue(L, arg);
+    records_encode(L);
+    lua_replace(L, arg);
+  }
+  *bytes = records_bytes(L, arg);
+  return bytes;
+}
+
+/***
+Compares and sets: puts a new value only if the present one is as expected.
+With a codec both are encoded, and the bytes are compared, not the objects: an
+encoding of the same object must always be the same. (cjson, for one, writes the
+fields of a table in no order.)
+@function cas
+@tparam string key
+@tparam ?string expected nil: the key is absent
+@tparam ?string new nil: delete it
+@treturn[1] boolean true if it was as expected, and is now `new`; else false
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+repeat -- add a line, whoever else does so
+  local old = db:get("lines")
+until db:cas("lines", old, (old or "") .. "one more\n")
+*/
+static int records_cas(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice bytes[2];
+  lua_settop(L, 4);
+  const mmcmap_slice *expected = records_optional(L, store, 3, &bytes[0]);
+  const mmcmap_slice *value = records_optional(L, store, 4, &bytes[1]);
+  return records_done(
+      L, mmcmap_cas(lua_store_handle(L, store), key, expected, value));
+}
+
+/***
+Sets the value of a key and returns the one that it had. Nil means that it had
+none if no message follows. With a codec the old value is decoded after the new
+one was put: an error of `decode` is raised then.
+@function swap
+@tparam string key
+@tparam string value as for `put`
+@return[1] the old value; nil, and nothing after it, if the key was absent
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+local old, message = db:swap("owner", "me")
+if message then error(message) end
+print(old or "nobody")
+*/
+static int records_swap(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice value = records_value(L, store);
+  struct scratch *scratch = scratch_take(L, &store->scratch);
+  bool found;
+  int code = mmcmap_swap(lua_store_handle(L, store), key, value,
+                         &scratch->buffer, &found);
+  if (code < 0) return lua_store_fail(L, code);
+  if (!found) {
+    lua_pushnil(L);
+    return 1;
+  }
+  scratch_push(L, scratch);
+  if (store->has_codec) lua_records_decode(L, 1);
   return 1;
 }
+
+static mmcmap_number records_number(lua_State *L, int arg, int64_t otherwise) {
+  mmcmap_number number = {.integer = otherwise};
+  if (lua_isnoneornil(L, arg)) return number;
+  number.is_float = !compat_check_number(L, arg, &number.integer, &number.real);
+  luaL_argcheck(L, !number.is_float || isfinite(number.real), arg,
+                "finite number expected");
+  return number;
+}
+
+/***
+Adds to a number that is kept as text: `"7"`, `"-0.5"`, `"1e+20"`. The sum is an
+integer of 64 bits if both are integers, else a float, whose text has a point or
+an exponent. A codec has no part in it. Fails with `"ENUMBER"`, and changes
+nothing, if the value is anything but one decimal number (no blanks, not
+hexadecimal), or if the sum does not fit.
+
+Before Lua 5.3, and in LuaJIT, `by` and `init` count as integers if they have no
+fraction. There, sums beyond 2^53 lose digits in the number that is returned,
+though not in the store: `get` shows all of them.
+@function incr
+@tparam string key
+@tparam[opt=1] number by finite
+@tparam[opt=0] number init what an absent key counts as; finite
+@treturn[1] number the sum
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+db:incr("visits")           -- 1
+db:incr("visits")           -- 2
+db:incr("visits", 10)       -- 12
+db:incr("level", -1, 100)   -- 99
+db:incr("price", 0.5)       -- 0.5
+db:get("visits")            -- "12"
+*/
+static int records_incr(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_number by = records_number(L, 3, 1);
+  mmcmap_number init = records_number(L, 4, 0);
+  mmcmap_number sum;
+  int code = mmcmap_incr(lua_store_handle(L, store), key, by, init, &sum);
+  if (code < 0) return lua_store_fail(L, code);
+  if (sum.is_float)
+    lua_pushnumber(L, (lua_Number)sum.real);
+  else
+    compat_push_i64(L, sum.integer);
+  return 1;
+}
+
+/* ---- Operators --------------------------------------------------------- */
 
 /***
 `db.key` and `db[key]`: the method of that name, else the value of that key,
@@ -213,6 +393,8 @@ int lua_records_newindex(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 const luaL_Reg lua_records_methods[] = {
-    {"get", records_get}, {"put", records_put}, {"delete", records_delete},
-    {"has", records_has}, {NULL, NULL},
+    {"get", records_get}, {"put", records_put},   {"delete", records_delete},
+    {"has", records_has}, {"add", records_add},   {"replace", records_replace},
+    {"cas", records_cas}, {"swap", records_swap}, {"incr", records_incr},
+    {NULL, NULL},
 };

@@ -463,7 +463,7 @@ void lua_store_register(lua_State *L) {
   lua_pushliteral(L, STORE_TYPE);
   lua_setfield(L, metatable, "__name");
   lua_pushvalue(L, metatable);
-  lua_createtable(L, 0, 16);
+  lua_createtable(L, 0, 32);
   store_add(L, store_methods, metatable);
   store_add(L, lua_records_methods, metatable);
   lua_pushcclosure(L, lua_records_index, 2);
