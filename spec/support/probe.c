@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mmcmap.h"
-
 static const struct {
   const char *name;
   int value;
@@ -90,6 +88,22 @@ size_t probe_check_size(lua_State *L, int arg) {
 bool probe_check_bool(lua_State *L, int arg) {
   luaL_checktype(L, arg, LUA_TBOOLEAN);
   return lua_toboolean(L, arg);
+}
+
+mmcmap_number probe_check_number(lua_State *L, int arg) {
+  mmcmap_number number = {.is_float = lua_type(L, arg) == LUA_TNUMBER};
+  if (number.is_float)
+    number.real = (double)lua_tonumber(L, arg);
+  else
+    number.integer = (int64_t)probe_check_u64(L, arg);
+  return number;
+}
+
+void probe_push_number(lua_State *L, const mmcmap_number *number) {
+  if (number->is_float)
+    lua_pushnumber(L, (lua_Number)number->real);
+  else
+    probe_push_u64(L, (uint64_t)number->integer);
 }
 
 /* ---- Errors ------------------------------------------------------------ */

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "compat.h"
+#include "mmcmap.h"
 
 #define PROBE_AREAS(AREA) \
   AREA(base) \
@@ -44,6 +45,10 @@ int probe_check_int(lua_State *L, int arg);
 uint32_t probe_check_u32(lua_State *L, int arg);
 size_t probe_check_size(lua_State *L, int arg);
 bool probe_check_bool(lua_State *L, int arg);
+
+/* An integer travels as 16 digits (those of uint64_t), a float as a number. */
+mmcmap_number probe_check_number(lua_State *L, int arg);
+void probe_push_number(lua_State *L, const mmcmap_number *number);
 
 /* A name such as "ENOSPC", or the number. */
 int probe_check_errno(lua_State *L, int arg);

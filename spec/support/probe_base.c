@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Area base of the probe: errors, checks, bytes and hashes. Byte strings go in
+ * Area base of the probe: errors, checks, bytes, hashes and numbers as text. Byte strings go in
  * and out as Lua strings; an offset into one counts from 0, and may be odd, so
  * that specs reach addresses that are not aligned.
  */
@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/errors.h"
 #include "base/hash.h"
+#include "base/number.h"
 #include "probe.h"
 
 /* ---- Errors ------------------------------------------------------------ */
@@ -246,6 +247,39 @@ static int base_hasher(lua_State *L) {
   return 3;
 }
 
+/* ---- Numbers as text --------------------------------------------------- */
+
+/* number_read(text): an integer as 16 digits, a float as a number. */
+static int base_number_read(lua_State *L) {
+  size_t size;
+  mmcmap_number number;
+  const char *text = luaL_checklstring(L, 1, &size);
+  int code = number_read(text, size, &number);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  probe_push_number(L, &number);
+  return 1;
+}
+
+/* number_write(number): the text. */
+static int base_number_write(lua_State *L) {
+  char text[NUMBER_TEXT_BYTES];
+  mmcmap_number number = probe_check_number(L, 1);
+  size_t size = number_write(&number, text);
+  lua_pushlstring(L, text, size);
+  lua_pushboolean(L, text[size] == '\0');
+  return 2;
+}
+
+/* number_add(a, b): the sum. */
+static int base_number_add(lua_State *L) {
+  mmcmap_number sum;
+  mmcmap_number a = probe_check_number(L, 1), b = probe_check_number(L, 2);
+  int code = number_add(&a, &b, &sum);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  probe_push_number(L, &sum);
+  return 1;
+}
+
 void probe_base_open(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"error_name", base_error_name},
@@ -269,6 +303,9 @@ void probe_base_open(lua_State *L) {
       {"plain_checksum", base_plain_checksum},
       {"xxh3_with_secret", base_xxh3_with_secret},
       {"hasher", base_hasher},
+      {"number_read", base_number_read},
+      {"number_write", base_number_write},
+      {"number_add", base_number_add},
       {NULL, NULL},
   };
   luaL_setfuncs(L, functions, 0);

@@ -6,8 +6,9 @@
  *   open(path [, {durability=, flush_interval_ms=, readonly=, create=, lock=,
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
- * Store: put, get, has, delete, count, version, size, sync, stat, snapshot,
- * records, close, remove. Snapshot: get, count, version, records, close.
+ * Store: put, get, has, delete, add, replace, cas, swap, incr, count, version,
+ * size, sync, stat, snapshot, records, close, remove.
+ * Snapshot: get, count, version, records, close.
  * records() returns {key = value} and how many records a cursor met.
  */
 #include <string.h>
@@ -150,6 +151,75 @@ static int store_has(lua_State *L) {
 static int store_delete(lua_State *L) {
   struct probe_store *store = store_check(L);
   return store_found(L, mmcmap_delete(store->handle, store_slice(L, 2)));
+}
+
+/* ---- Changes that depend on the present value --------------------------- */
+
+/* A value, which is NULL if it has no bytes. */
+static mmcmap_slice store_bare_slice(lua_State *L, int arg) {
+  mmcmap_slice slice = store_slice(L, arg);
+  if (slice.size == 0) slice.data = NULL;
+  return slice;
+}
+
+/* add, replace, cas: true, else the code's name alone. */
+static int store_decided(lua_State *L, int code) {
+  if (code != MMCMAP_MISMATCH && code != MMCMAP_NOTFOUND)
+    return probe_result(L, code);
+  lua_pushstring(L, mmcmap_error_name(code));
+  return 1;
+}
+
+static int store_add(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return store_decided(
+      L, mmcmap_add(store->handle, store_slice(L, 2), store_bare_slice(L, 3)));
+}
+
+static int store_replace(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return store_decided(L, mmcmap_replace(store->handle, store_slice(L, 2),
+                                         store_bare_slice(L, 3)));
+}
+
+static int store_cas(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  mmcmap_slice expected, value;
+  bool expects = !lua_isnoneornil(L, 3), puts = !lua_isnoneornil(L, 4);
+  if (expects) expected = store_bare_slice(L, 3);
+  if (puts) value = store_bare_slice(L, 4);
+  return store_decided(
+      L, mmcmap_cas(store->handle, store_slice(L, 2),
+                    expects ? &expected : NULL, puts ? &value : NULL));
+}
+
+/* swap(key, value): the old value, or nil, and whether there was one. After a
+   failure, as probe_fail(), and then these two. */
+static int store_swap(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  bool found = true;
+  int code = mmcmap_swap(store->handle, store_slice(L, 2),
+                         store_bare_slice(L, 3), &store->value, &found);
+  if (code != MMCMAP_OK) probe_fail(L, code);
+  if (found || store->value.size > 0)
+    lua_pushlstring(L, store->value.data, store->value.size);
+  else
+    lua_pushnil(L);
+  lua_pushboolean(L, found);
+  return code == MMCMAP_OK ? 2 : 5;
+}
+
+/* incr(key, by, init): the sum. After a failure, as probe_fail(), and then
+   what stands in place of the sum. */
+static int store_incr(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  mmcmap_number sum = {.is_float = true, .integer = 1, .real = 1};
+  int code =
+      mmcmap_incr(store->handle, store_slice(L, 2), probe_check_number(L, 3),
+                  probe_check_number(L, 4), &sum);
+  if (code != MMCMAP_OK) probe_fail(L, code);
+  probe_push_number(L, &sum);
+  return code == MMCMAP_OK ? 1 : 4;
 }
 
 static int store_count(lua_State *L) {
@@ -302,21 +372,16 @@ static void store_new_type(lua_State *L, const char *name,
 
 void probe_store_open(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"put", store_put},
-      {"get", store_get},
-      {"has", store_has},
-      {"delete", store_delete},
-      {"count", store_count},
-      {"version", store_version},
-      {"size", store_size},
-      {"sync", store_sync},
-      {"stat", store_stat},
-      {"snapshot", store_snapshot},
-      {"records", store_records},
-      {"close", store_close},
-      {"remove", store_remove},
-      {"__gc", store_close},
-      {NULL, NULL},
+      {"put", store_put},           {"get", store_get},
+      {"has", store_has},           {"delete", store_delete},
+      {"add", store_add},           {"replace", store_replace},
+      {"cas", store_cas},           {"swap", store_swap},
+      {"incr", store_incr},         {"count", store_count},
+      {"version", store_version},   {"size", store_size},
+      {"sync", store_sync},         {"stat", store_stat},
+      {"snapshot", store_snapshot}, {"records", store_records},
+      {"close", store_close},       {"remove", store_remove},
+      {"__gc", store_close},        {NULL, NULL},
   };
   static const luaL_Reg snapshot_methods[] = {
       {"get", snapshot_get},
