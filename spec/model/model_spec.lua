@@ -48,6 +48,30 @@ local function awkward_value(random)
   return binary.bytes(size, random(3))
 end
 
+-- ---- Numbers as text --------------------------------------------------------
+
+-- Of an integer below 2^53, as the probe takes it.
+local function signed_hex(number)
+  local high = math.floor(number / 4294967296)
+  return ("%08x%08x"):format(high % 4294967296, number - high * 4294967296)
+end
+
+-- The number, and whether it is a float; nil if the text is none.
+local function number_of(text)
+  if #text > 400 or not text:find("^[-+]?[%d.]+[eE]?[-+]?%d*$") then return end
+  if text:find("^[-+]?%d+$") then return tonumber((text:gsub("^%+", ""))), false end
+  return tonumber((text:gsub("^%+", ""))), true
+end
+
+local function float_text(number)
+  local text
+  for digits = 15, 17 do
+    text = ("%." .. digits .. "g"):format(number)
+    if tonumber(text) == number then break end
+  end
+  return text:find("[.e]") and text or text .. ".0"
+end
+
 -- ---- One run ----------------------------------------------------------------
 
 local Run = {}
@@ -117,27 +141,78 @@ function Run:crash()
   self.last_version = nil
 end
 
--- One put or delete; a lost one is made in the store alone. Lost keys are of
--- their own, but may be those of the model.
+-- What the store would do with a key whose value is `old` (nil: absent), and
+-- what it does: the answer expected, the answer, and, if something was written,
+-- true and the value after it.
+local changes = {}
+
+function changes.put(run, key)
+  local value = run.case.value(run.random)
+  return true, run.db:put(key, value), true, value
+end
+
+function changes.delete(run, key, old)
+  return old ~= nil, run.db:delete(key), old ~= nil, nil
+end
+
+function changes.add(run, key, old)
+  local value = run.case.value(run.random)
+  return old == nil or "MISMATCH", run.db:add(key, value), old == nil, value
+end
+
+function changes.replace(run, key, old)
+  local value = run.case.value(run.random)
+  return old ~= nil or "NOTFOUND", run.db:replace(key, value), old ~= nil, value
+end
+
+function changes.cas(run, key, old)
+  local random, expected, value = run.random, old, nil
+  if random(4) == 1 then expected = run.case.value(random) end
+  if random(4) == 1 then expected = nil end
+  if random(100) > run.case.deletes then value = run.case.value(random) end
+  local matches = expected == old
+  return matches or "MISMATCH", run.db:cas(key, expected, value),
+    matches and (old or value) ~= nil, value
+end
+
+function changes.swap(run, key, old)
+  local value = run.case.value(run.random)
+  local found, was_there = run.db:swap(key, value)
+  assert(was_there == (old ~= nil), "whether swap found something")
+  return old, found, true, value
+end
+
+function changes.incr(run, key, old)
+  local by, by_float = run.random(2000) - 1000, run.random(4) == 1
+  if by_float then by = by / 8 end -- without rounding
+  local sum, code = run.db:incr(key, by_float and by or signed_hex(by),
+    signed_hex(7))
+  local number, is_float = number_of(old or "7")
+  if not number then return "ENUMBER", sum or code, false end
+  number = number + by
+  if is_float or by_float then return number, sum, true, float_text(number) end
+  return signed_hex(number), sum, true, ("%d"):format(number)
+end
+
+local conditional = { "add", "replace", "cas", "cas", "swap", "incr" }
+
+-- A lost change is made in the store alone; its key may be one of the model's.
 function Run:change(lost)
-  local key = self.case.key(self.random)
-  if self.random(100) <= self.case.deletes then
-    local found = self.db:delete(key)
-    if lost then return end
-    assert(found == (self.model[key] ~= nil), "what delete says")
-    if found then
-      self.model[key] = nil
-      self.count = self.count - 1
-      self.changed_since_version = true
-    end
-  else
-    local value = self.case.value(self.random)
-    assert(self.db:put(key, value))
-    if lost then return end
-    if self.model[key] == nil then self.count = self.count + 1 end
-    self.model[key] = value
-    self.changed_since_version = true
+  local random, name = self.random, "put"
+  local key = self.case.key(random)
+  if random(100) <= self.case.deletes then name = "delete" end
+  if random(4) == 1 then name = conditional[random(#conditional)] end
+  local old = self.model[key]
+  if lost then old = self.db:get(key) end
+  local expected, answer, is_written, value = changes[name](self, key, old)
+  if answer ~= expected then
+    error(("%s of %q: %s, not %s"):format(name, key, tostring(answer),
+      tostring(expected)))
   end
+  if lost or not is_written then return end
+  self.count = self.count + (value and 1 or 0) - (old and 1 or 0)
+  self.model[key] = value
+  self.changed_since_version = true
 end
 
 function Run:look()
