@@ -27,6 +27,7 @@
   AREA(history) \
   AREA(os) \
   AREA(readers) \
+  AREA(share) \
   AREA(store) \
   AREA(verify) \
   AREA(vm)
