@@ -19,8 +19,9 @@
  *                      others off
  *   has_hooks          whether this build has those and the test points
  *   points()           test points passed since the last die_at_point()
- *   die_at_point(n [, signal])  sends itself the signal (9: it dies; 19: it
- *                      stops) at the n-th test point of a change; 0: only counts
+ *   die_at_point(n [, signal [, name]])   sends itself the signal (9: it dies;
+ *                      19: it stops) at the n-th test point of a change, or of
+ *                      that name; 0: only counts
  */
 #include <errno.h>
 #include <signal.h>
@@ -491,7 +492,10 @@ static const struct {
     CRASH_BREAK(TRUST_LARGE_VALUES), CRASH_BREAK(NO_REWRITE),
     CRASH_BREAK(WRITE_SEALED),       CRASH_BREAK(RECYCLE_EARLY),
     CRASH_BREAK(RECYCLE_SEALED),     CRASH_BREAK(NO_PIN),
-    CRASH_BREAK(REUSE_EPOCHS),
+    CRASH_BREAK(REUSE_EPOCHS),       CRASH_BREAK(NO_FENCE),
+    CRASH_BREAK(CLAIM_OWNER),        CRASH_BREAK(BURY_ALIVE),
+    CRASH_BREAK(NO_INTENT),          CRASH_BREAK(SETTLE_LATE),
+    CRASH_BREAK(NO_RECHECK),         CRASH_BREAK(TRUST_BOOT),
 };
 
 static unsigned break_of(const char *name) {
@@ -503,9 +507,12 @@ static unsigned break_of(const char *name) {
 static long points_passed;
 static long points_until_death;
 static int points_signal;
+static char points_name[16]; /* empty: those of a change */
 
 static void count_point(const char *point) {
-  if (strncmp(point, "publish", 7) != 0) return;
+  if (points_name[0] != '\0' ? strcmp(point, points_name) != 0
+                             : strncmp(point, "publish", 7) != 0)
+    return;
   if (++points_passed == points_until_death) kill(getpid(), points_signal);
 }
 
@@ -523,6 +530,7 @@ static int crash_die_at_point(lua_State *L) {
   points_passed = 0;
   points_until_death = probe_check_int(L, 1);
   points_signal = lua_isnoneornil(L, 2) ? SIGKILL : probe_check_int(L, 2);
+  snprintf(points_name, sizeof points_name, "%s", luaL_optstring(L, 3, ""));
   testing_hook = count_point;
   return 0;
 }
