@@ -1,0 +1,398 @@
+-- SPDX-License-Identifier: MIT
+--
+-- What a writer that is killed leaves to the one who inherits the writer lock,
+-- while another process has the store open: at each test point, count, content
+-- and the moment of snapshots are right. And seals by processes that may not
+-- write the data file.
+
+local probe = require "mmcmap_probe"
+local scratch = require "spec.support.scratch"
+local share = probe.share
+local unpack_ = table.unpack or unpack -- luacheck: ignore 113
+local SIGKILL = 9
+
+describe("txn.writer", function()
+  local path, db
+  local model -- what is in the store
+
+  before_each(function()
+    path = scratch.path("store")
+    model = {}
+  end)
+
+  after_each(function()
+    probe.crash.breaks()
+    if db then db:close() end
+    db = nil
+  end)
+
+  local function open(options)
+    options = options or {}
+    options.durability = options.durability or "manual"
+    return assert(probe.store.open(path, options))
+  end
+
+  local function put(key, value)
+    assert(db:put(key, value))
+    model[key] = value
+  end
+
+  local function open_with_some()
+    db = open()
+    for i = 1, 20 do put("key " .. i, "value " .. i) end
+  end
+
+  local function size_of(records)
+    local size = 0
+    for _ in pairs(records) do size = size + 1 end
+    return size
+  end
+
+  -- What is wrong with what this process sees, or nil.
+  local function complaint()
+    local count = size_of(model)
+    if db:count() ~= count then
+      return ("count is %d, not %d"):format(db:count(), count)
+    end
+    local records, met = db:records()
+    if not records then return tostring(met) end
+    if met ~= count then return ("%d records, not %d"):format(met, count) end
+    for key, value in pairs(model) do
+      if records[key] ~= value then return key .. " differs in a snapshot" end
+      if db:get(key) ~= value then return key .. " differs" end
+    end
+  end
+
+  -- A process that dies at the n-th test point of that name in `act`.
+  local function die_at(point, act, n, options)
+    local text, how, status = probe.child.run(function()
+      db = nil -- luacheck: ignore
+      local own = open(options)
+      if own:has("key 1") then own:get("key 1") end
+      probe.crash.die_at_point(n or 1, SIGKILL, point)
+      act(own)
+      error("it came through")
+    end)
+    assert.same({ "", "signal", SIGKILL }, { text, how, status })
+  end
+
+  -- What the file is after all is closed.
+  local function verify_the_rest()
+    put("afterwards", "a value of the process that lived on")
+    assert.is_nil(complaint())
+    assert(db:close())
+    local report = assert(probe.verify.bytes(scratch.read(path)))
+    assert.same({}, report.failures)
+    db = open()
+    assert.is_nil(complaint())
+  end
+
+  if not probe.crash.has_hooks then
+    it("repairs", function() pending("needs --enable-debug-checks") end)
+  else
+    local CHANGES = {
+      { "a new key", function(own) own:put("new", "its value") end,
+        function() model["new"] = "its value" end },
+      { "another value", function(own) own:put("key 7", "another") end,
+        function() model["key 7"] = "another" end },
+      { "a longer value", function(own) own:put("key 7", ("l"):rep(9000)) end,
+        function() model["key 7"] = ("l"):rep(9000) end },
+      { "a large value", function(own) own:put("large", ("L"):rep(600000)) end,
+        function() model["large"] = ("L"):rep(600000) end },
+      { "a deletion", function(own) own:delete("key 7") end,
+        function() model["key 7"] = nil end },
+    }
+
+    for _, change in ipairs(CHANGES) do
+      local name, act, is_done = change[1], change[2], change[3]
+
+      -- What is put with "sync" is staged: written all at once.
+      for _, case in ipairs { { true, "manual" }, { false, "manual" },
+        { true, "sync" }, { false, "sync" } } do
+        local is_sealed, level = case[1], case[2]
+        local when = (is_sealed and ", after a seal" or "") .. ", " .. level
+
+        it(("knows nothing of %s that was not stored%s"):format(name, when),
+          function()
+            open_with_some()
+            if is_sealed then assert(db:version()) end
+            local before = db:count()
+            die_at("publish", act, 1, { durability = level })
+            assert.equal(before, db:count())
+            assert.is_nil(complaint())
+            verify_the_rest()
+          end)
+
+        it(("has %s that was stored, and counts it%s"):format(name, when),
+          function()
+            open_with_some()
+            if is_sealed then assert(db:version()) end
+            die_at("published", act, 1, { durability = level })
+            is_done()
+            for key, value in pairs(model) do
+              assert.equal(value, db:get(key)) -- no lock is needed
+            end
+            put("next", "inherits the lock")
+            assert.is_nil(complaint())
+            verify_the_rest()
+          end)
+      end
+    end
+
+    it("takes a snapshot of the moment at which a writer died", function()
+      open_with_some()
+      local before = assert(db:version())
+      die_at("published", function(own) own:put("new", "its value") end)
+      local snapshot = assert(db:snapshot())
+      assert.equal(21, snapshot:count())
+      assert.equal("its value", snapshot:get("new"))
+      assert.is_true(snapshot:version() > before)
+      assert.equal(snapshot:version(), db:version())
+      put("later", "is not in it")
+      assert.is_nil(snapshot:get("later"))
+      assert.equal(21, select(2, snapshot:records()))
+      snapshot:close()
+      model["new"] = "its value"
+      assert.is_nil(complaint())
+      verify_the_rest()
+    end)
+
+    it("takes the last moment, if a writer died before its store", function()
+      open_with_some()
+      local before = assert(db:version())
+      die_at("publish", function(own) own:put("new", "its value") end)
+      local snapshot = assert(db:snapshot())
+      assert.equal(20, snapshot:count())
+      assert.is_nil(snapshot:get("new"))
+      assert.is_true(snapshot:version() >= before)
+      snapshot:close()
+      verify_the_rest()
+    end)
+
+    it("ends a seal that was half told", function()
+      for _, way in ipairs { "version", "snapshot", "sync" } do
+        open_with_some()
+        local before = assert(db:version())
+        put("new", "sealed by one who dies")
+        die_at("sealed", function(own) own[way](own) end)
+        assert.equal(21, db:count())
+        local snapshot = assert(db:snapshot())
+        assert.equal(21, snapshot:count())
+        assert.equal("sealed by one who dies", snapshot:get("new"))
+        assert.is_true(snapshot:version() > before)
+        assert.equal(snapshot:version(), db:version())
+        put("later", "is not in it")
+        assert.equal(21, select(2, snapshot:records()))
+        snapshot:close()
+        assert.is_nil(complaint())
+        verify_the_rest()
+        assert(db:close())
+        db = nil
+        os.remove(path)
+        model = {}
+      end
+    end)
+
+    it("goes on with changes after a seal that was half told", function()
+      open_with_some()
+      die_at("sealed", function(own) own:version() end)
+      put("new", "opens the next frame")
+      assert.is_nil(complaint())
+      assert(db:sync())
+      verify_the_rest()
+    end)
+
+    it("finds nothing to repair where only the lock was taken", function()
+      open_with_some()
+      for n = 1, 3 do
+        die_at("locked", function(own)
+          for i = 1, n do own:put("new " .. i, "value " .. i) end
+        end, n)
+        if n > 1 then model["new " .. n - 1] = "value " .. n - 1 end
+        assert.is_nil(complaint())
+      end
+      verify_the_rest()
+    end)
+
+    it("repairs what was left before the session began", function()
+      db = open()
+      die_at("locked", function(own) own:put("key", "value") end)
+      assert.is_nil(complaint())
+      die_at("superblock", function(own) own:put("key", "value") end)
+      assert.is_nil(complaint())
+      die_at("publish", function(own) own:put("key", "value") end)
+      assert.is_nil(complaint())
+      die_at("published", function(own) own:put("key", "value") end)
+      model["key"] = "value"
+      assert(db:version())
+      assert.is_nil(complaint())
+      verify_the_rest()
+    end)
+
+    it("repairs again what an heir was repairing when it died", function()
+      open_with_some()
+      die_at("published", function(own) own:put("new", "its value") end)
+      for _ = 1, 3 do
+        die_at("locked", function(own) own:put("newer", "its value") end)
+      end
+      model["new"] = "its value"
+      assert(db:version())
+      assert.is_nil(complaint())
+      verify_the_rest()
+    end)
+
+    it("repairs after one process after the other has died", function()
+      open_with_some()
+      for n = 1, 40 do
+        local key = "key " .. n % 23
+        die_at(n % 2 == 0 and "publish" or "published", function(own)
+          if n % 5 == 0 then own:delete("key 1") end
+          own:put(key, "round " .. n)
+        end)
+        assert(db:version())
+        model = assert(db:records())
+        assert.equal(size_of(model), db:count())
+        if n % 2 == 1 and n % 5 ~= 0 then
+          assert.equal("round " .. n, model[key])
+        end
+        put("key 1", "back")
+      end
+      assert.is_nil(complaint())
+      verify_the_rest()
+    end)
+
+    -- ---- Deliberate mistakes --------------------------------------------------
+
+    it("shows it if the count is left as it is", function()
+      local function count_after_death()
+        open_with_some()
+        die_at("published", function(own) own:put("new", "its value") end)
+        model["new"] = "its value"
+        assert(db:version())
+        local wrong = complaint()
+        db:close()
+        db = nil
+        os.remove(path)
+        model = {}
+        return wrong
+      end
+      assert.is_nil(count_after_death())
+      probe.crash.breaks("NO_INTENT")
+      assert.equal("count is 20, not 21", count_after_death())
+    end)
+
+    it("shows it if a node is linked before the cursor has passed it",
+      function()
+        -- Only the one who dies does it wrong.
+        local function content_after_death(...)
+          local mistakes = { ... }
+          open_with_some()
+          die_at("published", function(own)
+            probe.crash.breaks(unpack_(mistakes))
+            own:put("new", "its value")
+          end)
+          model["new"] = "its value"
+          put("next", "is written over it, if the cursor does not know")
+          local wrong = complaint()
+          db:close()
+          db = nil
+          os.remove(path)
+          model = {}
+          return wrong
+        end
+        assert.is_nil(content_after_death())
+        assert.truthy(content_after_death("SETTLE_LATE"))
+      end)
+  end
+
+  -- ---- Seals of readers ---------------------------------------------------------
+
+  -- A read-only process that does what it is told, line by line, and answers.
+  local function start_reader()
+    local reader = probe.child.start(function()
+      db = nil -- luacheck: ignore
+      local own = open { readonly = true }
+      for line in probe.child.hear do
+        if line == "end" then break end
+        local snapshot = assert(own:snapshot())
+        local _, count = assert(snapshot:records())
+        probe.child.say(("%d %d %s %s"):format(snapshot:count(), count,
+          snapshot:version(), tostring(snapshot:get("key 1"))))
+        snapshot:close()
+      end
+      assert(own:close())
+      return "well"
+    end)
+    local function ask()
+      reader:tell("snapshot")
+      return reader:line()
+    end
+    local function finish()
+      reader:tell("end")
+      assert.same({ "well", "exit", 0 }, { reader:wait() })
+    end
+    return ask, finish
+  end
+
+  it("lets a read-only process seal: it writes the lock file alone", function()
+    open_with_some()
+    put("key 1", "changed")
+    local ask, finish = start_reader()
+    local image = scratch.read(path)
+    local lock_file = assert(share.connect(path .. "-lock", path))
+    local open_epoch = lock_file:get("change.changed_epoch")
+    assert.not_equal(open_epoch, lock_file:get("sealed.epoch"))
+    local seal = "20 20 " .. open_epoch .. " changed"
+    assert.equal(seal, ask())
+    assert.equal(open_epoch, lock_file:get("sealed.epoch"))
+    assert.equal(image, scratch.read(path))
+    assert.equal(seal, ask()) -- no lock, nothing to seal
+    assert.equal(image, scratch.read(path))
+    assert.equal(open_epoch, db:version())
+
+    -- The next writer closes the sealed frame and opens one of the next epoch.
+    put("key 1", "changed again")
+    put("new", "value")
+    assert.is_nil(complaint())
+    assert.equal("21 21 " .. db:version() .. " changed again", ask())
+    assert.is_true(db:version() > open_epoch)
+    assert(db:sync())
+    finish()
+    lock_file:close()
+    verify_the_rest()
+  end)
+
+  it("commits what a read-only process has sealed", function()
+    open_with_some()
+    local ask, finish = start_reader()
+    assert.equal("20 20", ask():match("^%d+ %d+"))
+    assert(db:sync())
+    assert.equal("20 20", ask():match("^%d+ %d+"))
+    finish()
+    verify_the_rest()
+  end)
+
+  if not probe.crash.has_hooks then return end
+
+  it("ends the seal of a read-only process that died", function()
+    open_with_some()
+    die_at("sealed", function(own) own:snapshot() end, 1, { readonly = true })
+    local snapshot = assert(db:snapshot())
+    assert.equal(20, snapshot:count())
+    assert.equal(20, select(2, snapshot:records()))
+    snapshot:close()
+    verify_the_rest()
+  end)
+
+  it("lets a read-only process inherit the writer lock", function()
+    open_with_some()
+    local ask, finish = start_reader()
+    die_at("published", function(own) own:put("new", "its value") end)
+    model["new"] = "its value"
+    assert.equal("21 21", ask():match("^%d+ %d+"))
+    assert.equal(21, db:count())
+    assert.is_nil(complaint())
+    finish()
+    verify_the_rest()
+  end)
+end)
