@@ -1,0 +1,465 @@
+-- SPDX-License-Identifier: MIT
+--
+-- What must be true before the live state that the dead have left in the lock
+-- file is believed. Each condition is broken alone: then ordinary recovery runs
+-- and gives the last commit. With none broken nothing is lost.
+
+local probe = require "mmcmap_probe"
+local scratch = require "spec.support.scratch"
+local share = probe.share
+
+local SEGMENT, SIGKILL = 131072, 9
+
+describe("maint.takeover", function()
+  local path, lock_path, db
+  local committed, all -- what the last commit has, and what was put at all
+
+  before_each(function()
+    path = scratch.path("store")
+    lock_path = path .. "-lock"
+  end)
+
+  after_each(function()
+    probe.os.restore()
+    probe.crash.breaks()
+    if db then db:close() end
+    db = nil
+  end)
+
+  local function open()
+    return assert(probe.store.open(path, { durability = "manual",
+      segment_size = SEGMENT }))
+  end
+
+  -- A process that has done `act` with the store and is killed.
+  local function die_after(act)
+    local child = probe.child.start(function()
+      local own = open()
+      act(own)
+      probe.child.say("done")
+      probe.child.hear()
+    end)
+    assert.equal("done", child:line())
+    child:kill()
+    child:wait()
+  end
+
+  local function copy_of(records)
+    local copy = {}
+    for key, value in pairs(records) do copy[key] = value end
+    return copy
+  end
+
+  -- Ten records are committed, then there is a sealed frame, which is closed,
+  -- and an open one; nothing but the commit is on the medium.
+  local function leave_a_store()
+    local function record(i) return "key " .. i, ("value " .. i):rep(i) end
+    committed = {}
+    for i = 1, 10 do
+      local key, value = record(i)
+      committed[key] = value
+    end
+    all = copy_of(committed)
+    for i = 11, 20 do
+      local key, value = record(i)
+      all[key] = value
+    end
+    all["key 1"] = nil
+    all["key 2"] = "changed"
+    die_after(function(own)
+      for i = 1, 10 do assert(own:put(record(i))) end
+      assert(own:sync())
+      for i = 11, 15 do assert(own:put(record(i))) end
+      assert(own:version()) -- seals
+      for i = 16, 20 do assert(own:put(record(i))) end
+      assert(own:delete("key 1"))
+      assert(own:put("key 2", "changed"))
+    end)
+  end
+
+  local function matches(records, state)
+    for key, value in pairs(state) do
+      if records[key] ~= value then return false end
+    end
+    for key in pairs(records) do
+      if state[key] == nil then return false end
+    end
+    return true
+  end
+
+  -- Which of the two states the store has that is opened now; it works on, and
+  -- its file is whole.
+  local function opened_as()
+    db = open()
+    local records, met = db:records()
+    local word
+    if not records then
+      word = met -- an error
+    else
+      assert.equal(met, db:count())
+      word = matches(records, all) and "all"
+        or matches(records, committed) and "committed" or "something else"
+    end
+    assert(db:put("afterwards", "it works on"))
+    assert.equal("it works on", db:get("afterwards"))
+    local ok = db:close()
+    db = nil
+    if word == "all" or word == "committed" then
+      assert.is_true(ok)
+      local report = assert(probe.verify.bytes(scratch.read(path)))
+      assert.same({}, report.failures)
+      db = open()
+      assert.equal("it works on", db:get("afterwards"))
+    end
+    return word
+  end
+
+  -- Calls f(connection) with the lock file that the dead have left.
+  local function change_lock_file(f)
+    local connection = assert(share.connect(lock_path, path))
+    local ok, message = pcall(f, connection)
+    connection:close()
+    assert(ok, message)
+  end
+
+  -- The field of the good one of two: "log", "chain".
+  local function good(connection, which, field)
+    local index = connection:get(which == "log" and "change.log_index"
+      or "commit.chain_index") % 2
+    return ("%s[%d].%s"):format(which, index, field)
+  end
+
+  local function offset_of(which, field)
+    local offset
+    change_lock_file(function(connection)
+      offset = tonumber(connection:get(good(connection, which, field)), 16)
+    end)
+    return offset
+  end
+
+  local function overwrite(offset, bytes)
+    local file = assert(io.open(path, "r+b"))
+    file:seek("set", offset)
+    file:write(bytes)
+    file:close()
+  end
+
+  local has_mount_ids = (function()
+    local fd = assert(probe.os.file_open(
+      scratch.write(scratch.path("mounts"), ""), true))
+    local id = probe.os.file_mount_id(fd)
+    probe.os.file_close(fd)
+    return id ~= nil
+  end)()
+
+  if not has_mount_ids then
+    it("never happens where mounts have no numbers", function()
+      leave_a_store()
+      assert.equal("committed", opened_as())
+    end)
+    return
+  end
+
+  it("loses nothing if nothing has changed", function()
+    leave_a_store()
+    assert.equal("all", opened_as())
+  end)
+
+  it("loses nothing however often it is done", function()
+    leave_a_store()
+    for i = 1, 5 do
+      die_after(function(own)
+        assert(own:put("round " .. i, "value " .. i))
+        if i == 3 then assert(own:version()) end
+      end)
+      all["round " .. i] = "value " .. i
+    end
+    die_after(function() end)
+    assert.equal("all", opened_as())
+  end)
+
+  it("happens without a change, too, and after a seal alone", function()
+    leave_a_store()
+    die_after(function(own) assert(own:version()) end)
+    change_lock_file(function(connection)
+      assert.equal(3, connection:get(good(connection, "log", "flags")))
+    end)
+    assert.equal("all", opened_as())
+  end)
+
+  it("happens once: a store that was closed is opened as a clean one",
+    function()
+      leave_a_store()
+      db = open()
+      assert.equal(0, db:stat().recovered_commits)
+      assert(db:close())
+      change_lock_file(function(connection)
+        assert.equal(0, connection:get("state"))
+      end)
+      db = open()
+      assert.is_true(db:stat().was_clean)
+      db:close()
+      assert.equal("all", opened_as())
+    end)
+
+  -- ---- The lock file ------------------------------------------------------------
+
+  -- What is done to the lock file, by name.
+  local BROKEN = {
+    { "the magic", function(c) c:set("magic", "0a6b636f6c636d6e") end },
+    { "the layout", function(c) c:set("layout", c:get("layout") + 1) end },
+    { "the state", function(c) c:set("state", 0) end },
+    { "the state, to no known one", function(c) c:set("state", 2) end },
+    { "the boot id", function(c) c:set("boot_id", ("\1"):rep(16)) end },
+    { "one bit of the boot id", function(c)
+      local id = c:get("boot_id")
+      c:set("boot_id", id:sub(1, 15) .. string.char((id:byte(16) + 1) % 256))
+    end },
+    { "the mount id", function(c)
+      c:set("mount_id", tonumber(c:get("mount_id"):sub(9), 16) + 1)
+    end },
+    { "the mount id, to none", function(c) c:set("mount_id", 0) end },
+    { "the device", function(c) c:set("device", 1) end },
+    { "the inode", function(c) c:set("inode", 1) end },
+    { "the lock file's own device", function(c) c:set("lock_device", 1) end },
+    { "the lock file's own inode", function(c) c:set("lock_inode", 1) end },
+    { "the number of the superblock", function(c)
+      local word = tonumber(c:get("commit.superblock"), 16)
+      c:set("commit.superblock", word + 4)
+    end },
+    { "the number of the superblock, by two less", function(c)
+      local word = tonumber(c:get("commit.superblock"), 16)
+      c:set("commit.superblock", word - 8)
+    end },
+    { "the file id", function(c) c:set("file_id", ("\2"):rep(16)) end },
+    { "the flag of a failed commit", function(c)
+      c:set("commit.failed", 4294967292) -- MMCMAP_EIO
+    end },
+    { "that the session has begun", function(c)
+      c:set(good(c, "log", "flags"), 0)
+    end },
+    { "the salt", function(c) c:set(good(c, "log", "salt"), 1) end },
+    { "the epoch", function(c) c:set(good(c, "log", "epoch"), 1) end },
+    { "that the frame is open", function(c)
+      c:set(good(c, "log", "flags"), 3)
+    end },
+    { "where the frame is", function(c)
+      local name = good(c, "log", "frame_offset")
+      c:set(name, tonumber(c:get(name), 16) + 8)
+    end },
+    { "where the chain begins", function(c)
+      local name = good(c, "chain", "next_offset")
+      c:set(name, tonumber(c:get(name), 16) + 8)
+    end },
+    { "where the chain begins, to nowhere", function(c)
+      c:set(good(c, "chain", "next_offset"), 0)
+    end },
+    { "where the chain begins, beyond the file", function(c)
+      c:set(good(c, "chain", "next_offset"), "7ffffffffffffff8")
+    end },
+  }
+  for _, cursor in ipairs { "0000000000000000", "0000000000000007",
+    "0000000000004001", "00000000ffffff00", "7fffffffffffff00",
+    "fffffffffffffff8", "ffffffffffffffff" } do
+    BROKEN[#BROKEN + 1] = { "the cursor, to " .. cursor, function(c)
+      c:set(good(c, "log", "cursor"), cursor)
+    end }
+  end
+  for _, distance in ipairs { -8, -24, 8, 64, 4096 } do
+    BROKEN[#BROKEN + 1] = { ("the cursor, by %d"):format(distance),
+      function(c)
+        local name = good(c, "log", "cursor")
+        c:set(name, tonumber(c:get(name), 16) + distance)
+      end }
+  end
+
+  for _, case in ipairs(BROKEN) do
+    it("does not believe a lock file that differs in " .. case[1], function()
+      leave_a_store()
+      change_lock_file(case[2])
+      assert.equal("committed", opened_as())
+    end)
+  end
+
+  it("does not need what it can do without", function()
+    leave_a_store()
+    change_lock_file(function(connection)
+      connection:set("chunk_count", 4294967295)
+      connection:set("change.last_writer", 99)
+      for _, lock in ipairs { "writer", "growth", "leader" } do
+        connection:set_word(4242, lock)
+      end
+    end)
+    assert.equal("all", opened_as())
+  end)
+
+  it("does not happen where the system tells no boot or mount", function()
+    leave_a_store()
+    probe.os.pretend_old_statx()
+    assert.equal("committed", opened_as())
+  end)
+
+  it("does not happen with a lock file that is new, empty or cut off",
+    function()
+      for _, size in ipairs { -1, 0, 100, 4096 } do
+        leave_a_store()
+        local before = scratch.read(lock_path)
+        if size < 0 then os.remove(lock_path) end
+        if size >= 0 then scratch.write(lock_path, before:sub(1, size)) end
+        local all_told = size == 4096 -- the header is whole
+        assert.equal(all_told and "all" or "committed", opened_as())
+        db:close()
+        db = nil
+        os.remove(path)
+      end
+    end)
+
+  it("does not happen with a lock file full of anything", function()
+    for _, byte in ipairs { "\0", "\1", "\127", "\255" } do
+      leave_a_store()
+      scratch.write(lock_path, byte:rep(20480))
+      assert.equal("committed", opened_as())
+      db:close()
+      db = nil
+      os.remove(path)
+    end
+  end)
+
+  -- ---- The data file ------------------------------------------------------------
+
+  it("does not believe it if an older copy was put in the file's place",
+    function()
+      die_after(function(own)
+        assert(own:put("old", "record"))
+        assert(own:sync())
+      end)
+      committed, all = { old = "record" }, nil
+      -- What opens it now begins a session of its own, with another salt.
+      os.remove(lock_path)
+      local image = scratch.read(path)
+      local expected = committed
+      die_after(function(own)
+        assert(own:put("new", "record"))
+        assert(own:sync())
+        assert(own:put("newer", "record"))
+      end)
+      scratch.write(path, image) -- in place: the inode is the same
+      committed, all = expected, { old = "record", new = "record",
+        newer = "record" }
+      assert.equal("committed", opened_as())
+    end)
+
+  it("does not believe an older copy of the lock file", function()
+    leave_a_store()
+    local lock_image = scratch.read(lock_path)
+    db = open()
+    assert(db:put("later", "than the copy"))
+    assert(db:close())
+    scratch.write(lock_path, lock_image) -- in place
+    all["later"] = "than the copy"
+    assert.equal("all", opened_as())
+  end)
+
+  it("does not believe a lock file that was copied", function()
+    leave_a_store()
+    local lock_image = scratch.read(lock_path)
+    os.rename(lock_path, lock_path .. "-before")
+    scratch.write(lock_path, lock_image)
+    assert.equal("committed", opened_as())
+  end)
+
+  it("does not believe it if another file has taken the name", function()
+    leave_a_store()
+    local image = scratch.read(path)
+    os.rename(path, path .. "-before")
+    scratch.write(path, image)
+    assert.equal("committed", opened_as())
+  end)
+
+  local FRAME_HEADER = 72 -- its first word, the checksum, comes last of all
+
+  it("does not believe it if the open frame is not there", function()
+    for _, zeros in ipairs { 16, FRAME_HEADER, 200, 4096 } do
+      leave_a_store()
+      overwrite(offset_of("log", "frame_offset"), ("\0"):rep(zeros))
+      assert.equal("committed", opened_as())
+      db:close()
+      db = nil
+      os.remove(path)
+    end
+  end)
+
+  it("does not believe it if the open frame ends too early", function()
+    leave_a_store()
+    local from, to = offset_of("log", "frame_offset"),
+      offset_of("log", "cursor")
+    assert.is_true(to - from > 400)
+    overwrite(to - 200, ("\0"):rep(200))
+    assert.equal("committed", opened_as())
+  end)
+
+  it("does not believe it if a closed frame is not there", function()
+    for _, bytes in ipairs { ("\0"):rep(FRAME_HEADER), ("\255"):rep(16),
+      ("\255"):rep(FRAME_HEADER) } do
+      leave_a_store()
+      local first = offset_of("chain", "next_offset")
+      assert.not_equal(first, offset_of("log", "frame_offset"))
+      overwrite(first, bytes)
+      assert.equal("committed", opened_as())
+      db:close()
+      db = nil
+      os.remove(path)
+    end
+  end)
+
+  -- ---- What the dead owned --------------------------------------------------------
+
+  if not probe.crash.has_hooks then return end
+
+  it("leaves locks to be inherited, and what they guard is repaired",
+    function()
+      leave_a_store()
+      local text, how, status = probe.child.run(function()
+        local own = open()
+        probe.crash.die_at_point(1, SIGKILL, "published")
+        own:put("last", "was stored, and not counted")
+      end)
+      assert.same({ "", "signal", SIGKILL }, { text, how, status })
+      all["last"] = "was stored, and not counted"
+      assert.equal("all", opened_as())
+    end)
+
+  it("takes a commit over that was under way", function()
+    for _, point in ipairs { "led", "sync", "sealed", "locked" } do
+      leave_a_store()
+      local text, how, status = probe.child.run(function()
+        local own = open()
+        probe.crash.die_at_point(1, SIGKILL, point)
+        own:sync()
+      end)
+      assert.same({ "", "signal", SIGKILL }, { text, how, status })
+      assert.equal("all", opened_as(), point)
+      db:close()
+      db = nil
+      os.remove(path)
+    end
+  end)
+
+  -- ---- A deliberate mistake -----------------------------------------------------
+
+  it("shows it if the boot alone is looked at", function()
+    local function zeros_in_the_frame()
+      leave_a_store()
+      local from = offset_of("log", "frame_offset")
+      overwrite(from, ("\0"):rep(offset_of("log", "cursor") - from))
+      db = open()
+      local records = db:records()
+      return records and matches(records, committed)
+    end
+    assert.is_true(zeros_in_the_frame())
+    db:close()
+    os.remove(path)
+    probe.crash.breaks("TRUST_BOOT")
+    assert.falsy(zeros_in_the_frame())
+  end)
+end)
