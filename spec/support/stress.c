@@ -3,7 +3,7 @@
  * Readers against writers: a program of its own, so that a thread sanitizer
  * can watch it (build with -fsanitize=thread and -DMMCMAP_ONE_VIEW).
  *
- *   stress PATH SECONDS READERS WRITERS [BREAKS]
+ *   stress PATH SECONDS READERS WRITERS [BREAKS [PROCESSES]]
  *
  * Writers put and delete few keys, each its own, as fast as they can; every
  * value says whose it is, which put it was, how long it is, and ends with a
@@ -14,18 +14,26 @@
  * snapshots are walked twice and must not have changed. Threads come and go;
  * one thread syncs at times, so that there are both long epochs, in which
  * nodes are recycled, and many seals. BREAKS are those of base/testing.h, in a
- * test build: then the faults should be found. Prints what it did; its exit
- * status is 1 if anything was wrong.
+ * test build: then the faults should be found. With TESTING_POISON among them,
+ * which is none, who reads memory that is used again meets poison.
+ *
+ * If there are PROCESSES, it is they that read, each with so many threads; they
+ * open the store on their own, again and again, every other one read-only.
+ *
+ * Prints what it did; its exit status is 1 if anything was wrong.
  */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/hash.h"
 #include "base/testing.h"
 #include "os/process.h"
+#include "os/thread.h"
 #include "store.h"
 
 enum {
@@ -33,6 +41,8 @@ enum {
   STRESS_FLICKERING = 32, /* the first of them are deleted at times */
   STRESS_FILL_BYTES = 1200,
   STRESS_THREADS_MAX = 64,
+  STRESS_PROCESSES_MAX = 32,
+  STRESS_VISIT_MS = 250, /* how long a process has the store open */
   STRESS_HEADER_BYTES = 16,
   STRESS_TRAILER_BYTES = 8
 };
@@ -227,7 +237,7 @@ static void *stress_sync(void *context) {
   return NULL;
 }
 
-/* ---- The program ------------------------------------------------------- */
+/* ---- A run -------------------------------------------------------------- */
 
 static int stress_fill(void) {
   struct stress_value value;
@@ -241,27 +251,32 @@ static int stress_fill(void) {
   return MMCMAP_OK;
 }
 
-static void stress_run(unsigned seconds, unsigned readers) {
+/* `writers` are none in a process that only reads; it does not sync either. */
+static void stress_run(unsigned milliseconds, unsigned readers,
+                       unsigned writers) {
   pthread_t threads[2 * STRESS_THREADS_MAX + 2];
   unsigned numbers[2 * STRESS_THREADS_MAX];
   size_t count = 0;
-  for (unsigned i = 0; i < readers + stress_writers; i++) {
-    bool writes = i < stress_writers;
-    numbers[i] = writes ? i : i - stress_writers;
+  atomic_store(&stress_stops, false);
+  for (unsigned i = 0; i < readers + writers; i++) {
+    bool writes = i < writers;
+    numbers[i] = writes ? i : i - writers;
     if (pthread_create(&threads[count], NULL,
                        writes ? stress_write : stress_read, &numbers[i]) == 0)
       count++;
   }
-  if (pthread_create(&threads[count], NULL, stress_sync, NULL) == 0) count++;
+  if (writers > 0 &&
+      pthread_create(&threads[count], NULL, stress_sync, NULL) == 0)
+    count++;
   if (pthread_create(&threads[count], NULL, stress_take_snapshots, NULL) == 0)
     count++;
-  process_sleep_ms(seconds * 1000);
+  process_sleep_ms(milliseconds);
   atomic_store(&stress_stops, true);
   for (size_t i = 0; i < count; i++)
     pthread_join(threads[i], NULL);
 }
 
-static int stress_open(const char *path) {
+static int stress_open(const char *path, bool readonly) {
   static const struct store_internals internals = {
       .segment_size = SEGMENT_SIZE_MIN,
       .primary_mask = UINT64_MAX,
@@ -269,40 +284,129 @@ static int stress_open(const char *path) {
   mmcmap_options options;
   mmcmap_options_init(&options);
   options.durability = MMCMAP_MANUAL;
+  options.readonly = readonly;
   return mmcmap_open_with(path, &options, &internals, &stress_store);
 }
 
+static void stress_report(const char *who, const mmcmap_stat *stat) {
+  printf("%s: gets %lu, puts %lu, snapshots %lu, syncs %lu, recycled %llu, "
+         "log %llu, faults %lu\n",
+         who, atomic_load(&stress_gets), atomic_load(&stress_puts),
+         atomic_load(&stress_snapshots), atomic_load(&stress_syncs),
+         (unsigned long long)stat->recycled_bytes,
+         (unsigned long long)stat->log_bytes, atomic_load(&stress_faults));
+  fflush(stdout);
+}
+
+/* ---- Processes that read ------------------------------------------------- */
+
+/* Opens the store, reads, and closes it, until `end_ns`. */
+static void stress_visit(const char *path, uint64_t end_ns, unsigned readers,
+                         bool readonly) {
+  while (process_monotonic_ns() < end_ns) {
+    int code = stress_open(path, readonly);
+    if (code != MMCMAP_OK) {
+      stress_fault("a process cannot open the store", 0, code);
+      return;
+    }
+    stress_run(STRESS_VISIT_MS, readers, 0);
+    code = mmcmap_close(stress_store);
+    if (code != MMCMAP_OK)
+      stress_fault("a process cannot close the store", 0, code);
+  }
+}
+
+/* Begins when the other end of `gate_fd` is closed. */
+static _Noreturn void stress_be_a_process(const char *path, unsigned number,
+                                          unsigned seconds, unsigned readers,
+                                          int gate_fd) {
+  static const mmcmap_stat none;
+  char who[32], byte;
+  while (read(gate_fd, &byte, 1) > 0)
+    continue;
+  stress_visit(path, process_monotonic_ns() + seconds * UINT64_C(1000000000),
+               readers, number % 2 == 1);
+  snprintf(who, sizeof who, "process %u", number);
+  stress_report(who, &none);
+  _exit(atomic_load(&stress_faults) == 0 ? 0 : 1);
+}
+
+/* Before this process has a thread, or the store open. */
+static void stress_start_processes(const char *path, unsigned count,
+                                   unsigned seconds, unsigned readers,
+                                   pid_t processes[STRESS_PROCESSES_MAX],
+                                   int *gate_fd_out) {
+  int fds[2];
+  *gate_fd_out = -1;
+  if (count == 0 || pipe(fds) != 0) return;
+  for (unsigned i = 0; i < count; i++) {
+    processes[i] = fork();
+    if (processes[i] != 0) continue;
+    close(fds[1]);
+    stress_be_a_process(path, i, seconds, readers, fds[0]);
+  }
+  close(fds[0]);
+  *gate_fd_out = fds[1];
+}
+
+static void stress_await_processes(const pid_t *processes, unsigned count) {
+  for (unsigned i = 0; i < count; i++) {
+    int status;
+    if (processes[i] <= 0 || waitpid(processes[i], &status, 0) < 0 ||
+        !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+      stress_fault("a process has ended badly", i, MMCMAP_OK);
+  }
+}
+
+/* ---- The program --------------------------------------------------------- */
+
+#ifdef MMCMAP_DEBUG_CHECKS
+/* Time for a reader to meet the poison. */
+static void stress_linger(const char *point) {
+  if (strcmp(point, "recycled") != 0) return;
+  for (int i = 0; i < 200; i++)
+    thread_pause();
+}
+#endif
+
+/* False if nothing can be broken in this build. */
+static bool stress_break(unsigned breaks) {
+#ifdef MMCMAP_DEBUG_CHECKS
+  testing_breaks = breaks;
+  testing_hook = stress_linger;
+  return true;
+#else
+  return breaks == 0;
+#endif
+}
+
 int main(int argc, char **argv) {
+  pid_t processes[STRESS_PROCESSES_MAX];
+  int gate_fd;
   if (argc < 5) return 2;
   unsigned seconds = (unsigned)strtoul(argv[2], NULL, 10);
   unsigned readers = (unsigned)strtoul(argv[3], NULL, 10);
   stress_writers = (unsigned)strtoul(argv[4], NULL, 10);
+  unsigned breaks = argc > 5 ? (unsigned)strtoul(argv[5], NULL, 0) : 0;
+  unsigned count = argc > 6 ? (unsigned)strtoul(argv[6], NULL, 10) : 0;
   if (readers > STRESS_THREADS_MAX || stress_writers == 0 ||
-      stress_writers > STRESS_THREADS_MAX)
+      stress_writers > STRESS_THREADS_MAX || count > STRESS_PROCESSES_MAX)
     return 2;
-  if (argc > 5) {
-#ifdef MMCMAP_DEBUG_CHECKS
-    testing_breaks = (unsigned)strtoul(argv[5], NULL, 0);
-#else
-    return 3; /* nothing can be broken in this build */
-#endif
-  }
-  int code = stress_open(argv[1]);
+  if (!stress_break(breaks)) return 3;
+  stress_start_processes(argv[1], count, seconds, readers, processes, &gate_fd);
+  int code = stress_open(argv[1], false);
   if (code == MMCMAP_OK) code = stress_fill();
   if (code != MMCMAP_OK) {
     stress_fault("the store cannot be filled", 0, code);
     return 2;
   }
-  stress_run(seconds, readers);
+  if (gate_fd >= 0) close(gate_fd);
+  stress_run(seconds * 1000, count > 0 ? 0 : readers, stress_writers);
+  stress_await_processes(processes, count);
   mmcmap_stat stat;
   mmcmap_stat_get(stress_store, &stat);
   code = mmcmap_close(stress_store);
   if (code != MMCMAP_OK) stress_fault("the store cannot be closed", 0, code);
-  printf("gets %lu, puts %lu, snapshots %lu, syncs %lu, recycled %llu, "
-         "log %llu, faults %lu\n",
-         atomic_load(&stress_gets), atomic_load(&stress_puts),
-         atomic_load(&stress_snapshots), atomic_load(&stress_syncs),
-         (unsigned long long)stat.recycled_bytes,
-         (unsigned long long)stat.log_bytes, atomic_load(&stress_faults));
+  stress_report("all", &stat);
   return atomic_load(&stress_faults) == 0 ? 0 : 1;
 }

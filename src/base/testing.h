@@ -30,7 +30,9 @@ enum testing_break {
   BREAK_NO_INTENT = 1 << 18,          /* an inherited count is left as it is */
   BREAK_SETTLE_LATE = 1 << 19, /* a node is linked before the head moves */
   BREAK_NO_RECHECK = 1 << 20,  /* a snapshot does not look again */
-  BREAK_TRUST_BOOT = 1 << 21   /* takeover looks at the boot alone */
+  BREAK_TRUST_BOOT = 1 << 21,  /* takeover looks at the boot alone */
+  TESTING_POISON = 1 << 30     /* no mistake: nodes are poisoned before they are
+                              used again, so that who still reads them fails */
 };
 
 #ifdef MMCMAP_DEBUG_CHECKS

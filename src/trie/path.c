@@ -73,6 +73,8 @@ static bool cut_larger_branch(const struct trie *trie, uint32_t slot_count,
   if (!recycler_take_larger_branch(recycler, slot_count, offset_out, &rest))
     return false;
   uint64_t rest_offset = *offset_out + branch_size(slot_count, level);
+  trie_poison(trie, *offset_out,
+              branch_size(slot_count, level) + branch_size(rest, level));
   struct branch_place place = {.map_id = trie->map_id, .level = level};
   branch_write_frame_of_slots(log_at(trie->log, rest_offset), &place,
                               trie->log->epoch, UINT64_MAX >> (64 - rest),
@@ -86,14 +88,17 @@ static bool cut_larger_branch(const struct trie *trie, uint32_t slot_count,
 int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
                       unsigned level, uint64_t *offset_out) {
   struct recycler *recycler = &trie->log->recycler;
-  if (level < BRANCH_TRAILER_LEVEL &&
-      (recycler_take(recycler, recycler_class_of_branch(slot_count),
-                     offset_out) ||
-       cut_larger_branch(trie, slot_count, level, offset_out))) {
-    recycler->reused_bytes += branch_size(slot_count, level);
-    return MMCMAP_OK;
+  uint64_t size = branch_size(slot_count, level);
+  if (level < BRANCH_TRAILER_LEVEL) {
+    bool is_whole = recycler_take(
+        recycler, recycler_class_of_branch(slot_count), offset_out);
+    if (is_whole) trie_poison(trie, *offset_out, size);
+    if (is_whole || cut_larger_branch(trie, slot_count, level, offset_out)) {
+      recycler->reused_bytes += size;
+      return MMCMAP_OK;
+    }
   }
-  return log_alloc(trie->log, branch_size(slot_count, level), offset_out);
+  return log_alloc(trie->log, size, offset_out);
 }
 
 /* Copies a sealed branch into the open epoch, one slot replaced. */

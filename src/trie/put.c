@@ -46,10 +46,13 @@ static int write_record(const struct trie *trie, const struct trie_key *key,
   if (size > log->space->segment_size / 4 && value_size > RECORD_LARGE_BYTES) {
     code = write_large_record(trie, key, value, &parts, &offset);
   } else {
-    if (recycler_take(&log->recycler, recycler_class_of_record(size), &offset))
+    if (recycler_take(&log->recycler, recycler_class_of_record(size),
+                      &offset)) {
+      trie_poison(trie, offset, size);
       log->recycler.reused_bytes += size;
-    else
+    } else {
       code = log_alloc(log, size, &offset);
+    }
     if (code == MMCMAP_OK && !BROKEN(BREAK_PUBLISH_EARLY))
       record_write(log_at(log, offset), &parts, trie->hasher);
   }

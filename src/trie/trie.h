@@ -22,8 +22,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/hash.h"
+#include "base/testing.h"
 #include "format/node.h"
 #include "space/log.h"
 
@@ -118,6 +120,16 @@ int trie_find_path(const struct trie *trie, struct trie_key *key,
  */
 int trie_publish(const struct trie *trie, const struct trie_path *path,
                  unsigned depth, uint64_t slot, int count_change);
+
+/* Of nodes that are to be used again: fills all but what a scan of the frame
+   reads, in a test build that was told to. */
+static inline void trie_poison(const struct trie *trie, uint64_t offset,
+                               uint64_t size) {
+  if (!BROKEN(TESTING_POISON)) return;
+  memset(log_at(trie->log, offset) + NODE_HEADER_BYTES, 0xdb,
+         size - NODE_HEADER_BYTES);
+  TEST_POINT("recycled");
+}
 
 /* Space for a branch, a recycled one if there is one of its size. */
 int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
