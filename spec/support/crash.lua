@@ -36,6 +36,21 @@ end
 crash.thinning = (probe.sanitizer and 8 or 1)
   * ((os.getenv("LD_PRELOAD") or ""):find("vgpreload", 1, true) and 40 or 1)
 
+-- What a word of eight bytes that anybody may have written is turned into, to
+-- see that nothing crashes.
+local function adds(at, number)
+  return function(word)
+    return word:sub(1, at - 1)
+      .. string.char((word:byte(at) + number) % 256) .. word:sub(at + 1)
+  end
+end
+
+crash.words = {
+  function() return ("\255"):rep(8) end,
+  function() return ("\0"):rep(8) end,
+  adds(1, 1), adds(1, 8), adds(1, -8), adds(3, 1), adds(6, 64),
+}
+
 crash.totals = { worlds = 0, states = 0, second_states = 0, windows = 0,
   exhausted = 0 }
 

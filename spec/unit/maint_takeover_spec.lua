@@ -5,8 +5,10 @@
 -- and gives the last commit. With none broken nothing is lost.
 
 local probe = require "mmcmap_probe"
+local crash = require "spec.support.crash"
 local scratch = require "spec.support.scratch"
 local share = probe.share
+local WORD_STEP = crash.thinning > 8 and 40 or 8
 
 local SEGMENT, SIGKILL = 131072, 9
 
@@ -323,6 +325,40 @@ describe("maint.takeover", function()
       db = nil
       os.remove(path)
     end
+  end)
+
+  -- Every word of the header, one after the other: nothing may crash, hang or
+  -- be worse than an error. (The content is believed where the words agree.)
+  it("bears any word of the lock file", function()
+    leave_a_store()
+    local image, lock_image = scratch.read(path), scratch.read(lock_path)
+    local function try(offset, change)
+      scratch.write(path, image)
+      scratch.write(lock_path, lock_image:sub(1, offset)
+        .. change(lock_image:sub(offset + 1, offset + 8))
+        .. lock_image:sub(offset + 9))
+      local text, how, status = probe.child.run(function()
+        local own, code = probe.store.open(path, { durability = "manual",
+          segment_size = SEGMENT, timeout_ms = 100 })
+        if not own then return code end
+        own:records()
+        own:put("another", "record")
+        own:get("another")
+        own:delete("key 5")
+        own:version()
+        own:close()
+        return "well"
+      end)
+      if how == "exit" and status == 0 then return end
+      return ("%d: %s %d %s"):format(offset, how, status, text)
+    end
+    local failures = {}
+    for offset = 128, 960, WORD_STEP do
+      for _, change in ipairs(crash.words) do
+        failures[#failures + 1] = try(offset, change)
+      end
+    end
+    assert.same({}, failures)
   end)
 
   -- ---- The data file ------------------------------------------------------------

@@ -6,8 +6,10 @@
 -- write the data file.
 
 local probe = require "mmcmap_probe"
+local crash = require "spec.support.crash"
 local scratch = require "spec.support.scratch"
 local share = probe.share
+local WORD_STEP = crash.thinning > 8 and 40 or 8
 local unpack_ = table.unpack or unpack -- luacheck: ignore 113
 local SIGKILL = 9
 
@@ -20,6 +22,7 @@ describe("txn.writer", function()
     model = {}
   end)
 
+  teardown(crash.remove_folder)
   after_each(function()
     probe.crash.breaks()
     if db then db:close() end
@@ -370,6 +373,73 @@ describe("txn.writer", function()
     assert.equal("20 20", ask():match("^%d+ %d+"))
     finish()
     verify_the_rest()
+  end)
+
+  -- Bytes that anybody may have written: each word of the header in turn, the
+  -- three locks aside, under an open store. It may do or tell anything, but not
+  -- crash or hang.
+  it("bears any word of the lock file", function()
+    path = crash.path("words") -- in memory: all this has to do with no disk
+    local locks = {}
+    for _, name in ipairs { "writer_lock.word", "growth_lock.word",
+      "commit.leader.word" } do
+      locks[share.fields[name][1] - share.fields[name][1] % 8] = true
+    end
+    local function work(own)
+      own:records()
+      own:put("another", "record")
+      own:get("another")
+      own:delete("key 5")
+      own:version()
+      own:put("large", ("large"):rep(100000))
+      own:sync()
+      own:close()
+    end
+    local function open_here()
+      return probe.store.open(path, { durability = "manual", timeout_ms = 100 })
+    end
+    -- One process has the store open, another comes to it; both work.
+    local function act(offset, change)
+      local own = assert(open_here())
+      for i = 1, 9 do assert(own:put("key " .. i, ("value"):rep(i))) end
+      assert(own:sync())
+      assert(own:put("key 1", "changed"))
+      local file = assert(io.open(path .. "-lock", "r+b"))
+      file:seek("set", offset)
+      local word = change(file:read(8))
+      file:seek("set", offset)
+      file:write(word)
+      file:close()
+      local text, how, status = probe.child.run(function()
+        local inherited = own
+        own = nil
+        inherited:close()
+        local joined = open_here()
+        if joined then work(joined) end
+        return "well"
+      end)
+      work(own)
+      return ("%s %s %d"):format(text, how, status)
+    end
+    local function try(offset, change)
+      os.remove(path)
+      os.remove(path .. "-lock")
+      local text, how, status = probe.child.run(function()
+        return act(offset, change)
+      end)
+      if text == "well exit 0" and how == "exit" and status == 0 then return end
+      return ("%d: %s; %s %d"):format(offset, text, how, status)
+    end
+    local failures = {}
+    for offset = 0, 960, WORD_STEP do
+      for i, change in ipairs(crash.words) do
+        local is_due = crash.is_long or i == 1 or (offset / 8 + i) % 3 == 0
+        if is_due and not locks[offset] then
+          failures[#failures + 1] = try(offset, change)
+        end
+      end
+    end
+    assert.same({}, failures)
   end)
 
   if not probe.crash.has_hooks then return end
