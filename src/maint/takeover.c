@@ -116,11 +116,12 @@ static bool chain_is_there(const struct log *log,
 static int add_frame(const struct node_source *source, uint64_t offset,
                      uint64_t end, struct recovered *ranges) {
   int code = recovered_add(ranges, offset, end - offset);
+  struct record_view record;
+  memset(&record, 0, sizeof record);
   for (uint64_t at = offset + FRAME_HEADER_BYTES;
        code == MMCMAP_OK && at < end;) {
     enum node_kind kind;
     uint64_t size;
-    struct record_view record;
     code = node_measure(source, at, end, &kind, &size);
     if (code == MMCMAP_OK && kind == NODE_RECORD)
       code = node_record(source, at, &record);

@@ -490,6 +490,7 @@ static void report_connection(const struct readers *readers, uint32_t count,
     for (uint32_t index = 0; index < count; index++) {
       uint32_t rows;
       const struct share_chunk *chunk = owned_chunk(readers, index, &rows);
+      if (chunk == NULL && share_chunk(readers->share, index) == NULL) break;
       if (chunk == NULL || atomic_load(&chunk->connection) != connection)
         continue;
       if (pass == 0) count_threads(chunk, rows, &entry);
