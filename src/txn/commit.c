@@ -28,6 +28,7 @@ enum {
 struct batch {
   uint64_t end_offset; /* the open frame: those before it are closed */
   uint64_t log_end;
+  bool is_staging;          /* as the log's */
   struct superblock state;  /* as of the last frame, but for the chain */
   struct share_chain chain; /* as it will be when the batch is on disk */
 };
@@ -98,6 +99,7 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
   if (code == MMCMAP_OK) {
     batch_out->end_offset = writer->log.frame_offset;
     batch_out->log_end = log_end(&writer->log);
+    batch_out->is_staging = writer->log.is_staging;
     describe_state(committer, &batch_out->state);
   }
   writer_leave(writer);
@@ -106,11 +108,13 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
 
 /* Completes the header of one frame. A small one that was staged is hashed in a
    copy, and its header written with pwrite(), for the same reason. */
-static int complete_frame(const struct log *log, uint64_t offset,
-                          struct frame *frame, uint64_t *checksum_out) {
-  uint8_t *at = log_at(log, offset);
+static int complete_frame(const struct log *log, bool is_staging,
+                          uint64_t offset, struct frame *frame,
+                          uint64_t *checksum_out) {
+  /* The stage is the writer's: a closed frame is not in it. */
+  uint8_t *at = log->space->map.write + offset;
   uint8_t copy[COPY_BYTES];
-  if (!log->is_staging || frame->size_bytes > sizeof copy) {
+  if (!is_staging || frame->size_bytes > sizeof copy) {
     *checksum_out = frame_complete(at, frame, log->hasher);
     return MMCMAP_OK;
   }
@@ -137,7 +141,8 @@ static int complete_frames(struct committer *committer, struct batch *batch) {
     left -= frame.size_bytes;
     if (!BROKEN(BREAK_LEAVE_FRAME) || frame.next_offset == batch->end_offset) {
       frame.previous = chain.checksum;
-      code = complete_frame(log, chain.next_offset, &frame, &chain.checksum);
+      code = complete_frame(log, batch->is_staging, chain.next_offset, &frame,
+                            &chain.checksum);
       if (code != MMCMAP_OK) return code;
     }
     chain.next_offset = frame.next_offset;
