@@ -228,3 +228,56 @@ describe("version", function()
     assert.equal(version, db:version())
   end)
 end)
+
+describe("readers", function()
+  local path, db
+
+  before_each(function()
+    path = helper.path()
+    db = helper.store({ max_snapshot_age = 0.2 }, path)
+    for i = 1, 10 do db:put("k" .. i, i) end
+  end)
+  after_each(helper.close_all)
+
+  it("are the processes that have the store open, and their snapshots",
+    function()
+      local next_record, state = db:pairs()
+      assert.is_truthy(next_record(state))
+      local found = db:readers()
+      assert.equal(2, #found)
+      assert.equal("process", found[1].kind)
+      assert.is_true(found[1].ours)
+      assert.equal(1, found[1].thread_count)
+      assert.equal(0, found[1].pinned_count)
+      assert.equal("snapshot", found[2].kind)
+      assert.equal(found[1].process, found[2].process)
+      assert.equal(db:version(), found[2].version)
+      assert.equal(0, found[2].held_bytes)
+      db:put("k1", ("x"):rep(5000))
+      assert.is_true(db:readers()[2].held_bytes >= 5000)
+      assert.is_true(db:readers()[2].age >= found[2].age)
+      assert.equal("2", helper.child([[
+        local readers, processes = assert(mmcmap.open((...))):readers(), 0
+        for _, reader in ipairs(readers) do
+          if reader.kind == "process" then processes = processes + 1 end
+        end
+        io.write(processes)
+      ]], path))
+      assert.equal(1, db:stat().snapshot_count)
+    end)
+
+  it("end their snapshots when those are older than they may become",
+    function()
+      local next_record, state = db:pairs()
+      assert.is_truthy(next_record(state))
+      os.execute("sleep 0.5")
+      local ok, message = pcall(next_record, state)
+      assert.is_false(ok)
+      assert.is_truthy(tostring(message):find("age", 1, true))
+      assert.equal(1, #db:readers())
+      assert.equal(0, db:stat().snapshot_count)
+      local count = 0
+      for _ in db:pairs() do count = count + 1 end
+      assert.equal(10, count)
+    end)
+end)

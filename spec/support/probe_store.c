@@ -73,6 +73,7 @@ static void store_read_options(lua_State *L, mmcmap_options *options,
   options->readonly = store_flag(L, "readonly", false);
   options->create = store_flag(L, "create", true);
   options->lock = store_flag(L, "lock", true);
+  options->allow_network = store_flag(L, "allow_network", false);
   options->max_size_bytes = store_number(L, "max_size", 0);
   options->timeout_ms = (uint32_t)store_number(L, "timeout_ms", 5000);
   internals->segment_size =
