@@ -5,6 +5,7 @@
  * itself. The threads' part is in probe_threads.c, that of failing system
  * calls in probe_faults.c.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -475,6 +476,20 @@ static int os_process_ids(lua_State *L) {
   return 2;
 }
 
+/* descriptor_count(): those that this process has open. Another process that
+   counts them, as a shell does, may find those of the pipe to itself among
+   them, since it can be running before its parent has closed its end. */
+static int os_descriptor_count(lua_State *L) {
+  DIR *folder = opendir("/proc/self/fd");
+  if (folder == NULL) return luaL_error(L, "/proc/self/fd: %s", strerror(errno));
+  int count = 0;
+  for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
+    count += entry->d_name[0] != '.';
+  closedir(folder);
+  lua_pushinteger(L, count - 1); /* not the folder's own */
+  return 1;
+}
+
 /* ---- The area ---------------------------------------------------------- */
 
 static const luaL_Reg os_functions[] = {
@@ -520,6 +535,7 @@ static const luaL_Reg os_functions[] = {
     {"sleep_ms", os_sleep_ms},
     {"boot_id", os_boot_id},
     {"process_ids", os_process_ids},
+    {"descriptor_count", os_descriptor_count},
     {NULL, NULL},
 };
 
