@@ -481,7 +481,8 @@ static int os_process_ids(lua_State *L) {
    them, since it can be running before its parent has closed its end. */
 static int os_descriptor_count(lua_State *L) {
   DIR *folder = opendir("/proc/self/fd");
-  if (folder == NULL) return luaL_error(L, "/proc/self/fd: %s", strerror(errno));
+  if (folder == NULL)
+    return luaL_error(L, "/proc/self/fd: %s", strerror(errno));
   int count = 0;
   for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
     count += entry->d_name[0] != '.';
