@@ -321,6 +321,13 @@ MMCMAP_API void mmcmap_snapshot_close(mmcmap_snapshot *snapshot);
    used again. */
 MMCMAP_API int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
                                    mmcmap_slice *value_out);
+
+/* The same, but copies the value, which is good then whatever becomes of the
+   snapshot. */
+MMCMAP_API int mmcmap_snapshot_read(mmcmap_snapshot *snapshot, mmcmap_slice key,
+                                    mmcmap_buffer *value_out);
+
+/* The number of records in it, and what mmcmap_version() was. */
 MMCMAP_API uint64_t mmcmap_snapshot_count(const mmcmap_snapshot *snapshot);
 MMCMAP_API uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot);
 
@@ -331,6 +338,10 @@ MMCMAP_API int mmcmap_cursor_open(mmcmap_snapshot *snapshot,
 /* Points at the next record, without a copy. MMCMAP_NOTFOUND at the end. */
 MMCMAP_API int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
                                   mmcmap_slice *value_out);
+
+/* The same, but copies; `value_out` may be NULL: the key alone. */
+MMCMAP_API int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
+                                  mmcmap_buffer *value_out);
 MMCMAP_API void mmcmap_cursor_close(mmcmap_cursor *cursor);
 
 /* ---- Figures ----------------------------------------------------------- */

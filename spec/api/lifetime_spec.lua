@@ -48,6 +48,8 @@ describe("a closed store", function()
       function() return db:remove() end,
       function() return db:version() end,
       function() return db:stat() end,
+      function() return db:snapshot() end,
+      function() return db:view(print) end,
       function() return db.k end,
       function() db.k = "v" end,
       function() db.k = nil end,

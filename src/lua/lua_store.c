@@ -8,6 +8,7 @@
 #include "failure.h"
 #include "iterator.h"
 #include "lua_records.h"
+#include "lua_snapshot.h"
 #include "options.h"
 
 #include <string.h>
@@ -144,7 +145,7 @@ for key, value in db:pairs() do print(key, value) end
 for key, value in pairs(db) do print(key, value) end  -- not in Lua 5.1
 */
 static int store_pairs(lua_State *L) {
-  return iterator_open(L, lua_store_check(L), false);
+  return iterator_open(L, lua_store_check(L), NULL, false);
 }
 
 /***
@@ -155,7 +156,7 @@ Iterates like `pairs`, over the keys only, and does not read the values.
 @usage for key in db:keys() do print(key) end
 */
 static int store_keys(lua_State *L) {
-  return iterator_open(L, lua_store_check(L), true);
+  return iterator_open(L, lua_store_check(L), NULL, true);
 }
 
 /***
@@ -356,7 +357,7 @@ static int store_tostring(lua_State *L) {
 /* Closes the handle and all that reads from it. Does not touch Lua. */
 static int store_end(lua_store *store) {
   mmcmap *handle = store->handle;
-  iterator_end_all(store);
+  children_end(&store->children, true);
   store->handle = NULL;
   scratch_release(&store->scratch);
   return mmcmap_close(handle);
@@ -370,7 +371,8 @@ static int store_end_or_push(lua_State *L, lua_store *store) {
 }
 
 /***
-Closes the store: writes to disk what is not there yet, and ends the iterators.
+Closes the store: writes to disk what is not there yet, and ends its snapshots
+and iterators.
 A closed store may be closed again. The store is closed even if this fails,
 which means that the last changes may not be on disk. A store is also closed at
 the end of the scope of a `local db <close>`, which raises if that fails, and
@@ -399,7 +401,7 @@ static int store_close_scope(lua_State *L) {
 static int store_gc(lua_State *L) {
   lua_store *store = lua_store_check(L);
   if (store->handle) (void)store_end(store);
-  mmcmap_buffer_free(&store->scratch.buffer);
+  scratch_free(&store->scratch);
   return 0;
 }
 
@@ -416,7 +418,7 @@ the file is open elsewhere too, in this process or another.
 static int store_remove(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap *handle = lua_store_handle(L, store);
-  iterator_end_all(store);
+  children_end(&store->children, true);
   int code = mmcmap_remove(handle);
   if (code < 0) return lua_store_fail(L, code); /* the handle lives on */
   store->handle = NULL;
@@ -428,12 +430,19 @@ static int store_remove(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"count", store_count},     {"pairs", store_pairs},
-    {"keys", store_keys},       {"size", store_size},
-    {"sync", store_sync},       {"step", store_step},
-    {"close", store_close},     {"remove", store_remove},
-    {"version", store_version}, {"stat", store_stat},
-    {"readers", store_readers}, {NULL, NULL},
+    {"count", store_count},
+    {"pairs", store_pairs},
+    {"keys", store_keys},
+    {"size", store_size},
+    {"sync", store_sync},
+    {"step", store_step},
+    {"close", store_close},
+    {"remove", store_remove},
+    {"version", store_version},
+    {"stat", store_stat},
+    {"readers", store_readers},
+    {"snapshot", lua_snapshot_open},
+    {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {
