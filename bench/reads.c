@@ -4,7 +4,7 @@
  *
  *   reads FILE [COUNT]   a store of COUNT keys of 32 random letters
  *                        (1,000,000), value = key: opening and closing a
- *                        snapshot
+ *                        snapshot; get_many against get
  *
  * Every value is checked. FILE is made and removed. Let nothing else run
  * meanwhile, and compare figures of one run only.
@@ -96,6 +96,71 @@ static void measure_snapshots(mmcmap *store, const struct keys *keys) {
   printf("the same after a change (a seal)   %7.0f ns\n", best_changed);
 }
 
+/* ---- get_many ------------------------------------------------------------ */
+
+/* What the values are compared with: both ways read every byte. */
+static int check_value(void *context, size_t index, mmcmap_slice value) {
+  const mmcmap_slice *keys = context;
+  must_hold(value.size == KEY_BYTES &&
+                memcmp(value.data, keys[index].data, KEY_BYTES) == 0,
+            "a wrong value");
+  return MMCMAP_OK;
+}
+
+enum { BATCH = 256, BATCHES = 2000 };
+
+struct batch {
+  char bytes[BATCH][KEY_BYTES];
+  mmcmap_slice keys[BATCH];
+};
+
+/* Keys that the processor has at hand: their records it has not. */
+static void draw(struct batch *batch, const struct keys *keys) {
+  for (int i = 0; i < BATCH; i++) {
+    memcpy(batch->bytes[i], any_key(keys).data, KEY_BYTES);
+    batch->keys[i] = (mmcmap_slice){batch->bytes[i], KEY_BYTES};
+  }
+}
+
+/* ns a key: `size` keys with one call, or gets if it is 0. */
+static double measure_batches(mmcmap *store, const struct keys *keys,
+                              size_t size) {
+  static struct batch batch;
+  static mmcmap_buffer value;
+  double inside = 0;
+  for (int i = 0; i < BATCHES; i++) {
+    draw(&batch, keys);
+    double begin = now_ns();
+    for (size_t j = 0; j < BATCH; j += size == 0 ? 1 : size) {
+      if (size > 0) {
+        must(mmcmap_get_many(store, batch.keys + j, size, check_value,
+                             batch.keys + j),
+             "get_many");
+        continue;
+      }
+      must(mmcmap_get(store, batch.keys[j], &value), "get");
+      check_value(batch.keys, j, (mmcmap_slice){value.data, value.size});
+    }
+    inside += now_ns() - begin;
+  }
+  return inside / BATCHES / BATCH;
+}
+
+static void measure_get_many(mmcmap *store, const struct keys *keys) {
+  static const size_t sizes[] = {0, 1, 4, 8, 16, 32, 64, 256};
+  enum { SIZES = sizeof sizes / sizeof sizes[0] };
+  double best[SIZES];
+  for (int round = 0; round < ROUNDS; round++)
+    for (int s = 0; s < SIZES; s++) {
+      double each = measure_batches(store, keys, sizes[s]);
+      if (round == 0 || each < best[s]) best[s] = each;
+    }
+  printf("get                                %7.0f ns a key\n", best[0]);
+  for (int s = 1; s < SIZES; s++)
+    printf("get_many of %3u                    %7.0f ns a key, %.2f of get\n",
+           (unsigned)sizes[s], best[s], best[s] / best[0]);
+}
+
 int main(int argc, char **argv) {
   struct keys keys = {.count = 1000000};
   mmcmap_options options;
@@ -115,6 +180,7 @@ int main(int argc, char **argv) {
     must(mmcmap_put(store, key_at(&keys, i), key_at(&keys, i)), "put");
   must(mmcmap_sync(store), "sync");
   measure_snapshots(store, &keys);
+  measure_get_many(store, &keys);
   must(mmcmap_remove(store), "remove");
   free(keys.bytes);
   return 0;

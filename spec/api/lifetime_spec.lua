@@ -49,6 +49,7 @@ describe("a closed store", function()
       function() return db:version() end,
       function() return db:stat() end,
       function() return db:snapshot() end,
+      function() return db:get_many { "k" } end,
       function() return db:view(print) end,
       function() return db.k end,
       function() db.k = "v" end,

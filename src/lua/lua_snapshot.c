@@ -7,6 +7,7 @@
 
 #include "failure.h"
 #include "iterator.h"
+#include "lua_many.h"
 #include "lua_records.h"
 
 #include <string.h>
@@ -189,6 +190,30 @@ static int snapshot_has(lua_State *L) {
   return 1;
 }
 
+static int snapshot_read_many(lua_State *L, void *self,
+                              const mmcmap_slice *keys, size_t count,
+                              mmcmap_visit visit, void *context) {
+  mmcmap_snapshot *snapshot = lua_snapshot_handle(L, self);
+  return mmcmap_snapshot_get_many(snapshot, keys, count, visit, context);
+}
+
+/***
+The values of several keys with one call, like `store:get_many`, all of the one
+moment.
+@function get_many
+@tparam {string,...} keys an array
+@treturn[1] table `{[key] = value, ...}`
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+for key, value in pairs(snap:get_many { "from", "to" }) do print(key, value) end
+*/
+static int snapshot_get_many(lua_State *L) {
+  lua_snapshot *snapshot = snapshot_self(L);
+  return lua_many_get(L, snapshot->store, snapshot_read_many, snapshot);
+}
+
 /***
 `snap.key` and `snap[key]`: the method of that name, else the value that the key
 had, else nil. For keys that may have a method's name use `get`.
@@ -292,10 +317,15 @@ static int snapshot_tostring(lua_State *L) {
 /* ---- Registration -------------------------------------------------------- */
 
 static const luaL_Reg snapshot_methods[] = {
-    {"get", snapshot_get},     {"has", snapshot_has},
-    {"pairs", snapshot_pairs}, {"keys", snapshot_keys},
-    {"count", snapshot_count}, {"version", snapshot_version},
-    {"close", snapshot_close}, {NULL, NULL},
+    {"get", snapshot_get},
+    {"has", snapshot_has},
+    {"pairs", snapshot_pairs},
+    {"keys", snapshot_keys},
+    {"count", snapshot_count},
+    {"version", snapshot_version},
+    {"close", snapshot_close},
+    {"get_many", snapshot_get_many},
+    {NULL, NULL},
 };
 
 static const luaL_Reg snapshot_metamethods[] = {

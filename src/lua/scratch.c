@@ -5,6 +5,7 @@
  */
 #include "scratch.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* A buffer that has grown beyond this is not kept for the next call. */
@@ -39,6 +40,22 @@ struct scratch *scratch_take(lua_State *L, struct scratch *own) {
   lua_rawget(L, LUA_REGISTRYINDEX);
   lua_setmetatable(L, -2);
   return other;
+}
+
+int scratch_append(struct scratch *scratch, mmcmap_slice bytes) {
+  mmcmap_buffer *buffer = &scratch->buffer;
+  if (bytes.size > SIZE_MAX / 2 - buffer->size) return MMCMAP_ENOMEM;
+  size_t size = buffer->size + bytes.size;
+  if (size > buffer->capacity) {
+    void *data = realloc(buffer->data, 2 * size);
+    if (!data) return MMCMAP_ENOMEM;
+    buffer->data = data;
+    buffer->capacity = 2 * size;
+  }
+  if (bytes.size)
+    memcpy((char *)buffer->data + buffer->size, bytes.data, bytes.size);
+  buffer->size = size;
+  return MMCMAP_OK;
 }
 
 void scratch_begin_pushing(struct scratch *scratch) { scratch->busy = true; }

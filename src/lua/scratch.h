@@ -29,6 +29,9 @@ void scratch_register(lua_State *L);
 /* Returns `own`, or if it is busy another, whose userdata is pushed. */
 struct scratch *scratch_take(lua_State *L, struct scratch *own);
 
+/* Copies `bytes` behind those in the buffer. MMCMAP_ENOMEM. */
+int scratch_append(struct scratch *scratch, mmcmap_slice bytes);
+
 /* Pushes the bytes in the buffer as a string. */
 void scratch_push(lua_State *L, struct scratch *scratch);
 
