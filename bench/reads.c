@@ -4,7 +4,8 @@
  *
  *   reads FILE [COUNT]   a store of COUNT keys of 32 random letters
  *                        (1,000,000), value = key: opening and closing a
- *                        snapshot; get_many against get
+ *                        snapshot; get_many against get; the
+ *                        difference of two snapshots
  *
  * Every value is checked. FILE is made and removed. Let nothing else run
  * meanwhile, and compare figures of one run only.
@@ -161,6 +162,40 @@ static void measure_get_many(mmcmap *store, const struct keys *keys) {
            (unsigned)sizes[s], best[s], best[s] / best[0]);
 }
 
+/* ---- diff ---------------------------------------------------------------- */
+
+static void measure_diff(mmcmap *store, const struct keys *keys, int changes) {
+  mmcmap_snapshot *before, *after;
+  mmcmap_diff *diff;
+  mmcmap_change change;
+  double best = 1e18;
+  for (int round = 0; round < ROUNDS; round++) {
+    must(mmcmap_snapshot_open(store, &before), "snapshot");
+    for (int i = 0; i < changes; i++) {
+      char value[KEY_BYTES];
+      snprintf(value, sizeof value, "%d in round %d", i, round);
+      must(mmcmap_put(store, any_key(keys),
+                      (mmcmap_slice){value, strlen(value)}),
+           "put");
+    }
+    must(mmcmap_snapshot_open(store, &after), "snapshot");
+    double begin = now_ns();
+    int count = 0, code;
+    must(mmcmap_diff_open(before, after, &diff), "diff");
+    while ((code = mmcmap_diff_next(diff, &change)) == MMCMAP_OK)
+      count += change.has_old && change.has_new;
+    mmcmap_diff_close(diff);
+    double each = now_ns() - begin;
+    must_hold(code == MMCMAP_NOTFOUND && count <= changes &&
+                  count > changes - changes / 50 - 1,
+              "not the differences there are");
+    if (each < best) best = each;
+    mmcmap_snapshot_close(before);
+    mmcmap_snapshot_close(after);
+  }
+  printf("diff of %5d changes               %7.0f us\n", changes, best / 1000);
+}
+
 int main(int argc, char **argv) {
   struct keys keys = {.count = 1000000};
   mmcmap_options options;
@@ -181,6 +216,8 @@ int main(int argc, char **argv) {
   must(mmcmap_sync(store), "sync");
   measure_snapshots(store, &keys);
   measure_get_many(store, &keys);
+  measure_diff(store, &keys, 1);
+  measure_diff(store, &keys, 1000);
   must(mmcmap_remove(store), "remove");
   free(keys.bytes);
   return 0;

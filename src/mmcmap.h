@@ -83,6 +83,7 @@ extern "C" {
 typedef struct mmcmap mmcmap;
 typedef struct mmcmap_snapshot mmcmap_snapshot;
 typedef struct mmcmap_cursor mmcmap_cursor;
+typedef struct mmcmap_diff mmcmap_diff;
 
 /* Bytes that somebody else owns. `data` may be NULL if `size` is 0. */
 typedef struct mmcmap_slice {
@@ -363,6 +364,38 @@ MMCMAP_API int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
 MMCMAP_API int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
                                   mmcmap_buffer *value_out);
 MMCMAP_API void mmcmap_cursor_close(mmcmap_cursor *cursor);
+
+/* ---- The difference between two snapshots ------------------------------- */
+
+/* A record that is not the same in two snapshots: what it was and what it is,
+   one of which may be missing. */
+typedef struct mmcmap_change {
+  mmcmap_slice key;
+  bool has_old, has_new;
+  mmcmap_slice old_value, new_value; /* empty if missing */
+} mmcmap_change;
+
+/*
+ * Walks what differs between two snapshots of one store, each key once, in no
+ * order; either may be the older one. The time follows the number of differences,
+ * whatever the size of the store. What was put again with the same value is no
+ * difference. Both snapshots must stay open until the diff is closed.
+ * MMCMAP_EINVAL: snapshots of two stores.
+ */
+MMCMAP_API int mmcmap_diff_open(mmcmap_snapshot *from, mmcmap_snapshot *to,
+                                mmcmap_diff **diff_out);
+
+/* Points at the next difference, without a copy, in both snapshots.
+   MMCMAP_NOTFOUND at the end; MMCMAP_EEXPIRED, MMCMAP_EFORK: of one of them. */
+MMCMAP_API int mmcmap_diff_next(mmcmap_diff *diff, mmcmap_change *change_out);
+
+/* The same, but copies the bytes, one behind the other, into `bytes_out`, which
+   `change_out` points into until it is used again. */
+MMCMAP_API int mmcmap_diff_read(mmcmap_diff *diff, mmcmap_buffer *bytes_out,
+                                mmcmap_change *change_out);
+
+/* NULL is allowed. */
+MMCMAP_API void mmcmap_diff_close(mmcmap_diff *diff);
 
 /* ---- Figures ----------------------------------------------------------- */
 

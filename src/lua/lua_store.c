@@ -7,6 +7,7 @@
 
 #include "failure.h"
 #include "iterator.h"
+#include "lua_diff.h"
 #include "lua_records.h"
 #include "lua_snapshot.h"
 #include "options.h"
@@ -430,19 +431,13 @@ static int store_remove(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"count", store_count},
-    {"pairs", store_pairs},
-    {"keys", store_keys},
-    {"size", store_size},
-    {"sync", store_sync},
-    {"step", store_step},
-    {"close", store_close},
-    {"remove", store_remove},
-    {"version", store_version},
-    {"stat", store_stat},
-    {"readers", store_readers},
-    {"snapshot", lua_snapshot_open},
-    {NULL, NULL},
+    {"count", store_count},     {"pairs", store_pairs},
+    {"keys", store_keys},       {"size", store_size},
+    {"sync", store_sync},       {"step", store_step},
+    {"close", store_close},     {"remove", store_remove},
+    {"version", store_version}, {"stat", store_stat},
+    {"readers", store_readers}, {"snapshot", lua_snapshot_open},
+    {"diff", lua_diff_open},    {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {

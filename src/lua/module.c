@@ -7,6 +7,7 @@
 #include "compat.h"
 #include "failure.h"
 #include "iterator.h"
+#include "lua_diff.h"
 #include "lua_snapshot.h"
 #include "lua_store.h"
 #include "mmcmap.h"
@@ -107,6 +108,7 @@ int luaopen_mmcmap_core(lua_State *L) {
   scratch_register(L);
   iterator_register(L);
   lua_snapshot_register(L);
+  lua_diff_register(L);
   lua_createtable(L, 0, 4);
   lua_store_register(L);
   lua_getfield(L, -1, "__index");

@@ -78,6 +78,11 @@ int trie_lookup(const struct node_source *source, const struct hasher *hasher,
                 uint64_t root, struct trie_key *key,
                 struct record_view *record_out);
 
+/* Compares keys as the slots of a collision node are sorted: bytes first, then
+   length. */
+int trie_compare_keys(const struct trie_key *key,
+                      const struct record_view *record);
+
 /* Looks for `key` among the sorted slots of a collision node: the index where
    it is or belongs, and whether it is there. */
 int trie_search_collision(const struct node_source *source,
