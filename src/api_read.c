@@ -12,20 +12,18 @@ struct mmcmap_cursor {
   struct trie_cursor cursor;
 };
 
-int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
+static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
+                         mmcmap_snapshot **snapshot_out) {
   struct store *store;
   *snapshot_out = NULL;
   int code = enter(handle, &store);
   if (code != MMCMAP_OK) return code;
   mmcmap_snapshot *snapshot = malloc(sizeof *snapshot);
   if (snapshot == NULL) return error_set(MMCMAP_ENOMEM, "snapshot");
-  const mmcmap_options *options = &handle->options;
-  code = readers_claim_snapshot(
-      &store->readers, options->max_snapshot_age_ms * UINT64_C(1000000),
-      &snapshot->row);
+  code = readers_claim_snapshot(&store->readers, limit_ns, &snapshot->row);
   if (code == MMCMAP_OK) {
     code = writer_open_snapshot(&store->writer, snapshot->row,
-                                options->timeout_ms, &snapshot->moment);
+                                handle->options.timeout_ms, &snapshot->moment);
     if (code != MMCMAP_OK)
       readers_give_back_snapshot(&store->readers, snapshot->row);
   }
@@ -39,6 +37,17 @@ int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
   store_hold_snapshot(store);
   *snapshot_out = snapshot;
   return MMCMAP_OK;
+}
+
+int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
+  CHECK(handle != NULL && handle->magic == HANDLE_MAGIC);
+  return open_snapshot(handle,
+                       handle->options.max_snapshot_age_ms * UINT64_C(1000000),
+                       snapshot_out);
+}
+
+int snapshot_open_for_long(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
+  return open_snapshot(handle, 0, snapshot_out);
 }
 
 void mmcmap_snapshot_close(mmcmap_snapshot *snapshot) {

@@ -452,6 +452,35 @@ MMCMAP_API int mmcmap_readers(mmcmap *store,
                                             const mmcmap_reader *reader),
                               void *context);
 
+/* ---- Upkeep ------------------------------------------------------------- */
+
+/* Called now and then during a long call, on the same thread, `done` of `total`
+   being behind it (of no unit); at its end both are equal. Anything but 0 ends
+   the call, which returns it. It may use the store, but not close it. */
+typedef int (*mmcmap_progress)(void *context, uint64_t done, uint64_t total);
+
+/* Something that is wrong in a file. */
+typedef struct mmcmap_fault {
+  int code;         /* mostly MMCMAP_ECORRUPT */
+  const char *rule; /* of docs/format.md: "F29 record checksum"; a constant
+                       string */
+  uint64_t offset;  /* in the file */
+} mmcmap_fault;
+
+/* Called for each fault that is found; `fault` is good during the call. */
+typedef void (*mmcmap_report)(void *context, const mmcmap_fault *fault);
+
+/*
+ * Compares the store with every rule of its format, while others read and write:
+ * all that this moment holds, byte for byte, the superblocks, and the log as far
+ * as it is on disk. Never changes anything, and what changes meanwhile is no
+ * fault. `progress` and `report` may be NULL.
+ *   MMCMAP_OK: all is sound; MMCMAP_ECORRUPT: there are faults, the first of
+ *   which mmcmap_last_error() tells; what `progress` returned; MMCMAP_ENOMEM.
+ */
+MMCMAP_API int mmcmap_check(mmcmap *store, mmcmap_progress progress,
+                            mmcmap_report report, void *context);
+
 /* ---- Tools ------------------------------------------------------------- */
 
 /* MurmurHash3_x86_32 (Appleby, 2011) of `data`, as the original's users

@@ -17,6 +17,9 @@ struct mmcmap_snapshot {
   struct moment moment;
 };
 
+/* As mmcmap_snapshot_open(), of one that may become as old as it will. */
+int snapshot_open_for_long(mmcmap *handle, mmcmap_snapshot **snapshot_out);
+
 /* Pins, so that what the snapshot sees stays there until snapshot_leave(), and
    makes sure that it has not been ended for its age. */
 static inline int snapshot_enter(const mmcmap_snapshot *snapshot,

@@ -8,6 +8,7 @@
 #include "failure.h"
 #include "iterator.h"
 #include "lua_diff.h"
+#include "lua_maint.h"
 #include "lua_records.h"
 #include "lua_snapshot.h"
 #include "options.h"
@@ -364,8 +365,14 @@ static int store_end(lua_store *store) {
   return mmcmap_close(handle);
 }
 
+static void store_check_idle(lua_State *L, const lua_store *store) {
+  if (store->calls > 0)
+    luaL_error(L, "attempt to close a store from within a call of it");
+}
+
 /* Closes the store. If that fails, pushes nil, message, code. */
 static int store_end_or_push(lua_State *L, lua_store *store) {
+  store_check_idle(L, store);
   int code = store->handle ? store_end(store) : MMCMAP_OK;
   if (code < 0) lua_store_fail(L, code);
   return code;
@@ -401,6 +408,7 @@ static int store_close_scope(lua_State *L) {
 
 static int store_gc(lua_State *L) {
   lua_store *store = lua_store_check(L);
+  store_check_idle(L, store); /* it was called by hand */
   if (store->handle) (void)store_end(store);
   scratch_free(&store->scratch);
   return 0;
@@ -419,6 +427,7 @@ the file is open elsewhere too, in this process or another.
 static int store_remove(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap *handle = lua_store_handle(L, store);
+  store_check_idle(L, store);
   children_end(&store->children, true);
   int code = mmcmap_remove(handle);
   if (code < 0) return lua_store_fail(L, code); /* the handle lives on */
@@ -431,13 +440,21 @@ static int store_remove(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"count", store_count},     {"pairs", store_pairs},
-    {"keys", store_keys},       {"size", store_size},
-    {"sync", store_sync},       {"step", store_step},
-    {"close", store_close},     {"remove", store_remove},
-    {"version", store_version}, {"stat", store_stat},
-    {"readers", store_readers}, {"snapshot", lua_snapshot_open},
-    {"diff", lua_diff_open},    {NULL, NULL},
+    {"count", store_count},
+    {"pairs", store_pairs},
+    {"keys", store_keys},
+    {"size", store_size},
+    {"sync", store_sync},
+    {"step", store_step},
+    {"close", store_close},
+    {"remove", store_remove},
+    {"version", store_version},
+    {"stat", store_stat},
+    {"readers", store_readers},
+    {"snapshot", lua_snapshot_open},
+    {"diff", lua_diff_open},
+    {"check", lua_maint_check},
+    {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {

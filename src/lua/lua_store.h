@@ -26,6 +26,8 @@ typedef struct lua_store {
   mmcmap *handle;             /* NULL once it is closed */
   struct lua_child *children; /* snapshots, and iterators under way */
   struct scratch scratch;
+  unsigned
+      calls; /* of the engine that call Lua back: it stays open meanwhile */
   bool has_codec;
 } lua_store;
 

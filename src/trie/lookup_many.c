@@ -62,7 +62,7 @@ void trie_lookup_many(const struct node_source *source,
                       const struct hasher *hasher, uint64_t root,
                       struct trie_lane *lanes, unsigned count) {
   CHECK(count <= TRIE_LANES);
-  uint8_t walking[TRIE_LANES];
+  uint8_t walking[TRIE_LANES] = {0};
   unsigned walking_count = 0;
   for (unsigned i = 0; i < count; i++) {
     lanes[i].slot = root;
