@@ -481,6 +481,19 @@ typedef void (*mmcmap_report)(void *context, const mmcmap_fault *fault);
 MMCMAP_API int mmcmap_check(mmcmap *store, mmcmap_progress progress,
                             mmcmap_report report, void *context);
 
+/*
+ * Writes what the store is at this moment to a new store `path`, compact, while
+ * others read and write. It is made under a temporary name beside `path`, and has
+ * that name once it is whole and on disk; after a crash in between there may be a
+ * file `path`.new-... that can be deleted. A store that has the name already is
+ * replaced. The copy has a version of its own. Every record's checksum is looked at.
+ *   MMCMAP_EINVAL: `path` names the store itself; MMCMAP_EEXIST: something that
+ *   is no store; MMCMAP_EBUSY: a store that somebody has open; MMCMAP_ECORRUPT: a
+ *   record is damaged; what `progress` returned; as mmcmap_open(), mmcmap_put().
+ */
+MMCMAP_API int mmcmap_backup(mmcmap *store, const char *path,
+                             mmcmap_progress progress, void *context);
+
 /* ---- Tools ------------------------------------------------------------- */
 
 /* MurmurHash3_x86_32 (Appleby, 2011) of `data`, as the original's users

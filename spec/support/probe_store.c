@@ -6,8 +6,8 @@
  *   open(path [, {durability=, flush_interval_ms=, readonly=, create=, lock=,
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
- * Store: check, get_many, put, get, has, delete, add, replace, cas, swap, incr, count, version,
- * size, sync, stat, snapshot, records, close, remove.
+ * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
+ * incr, count, version, size, sync, stat, snapshot, records, close, remove.
  * Snapshot: get, count, version, records, close.
  * records() returns {key = value} and how many records a cursor met.
  */
@@ -277,6 +277,12 @@ static int store_do_check(lua_State *L) {
   return 1;
 }
 
+static int store_backup(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return probe_result(
+      L, mmcmap_backup(store->handle, luaL_checkstring(L, 2), NULL, NULL));
+}
+
 static int store_count(lua_State *L) {
   uint64_t count;
   int code = mmcmap_count(store_check(L)->handle, &count);
@@ -427,17 +433,29 @@ static void store_new_type(lua_State *L, const char *name,
 
 void probe_store_open(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"check", store_do_check},    {"get_many", store_get_many},
-      {"put", store_put},           {"get", store_get},
-      {"has", store_has},           {"delete", store_delete},
-      {"add", store_add},           {"replace", store_replace},
-      {"cas", store_cas},           {"swap", store_swap},
-      {"incr", store_incr},         {"count", store_count},
-      {"version", store_version},   {"size", store_size},
-      {"sync", store_sync},         {"stat", store_stat},
-      {"snapshot", store_snapshot}, {"records", store_records},
-      {"close", store_close},       {"remove", store_remove},
-      {"__gc", store_close},        {NULL, NULL},
+      {"backup", store_backup},
+      {"check", store_do_check},
+      {"get_many", store_get_many},
+      {"put", store_put},
+      {"get", store_get},
+      {"has", store_has},
+      {"delete", store_delete},
+      {"add", store_add},
+      {"replace", store_replace},
+      {"cas", store_cas},
+      {"swap", store_swap},
+      {"incr", store_incr},
+      {"count", store_count},
+      {"version", store_version},
+      {"size", store_size},
+      {"sync", store_sync},
+      {"stat", store_stat},
+      {"snapshot", store_snapshot},
+      {"records", store_records},
+      {"close", store_close},
+      {"remove", store_remove},
+      {"__gc", store_close},
+      {NULL, NULL},
   };
   static const luaL_Reg snapshot_methods[] = {
       {"get", snapshot_get},

@@ -8,6 +8,8 @@
 
 #include "failure.h"
 
+#include <string.h>
+
 enum { MAINT_FAULTS_MAX = 256 };
 
 /* One call. It lies in a userdata: the list is long. */
@@ -72,15 +74,6 @@ static void maint_push_report(lua_State *L, const struct maint *maint) {
   lua_setfield(L, -2, "count");
 }
 
-/* What a call has come to: true; or the error of the function raised again; or
-   nil, the message, and the code. */
-static int maint_return(lua_State *L, const struct maint *maint, int code) {
-  if (maint->has_raised) return lua_error(L);
-  if (code < 0) return lua_store_fail(L, code);
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 /*** @submodule store */
 
 /***
@@ -115,10 +108,56 @@ int lua_maint_check(lua_State *L) {
   store->calls++;
   int code = mmcmap_check(handle, maint_progress, maint_report, maint);
   store->calls--;
-  if (maint->has_raised || maint->fault_count == 0)
-    return maint_return(L, maint, code);
+  if (maint->has_raised) return lua_error(L);
+  if (code == MMCMAP_OK) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
   lua_store_fail(L, code);
+  if (maint->fault_count == 0) return 3;
   lua_pop(L, 1);
   maint_push_report(L, maint);
   return 3;
+}
+
+const char *lua_maint_path(lua_State *L, int arg) {
+  size_t size;
+  const char *path = luaL_checklstring(L, arg, &size);
+  luaL_argcheck(L, size > 0, arg, "path is empty");
+  luaL_argcheck(L, strlen(path) == size, arg, "path contains a zero byte");
+  return path;
+}
+
+/***
+Writes what the store holds now to another file, as a store of its own: compact, and
+while others read and write. The file has its name once it is whole and on disk; a
+store that had that name is replaced. It has no lock file and can be copied. Fails
+with `"EEXIST"` if something that is no store has the name, with `"EBUSY"` if
+somebody has that store open, with `"ECORRUPT"` if a record is damaged.
+@function backup
+@tparam string path not that of the store itself
+@tparam[opt] function progress is called now and then with two numbers: how much is
+done of how much. Its error ends the backup, leaves nothing, and is raised again
+@treturn[1] boolean true
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage assert(db:backup("game-" .. os.date("%A") .. ".mmc"))
+*/
+int lua_maint_backup(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  const char *path = lua_maint_path(L, 2);
+  lua_settop(L, 3);
+  struct maint *maint = maint_new(L, 3);
+  mmcmap *handle = lua_store_handle(L, store);
+  store->calls++;
+  int code = mmcmap_backup(handle, path, maint_progress, maint);
+  store->calls--;
+  if (maint->has_raised) return lua_error(L);
+  if (code == MMCMAP_EINVAL) return failure_raise(L, path, code);
+  if (code == MMCMAP_ECORRUPT || code == MMCMAP_EFORK)
+    return lua_store_fail(L, code);
+  if (code < 0) return failure_return(L, path, code);
+  lua_pushboolean(L, 1);
+  return 1;
 }

@@ -8,7 +8,11 @@
 
 #include "lua_store.h"
 
-/* The method check() of a store. Upvalue: the store's metatable. */
+/* The methods check() and backup() of a store. Upvalue: its metatable. */
 int lua_maint_check(lua_State *L);
+int lua_maint_backup(lua_State *L);
+
+/* The argument at index `arg` as a path; raises if it is none. */
+const char *lua_maint_path(lua_State *L, int arg);
 
 #endif

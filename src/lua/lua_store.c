@@ -440,21 +440,14 @@ static int store_remove(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"count", store_count},
-    {"pairs", store_pairs},
-    {"keys", store_keys},
-    {"size", store_size},
-    {"sync", store_sync},
-    {"step", store_step},
-    {"close", store_close},
-    {"remove", store_remove},
-    {"version", store_version},
-    {"stat", store_stat},
-    {"readers", store_readers},
-    {"snapshot", lua_snapshot_open},
-    {"diff", lua_diff_open},
-    {"check", lua_maint_check},
-    {NULL, NULL},
+    {"count", store_count},       {"pairs", store_pairs},
+    {"keys", store_keys},         {"size", store_size},
+    {"sync", store_sync},         {"step", store_step},
+    {"close", store_close},       {"remove", store_remove},
+    {"version", store_version},   {"stat", store_stat},
+    {"readers", store_readers},   {"snapshot", lua_snapshot_open},
+    {"diff", lua_diff_open},      {"check", lua_maint_check},
+    {"backup", lua_maint_backup}, {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {
