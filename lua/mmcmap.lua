@@ -29,4 +29,5 @@ return {
   backend = "c", -- how the engine is reached
   murmur3 = core.murmur3,
   open = core.open,
+  salvage = core.salvage,
 }

@@ -494,6 +494,21 @@ MMCMAP_API int mmcmap_check(mmcmap *store, mmcmap_progress progress,
 MMCMAP_API int mmcmap_backup(mmcmap *store, const char *path,
                              mmcmap_progress progress, void *context);
 
+/*
+ * Reads whatever records are whole out of the file `from`, which may be damaged
+ * anywhere, into a new store `to`, and gives their number. Of a key the current
+ * version counts, as far as that can be told; where the part of the log is damaged
+ * that tells it, the newest whole version does, and what was deleted may come back.
+ * `report`, unless it is NULL, is called for what is wrong in the file. `from` is
+ * only read, and must not be open; nothing is to be seen of `to` until it is whole.
+ *   MMCMAP_EFORMAT: nothing of a store is to be seen in it; MMCMAP_EEXIST: there is
+ *   a file `to`; MMCMAP_EBUSY: somebody has `from` open; MMCMAP_EINVAL, and as
+ *   mmcmap_open(), mmcmap_put().
+ */
+MMCMAP_API int mmcmap_salvage(const char *from, const char *to,
+                              mmcmap_report report, void *context,
+                              uint64_t *count_out);
+
 /* ---- Tools ------------------------------------------------------------- */
 
 /* MurmurHash3_x86_32 (Appleby, 2011) of `data`, as the original's users

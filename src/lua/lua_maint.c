@@ -161,3 +161,35 @@ int lua_maint_backup(lua_State *L) {
   lua_pushboolean(L, 1);
   return 1;
 }
+
+/*** @module mmcmap */
+
+/***
+Reads whatever records are whole out of a file that may be damaged anywhere, into a
+new one, and tells what is wrong with it. Of each key the current value is taken, as
+far as that can be told; where the part of the log is damaged that tells it, the newest
+whole one is, and what was deleted may come back. The damaged file is only read.
+@function salvage
+@tparam string from the damaged file, which nobody may have open
+@tparam string to a new file
+@treturn[1] number of records
+@treturn[1] table report, as of `store:check`
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+local count, report = assert(mmcmap.salvage("game.mmc", "saved.mmc"))
+print(count .. " records saved", report.count .. " faults found")
+*/
+int lua_maint_salvage(lua_State *L) {
+  const char *from = lua_maint_path(L, 1), *to = lua_maint_path(L, 2);
+  uint64_t count;
+  lua_settop(L, 2);
+  struct maint *maint = maint_new(L, 3);
+  int code = mmcmap_salvage(from, to, maint_report, maint, &count);
+  if (code < 0)
+    return failure_return(L, code == MMCMAP_EEXIST ? to : from, code);
+  compat_push_u64(L, count);
+  maint_push_report(L, maint);
+  return 2;
+}

@@ -12,6 +12,9 @@
 int lua_maint_check(lua_State *L);
 int lua_maint_backup(lua_State *L);
 
+/* The module's function salvage(). */
+int lua_maint_salvage(lua_State *L);
+
 /* The argument at index `arg` as a path; raises if it is none. */
 const char *lua_maint_path(lua_State *L, int arg);
 

@@ -8,6 +8,7 @@
 #include "failure.h"
 #include "iterator.h"
 #include "lua_diff.h"
+#include "lua_maint.h"
 #include "lua_snapshot.h"
 #include "lua_store.h"
 #include "mmcmap.h"
@@ -117,6 +118,8 @@ int luaopen_mmcmap_core(lua_State *L) {
   lua_pop(L, 1);
   lua_pushcclosure(L, module_open, 1);
   lua_setfield(L, -2, "open");
+  lua_pushcfunction(L, lua_maint_salvage);
+  lua_setfield(L, -2, "salvage");
   lua_pushcfunction(L, module_murmur3);
   lua_setfield(L, -2, "murmur3");
   lua_pushfstring(L, "mmcmap %s", mmcmap_library_version());

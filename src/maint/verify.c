@@ -467,16 +467,16 @@ void verify_log_into(const struct node_source *source,
   check_log(source, hasher, state, report);
 }
 
-int verify_file(const struct node_source *source, const struct hasher *hasher,
-                const struct superblock *superblock,
-                struct verify_report *report_out) {
+static int verify_file_into(const struct node_source *source,
+                            const struct hasher *hasher,
+                            const struct superblock *superblock,
+                            struct verify_report *report_out) {
   struct recovered recovered;
-  memset(report_out, 0, sizeof *report_out);
   int code = recovery_roll_forward(source, hasher, superblock, &recovered);
   if (code != MMCMAP_OK) return code;
   const struct superblock *state = &recovered.state;
-  (void)verify_trie(source, hasher, MAP_ID_DEFAULT, state->root, state->count,
-                    state->epoch, report_out);
+  verify_trie_into(source, hasher, MAP_ID_DEFAULT, state->root, state->count,
+                   state->epoch, report_out);
   if (superblock->used_bytes > source->size)
     verify_fail(report_out, MMCMAP_ECORRUPT, "F10 file shorter than used",
                 source->size);
@@ -484,4 +484,21 @@ int verify_file(const struct node_source *source, const struct hasher *hasher,
   verify_log_into(source, hasher, state, report_out);
   recovered_forget(&recovered);
   return verify_outcome(report_out);
+}
+
+int verify_file(const struct node_source *source, const struct hasher *hasher,
+                const struct superblock *superblock,
+                struct verify_report *report_out) {
+  memset(report_out, 0, sizeof *report_out);
+  return verify_file_into(source, hasher, superblock, report_out);
+}
+
+void verify_file_watched(const struct node_source *source,
+                         const struct hasher *hasher,
+                         const struct superblock *superblock,
+                         const struct verify_watch *watch) {
+  struct verify_report report;
+  memset(&report, 0, sizeof report);
+  report.watch = watch;
+  (void)verify_file_into(source, hasher, superblock, &report);
 }

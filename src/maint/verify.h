@@ -90,4 +90,10 @@ int verify_file(const struct node_source *source, const struct hasher *hasher,
                 const struct superblock *superblock,
                 struct verify_report *report_out);
 
+/* The same, for one who follows it and needs no figures. */
+void verify_file_watched(const struct node_source *source,
+                         const struct hasher *hasher,
+                         const struct superblock *superblock,
+                         const struct verify_watch *watch);
+
 #endif
