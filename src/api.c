@@ -123,14 +123,19 @@ void mmcmap_buffer_free(mmcmap_buffer *buffer) {
   memset(buffer, 0, sizeof *buffer);
 }
 
+int handle_buffer_reserve(mmcmap_buffer *buffer, size_t size) {
+  if (buffer->capacity >= size) return MMCMAP_OK;
+  size_t capacity = size < 64 ? 64 : size + size / 4;
+  void *grown = realloc(buffer->data, capacity);
+  if (grown == NULL) return error_set(MMCMAP_ENOMEM, "value buffer");
+  buffer->data = grown;
+  buffer->capacity = capacity;
+  return MMCMAP_OK;
+}
+
 int handle_buffer_set(mmcmap_buffer *buffer, const uint8_t *data, size_t size) {
-  if (buffer->capacity < size) {
-    size_t capacity = size < 64 ? 64 : size + size / 4;
-    void *grown = realloc(buffer->data, capacity);
-    if (grown == NULL) return error_set(MMCMAP_ENOMEM, "value buffer");
-    buffer->data = grown;
-    buffer->capacity = capacity;
-  }
+  int code = handle_buffer_reserve(buffer, size);
+  if (code != MMCMAP_OK) return code;
   if (size > 0) memcpy(buffer->data, data, size);
   buffer->size = size;
   return MMCMAP_OK;

@@ -3,18 +3,8 @@
  * Snapshots and cursors.
  */
 #include <stdlib.h>
-#include <string.h>
 
-#include "handle.h"
-
-/* Belongs to one thread at a time. */
-struct mmcmap_snapshot {
-  uint32_t magic;
-  struct store *store;
-  struct share_row *row;
-  uint64_t mark; /* of the row, as long as the snapshot has not been ended */
-  struct moment moment;
-};
+#include "snapshot.h"
 
 struct mmcmap_cursor {
   uint32_t magic;
@@ -22,20 +12,18 @@ struct mmcmap_cursor {
   struct trie_cursor cursor;
 };
 
-int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
+static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
+                         mmcmap_snapshot **snapshot_out) {
   struct store *store;
   *snapshot_out = NULL;
   int code = enter(handle, &store);
   if (code != MMCMAP_OK) return code;
   mmcmap_snapshot *snapshot = malloc(sizeof *snapshot);
   if (snapshot == NULL) return error_set(MMCMAP_ENOMEM, "snapshot");
-  const mmcmap_options *options = &handle->options;
-  code = readers_claim_snapshot(
-      &store->readers, options->max_snapshot_age_ms * UINT64_C(1000000),
-      &snapshot->row);
+  code = readers_claim_snapshot(&store->readers, limit_ns, &snapshot->row);
   if (code == MMCMAP_OK) {
     code = writer_open_snapshot(&store->writer, snapshot->row,
-                                options->timeout_ms, &snapshot->moment);
+                                handle->options.timeout_ms, &snapshot->moment);
     if (code != MMCMAP_OK)
       readers_give_back_snapshot(&store->readers, snapshot->row);
   }
@@ -51,23 +39,15 @@ int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
   return MMCMAP_OK;
 }
 
-/* Pins, so that what the snapshot sees stays there until leave_snapshot(), and
-   makes sure that it has not been ended for its age. */
-static int enter_snapshot(const mmcmap_snapshot *snapshot,
-                          struct share_row **row_out) {
-  CHECK(snapshot != NULL && snapshot->magic == SNAPSHOT_MAGIC);
-  struct readers *readers = &snapshot->store->readers;
-  if (UNLIKELY(!store_is_ours(snapshot->store)))
-    return error_set(MMCMAP_EFORK, "a snapshot from before fork()");
-  int code = readers_row(readers, row_out);
-  if (UNLIKELY(code != MMCMAP_OK)) return code;
-  if (UNLIKELY(atomic_load(&snapshot->row->limit_ns) != 0))
-    readers_end_if_old(snapshot->row, process_monotonic_ns());
-  readers_pin(readers, *row_out);
-  if (LIKELY(readers_has_snapshot(snapshot->row, snapshot->mark)))
-    return MMCMAP_OK;
-  readers_unpin(*row_out);
-  return error_set(MMCMAP_EEXPIRED, "max_snapshot_age");
+int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
+  CHECK(handle != NULL && handle->magic == HANDLE_MAGIC);
+  return open_snapshot(handle,
+                       handle->options.max_snapshot_age_ms * UINT64_C(1000000),
+                       snapshot_out);
+}
+
+int snapshot_open_for_long(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
+  return open_snapshot(handle, 0, snapshot_out);
 }
 
 void mmcmap_snapshot_close(mmcmap_snapshot *snapshot) {
@@ -80,25 +60,40 @@ void mmcmap_snapshot_close(mmcmap_snapshot *snapshot) {
   free(snapshot);
 }
 
-static mmcmap_slice slice_of(const uint8_t *data, size_t size) {
-  mmcmap_slice slice = {.data = data, .size = size};
-  return slice;
+/* Finds `key` in the snapshot; the caller has entered it. */
+static int find_sealed(const mmcmap_snapshot *snapshot, mmcmap_slice key,
+                       struct record_view *record_out) {
+  struct store *store = snapshot->store;
+  struct trie_key trie_key = trie_key_of(&store->hasher, key.data, key.size);
+  struct node_source source = space_source(&store->space);
+  return trie_lookup(&source, &store->hasher, snapshot->moment.root, &trie_key,
+                     record_out);
 }
 
 int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
                         mmcmap_slice *value_out) {
   struct share_row *row;
-  *value_out = slice_of(NULL, 0);
-  int code = enter_snapshot(snapshot, &row);
-  if (code != MMCMAP_OK) return code;
-  struct store *store = snapshot->store;
-  struct trie_key trie_key = trie_key_of(&store->hasher, key.data, key.size);
-  struct node_source source = space_source(&store->space);
   struct record_view record;
-  code = trie_lookup(&source, &store->hasher, snapshot->moment.root, &trie_key,
-                     &record);
+  *value_out = slice_of(NULL, 0);
+  int code = snapshot_enter(snapshot, &row);
+  if (code != MMCMAP_OK) return code;
+  code = find_sealed(snapshot, key, &record);
   if (code == MMCMAP_OK) *value_out = slice_of(record.value, record.value_size);
-  readers_unpin(row);
+  snapshot_leave(row);
+  return code;
+}
+
+int mmcmap_snapshot_read(mmcmap_snapshot *snapshot, mmcmap_slice key,
+                         mmcmap_buffer *value_out) {
+  struct share_row *row;
+  struct record_view record;
+  value_out->size = 0;
+  int code = snapshot_enter(snapshot, &row);
+  if (code != MMCMAP_OK) return code;
+  code = find_sealed(snapshot, key, &record);
+  if (code == MMCMAP_OK)
+    code = handle_buffer_set(value_out, record.value, record.value_size);
+  snapshot_leave(row);
   return code;
 }
 
@@ -115,9 +110,9 @@ uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot) {
 int mmcmap_cursor_open(mmcmap_snapshot *snapshot, mmcmap_cursor **cursor_out) {
   struct share_row *row;
   *cursor_out = NULL;
-  int code = enter_snapshot(snapshot, &row);
+  int code = snapshot_enter(snapshot, &row);
   if (code != MMCMAP_OK) return code;
-  readers_unpin(row);
+  snapshot_leave(row);
   mmcmap_cursor *cursor = malloc(sizeof *cursor);
   if (cursor == NULL) return error_set(MMCMAP_ENOMEM, "cursor");
   cursor->magic = CURSOR_MAGIC;
@@ -131,21 +126,45 @@ int mmcmap_cursor_open(mmcmap_snapshot *snapshot, mmcmap_cursor **cursor_out) {
   return MMCMAP_OK;
 }
 
-int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
-                       mmcmap_slice *value_out) {
+/* Takes the next record; if it returns MMCMAP_OK the caller leaves `row`. */
+static int next_record(mmcmap_cursor *cursor, struct record_view *record_out,
+                       struct share_row **row_out) {
   CHECK(cursor != NULL && cursor->magic == CURSOR_MAGIC);
-  struct share_row *row;
-  *key_out = *value_out = slice_of(NULL, 0);
-  int code = enter_snapshot(cursor->snapshot, &row);
+  int code = snapshot_enter(cursor->snapshot, row_out);
   if (code != MMCMAP_OK) return code;
   struct node_source source = space_source(&cursor->snapshot->store->space);
+  code = trie_cursor_next(&cursor->cursor, &source, record_out);
+  if (code != MMCMAP_OK) snapshot_leave(*row_out);
+  return code;
+}
+
+int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
+                       mmcmap_slice *value_out) {
+  struct share_row *row;
   struct record_view record;
-  code = trie_cursor_next(&cursor->cursor, &source, &record);
-  readers_unpin(row);
+  *key_out = *value_out = slice_of(NULL, 0);
+  int code = next_record(cursor, &record, &row);
   if (code != MMCMAP_OK) return code;
   *key_out = slice_of(record.key, record.key_size);
   *value_out = slice_of(record.value, record.value_size);
+  snapshot_leave(row);
   return MMCMAP_OK;
+}
+
+int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
+                       mmcmap_buffer *value_out) {
+  struct share_row *row;
+  struct record_view record;
+  key_out->size = 0;
+  if (value_out != NULL) value_out->size = 0;
+  int code = next_record(cursor, &record, &row);
+  if (code != MMCMAP_OK) return code;
+  code = handle_buffer_set(key_out, record.key, record.key_size);
+  if (code == MMCMAP_OK && value_out != NULL)
+    code = handle_buffer_set(value_out, record.value, record.value_size);
+  snapshot_leave(row);
+  if (code != MMCMAP_OK) key_out->size = 0;
+  return code;
 }
 
 void mmcmap_cursor_close(mmcmap_cursor *cursor) {

@@ -13,6 +13,7 @@
 #define HANDLE_MAGIC UINT32_C(0x6d6d6331)
 #define SNAPSHOT_MAGIC UINT32_C(0x6d6d6332)
 #define CURSOR_MAGIC UINT32_C(0x6d6d6333)
+#define DIFF_MAGIC UINT32_C(0x6d6d6336)
 
 struct mmcmap {
   uint32_t magic;
@@ -59,6 +60,10 @@ static inline struct change_mode change_mode_of(const mmcmap *handle) {
       .is_synced = handle->options.durability == MMCMAP_SYNC};
   return mode;
 }
+
+/* Sees to it that the caller's buffer has room for `size` bytes; what it holds
+   stays. MMCMAP_ENOMEM. */
+int handle_buffer_reserve(mmcmap_buffer *buffer, size_t size);
 
 /* Copies into the caller's buffer, which grows as needed; MMCMAP_ENOMEM. */
 int handle_buffer_set(mmcmap_buffer *buffer, const uint8_t *data, size_t size);

@@ -6,8 +6,8 @@
  *   open(path [, {durability=, flush_interval_ms=, readonly=, create=, lock=,
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
- * Store: put, get, has, delete, add, replace, cas, swap, incr, count, version,
- * size, sync, stat, snapshot, records, close, remove.
+ * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
+ * incr, count, version, size, sync, stat, snapshot, records, close, remove.
  * Snapshot: get, count, version, records, close.
  * records() returns {key = value} and how many records a cursor met.
  */
@@ -223,6 +223,66 @@ static int store_incr(lua_State *L) {
   return code == MMCMAP_OK ? 1 : 4;
 }
 
+/* What get_many() finds, as long as there are not too many. */
+struct many {
+  lua_State *L;
+  lua_Integer most;
+  lua_Integer count;
+};
+
+static int add_found(void *context, size_t index, mmcmap_slice value) {
+  struct many *many = context;
+  if (many->count == many->most) return MMCMAP_EBUSY;
+  many->count++;
+  lua_pushlstring(many->L, value.data, value.size);
+  lua_rawseti(many->L, -2, (int)index + 1);
+  return MMCMAP_OK;
+}
+
+/* get_many(keys [, most]): {[index of the key] = value}; if there are more than
+   `most`, as probe_fail() with EBUSY, the last result being how many came. */
+static int store_get_many(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  struct many many = {.L = L, .most = luaL_optinteger(L, 3, 1000000)};
+  mmcmap_slice keys[200];
+  int count = 0;
+  for (lua_settop(L, 2); count < 200; count++) {
+    lua_rawgeti(L, 2, count + 1);
+    if (lua_isnil(L, -1)) break;
+    keys[count].data = lua_tolstring(L, -1, &keys[count].size);
+    lua_pop(L, 1); /* the table keeps it */
+  }
+  lua_newtable(L);
+  int code =
+      mmcmap_get_many(store->handle, keys, (size_t)count, add_found, &many);
+  if (code == MMCMAP_OK) return 1;
+  probe_fail(L, code);
+  lua_pop(L, 1);
+  lua_pushinteger(L, many.count);
+  return 3;
+}
+
+static void add_fault(void *context, const mmcmap_fault *fault) {
+  lua_State *L = context;
+  lua_pushstring(L, fault->rule);
+  lua_rawseti(L, -2, (int)fields_length(L, -2) + 1);
+}
+
+/* check(): the rules of what is wrong. */
+static int store_do_check(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  lua_newtable(L);
+  int code = mmcmap_check(store->handle, NULL, add_fault, L);
+  if (code != MMCMAP_OK && code != MMCMAP_ECORRUPT) return probe_fail(L, code);
+  return 1;
+}
+
+static int store_backup(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return probe_result(
+      L, mmcmap_backup(store->handle, luaL_checkstring(L, 2), NULL, NULL));
+}
+
 static int store_count(lua_State *L) {
   uint64_t count;
   int code = mmcmap_count(store_check(L)->handle, &count);
@@ -373,16 +433,29 @@ static void store_new_type(lua_State *L, const char *name,
 
 void probe_store_open(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"put", store_put},           {"get", store_get},
-      {"has", store_has},           {"delete", store_delete},
-      {"add", store_add},           {"replace", store_replace},
-      {"cas", store_cas},           {"swap", store_swap},
-      {"incr", store_incr},         {"count", store_count},
-      {"version", store_version},   {"size", store_size},
-      {"sync", store_sync},         {"stat", store_stat},
-      {"snapshot", store_snapshot}, {"records", store_records},
-      {"close", store_close},       {"remove", store_remove},
-      {"__gc", store_close},        {NULL, NULL},
+      {"backup", store_backup},
+      {"check", store_do_check},
+      {"get_many", store_get_many},
+      {"put", store_put},
+      {"get", store_get},
+      {"has", store_has},
+      {"delete", store_delete},
+      {"add", store_add},
+      {"replace", store_replace},
+      {"cas", store_cas},
+      {"swap", store_swap},
+      {"incr", store_incr},
+      {"count", store_count},
+      {"version", store_version},
+      {"size", store_size},
+      {"sync", store_sync},
+      {"stat", store_stat},
+      {"snapshot", store_snapshot},
+      {"records", store_records},
+      {"close", store_close},
+      {"remove", store_remove},
+      {"__gc", store_close},
+      {NULL, NULL},
   };
   static const luaL_Reg snapshot_methods[] = {
       {"get", snapshot_get},

@@ -17,9 +17,11 @@
 #if LUA_VERSION_NUM < 502
 #define compat_get_uservalue(L, index) lua_getfenv(L, index)
 #define compat_set_uservalue(L, index) ((void)lua_setfenv(L, index))
+#define compat_rawlen(L, index) lua_objlen(L, index)
 #else
 #define compat_get_uservalue(L, index) ((void)lua_getuservalue(L, index))
 #define compat_set_uservalue(L, index) ((void)lua_setuservalue(L, index))
+#define compat_rawlen(L, index) lua_rawlen(L, index)
 #endif
 
 /* Pushes a count or a size: an integer where Lua has them. */

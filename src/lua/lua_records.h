@@ -8,7 +8,8 @@
 
 #include "lua_store.h"
 
-/* get, put, delete, has, add, replace, cas, swap, incr; ends with NULL. Upvalue: the metatable. */
+/* get, put, delete, has, add, replace, cas, swap, incr, get_many; ends with NULL.
+   Upvalue: the metatable. */
 extern const luaL_Reg lua_records_methods[];
 
 /* __index. Upvalues: the metatable, and the table of methods. */

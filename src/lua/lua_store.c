@@ -7,7 +7,10 @@
 
 #include "failure.h"
 #include "iterator.h"
+#include "lua_diff.h"
+#include "lua_maint.h"
 #include "lua_records.h"
+#include "lua_snapshot.h"
 #include "options.h"
 
 #include <string.h>
@@ -144,7 +147,7 @@ for key, value in db:pairs() do print(key, value) end
 for key, value in pairs(db) do print(key, value) end  -- not in Lua 5.1
 */
 static int store_pairs(lua_State *L) {
-  return iterator_open(L, lua_store_check(L), false);
+  return iterator_open(L, lua_store_check(L), NULL, false);
 }
 
 /***
@@ -155,7 +158,7 @@ Iterates like `pairs`, over the keys only, and does not read the values.
 @usage for key in db:keys() do print(key) end
 */
 static int store_keys(lua_State *L) {
-  return iterator_open(L, lua_store_check(L), true);
+  return iterator_open(L, lua_store_check(L), NULL, true);
 }
 
 /***
@@ -356,21 +359,28 @@ static int store_tostring(lua_State *L) {
 /* Closes the handle and all that reads from it. Does not touch Lua. */
 static int store_end(lua_store *store) {
   mmcmap *handle = store->handle;
-  iterator_end_all(store);
+  children_end(&store->children, true);
   store->handle = NULL;
   scratch_release(&store->scratch);
   return mmcmap_close(handle);
 }
 
+static void store_check_idle(lua_State *L, const lua_store *store) {
+  if (store->calls > 0)
+    luaL_error(L, "attempt to close a store from within a call of it");
+}
+
 /* Closes the store. If that fails, pushes nil, message, code. */
 static int store_end_or_push(lua_State *L, lua_store *store) {
+  store_check_idle(L, store);
   int code = store->handle ? store_end(store) : MMCMAP_OK;
   if (code < 0) lua_store_fail(L, code);
   return code;
 }
 
 /***
-Closes the store: writes to disk what is not there yet, and ends the iterators.
+Closes the store: writes to disk what is not there yet, and ends its snapshots
+and iterators.
 A closed store may be closed again. The store is closed even if this fails,
 which means that the last changes may not be on disk. A store is also closed at
 the end of the scope of a `local db <close>`, which raises if that fails, and
@@ -398,8 +408,9 @@ static int store_close_scope(lua_State *L) {
 
 static int store_gc(lua_State *L) {
   lua_store *store = lua_store_check(L);
+  store_check_idle(L, store); /* it was called by hand */
   if (store->handle) (void)store_end(store);
-  mmcmap_buffer_free(&store->scratch.buffer);
+  scratch_free(&store->scratch);
   return 0;
 }
 
@@ -416,7 +427,8 @@ the file is open elsewhere too, in this process or another.
 static int store_remove(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap *handle = lua_store_handle(L, store);
-  iterator_end_all(store);
+  store_check_idle(L, store);
+  children_end(&store->children, true);
   int code = mmcmap_remove(handle);
   if (code < 0) return lua_store_fail(L, code); /* the handle lives on */
   store->handle = NULL;
@@ -428,12 +440,14 @@ static int store_remove(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"count", store_count},     {"pairs", store_pairs},
-    {"keys", store_keys},       {"size", store_size},
-    {"sync", store_sync},       {"step", store_step},
-    {"close", store_close},     {"remove", store_remove},
-    {"version", store_version}, {"stat", store_stat},
-    {"readers", store_readers}, {NULL, NULL},
+    {"count", store_count},       {"pairs", store_pairs},
+    {"keys", store_keys},         {"size", store_size},
+    {"sync", store_sync},         {"step", store_step},
+    {"close", store_close},       {"remove", store_remove},
+    {"version", store_version},   {"stat", store_stat},
+    {"readers", store_readers},   {"snapshot", lua_snapshot_open},
+    {"diff", lua_diff_open},      {"check", lua_maint_check},
+    {"backup", lua_maint_backup}, {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The store as a Lua object: a userdata that owns one handle of the engine.
- * It knows the iterators that read from it, and ends them before the handle.
+ * It knows the snapshots and iterators that read from it, and ends them before
+ * the handle.
  *
  * The rule that keeps its functions safe: anything that may run Lua code (a
  * finalizer at any allocation, a codec) may close the store. So each one first
@@ -11,21 +12,22 @@
 #ifndef LUA_STORE_H
 #define LUA_STORE_H
 
+#include "children.h"
 #include "compat.h"
 #include "mmcmap.h"
 #include "scratch.h"
 
-struct lua_iterator;
-
 /*
- * Its user value is a table that its iterators share, which keeps the store
- * alive as long as they are: see enum lua_store_env. Owned by Lua; used by one
+ * Its user value is a table that its snapshots and iterators share, which keeps
+ * the store alive as long as they are: see enum lua_store_env. Owned by Lua; used by one
  * thread of the system at a time, as a lua_State is.
  */
 typedef struct lua_store {
-  mmcmap *handle;                /* NULL once it is closed */
-  struct lua_iterator *children; /* the iterators that are under way */
+  mmcmap *handle;             /* NULL once it is closed */
+  struct lua_child *children; /* snapshots, and iterators under way */
   struct scratch scratch;
+  unsigned
+      calls; /* of the engine that call Lua back: it stays open meanwhile */
   bool has_codec;
 } lua_store;
 
@@ -34,7 +36,8 @@ enum lua_store_env {
   STORE_ENV_STORE = 1,
   STORE_ENV_PATH = 2,
   STORE_ENV_ENCODE = 3, /* absent without a codec */
-  STORE_ENV_DECODE = 4
+  STORE_ENV_DECODE = 4,
+  STORE_ENV_PARENT = 5 /* of an iterator of a snapshot: the snapshot */
 };
 
 /* Makes the metatable and pushes it. Once per state. */
@@ -52,12 +55,13 @@ lua_store *lua_store_check(lua_State *L);
 /* The handle; raises if the store is closed. */
 mmcmap *lua_store_handle(lua_State *L, const lua_store *store);
 
-/* As failure_return() and failure_raise(), for the store at index 1. */
+/* As failure_return() and failure_raise(), for the store, or what reads from it,
+   at index 1. */
 int lua_store_fail(lua_State *L, int code);
 int lua_store_raise(lua_State *L, int code);
 
 /* Pushes the path as it was given to open(), and returns it. `owner` is the
-   index of the store, or of an iterator of it. The engine's own copy of the
+   index of the store, or of what reads from it. The engine's own copy of the
    path would not do: it ends with the handle, which a finalizer may close. */
 const char *lua_store_path(lua_State *L, int owner);
 

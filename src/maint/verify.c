@@ -19,6 +19,9 @@
 
 enum { FRAME_SALT_AT = 16 };
 
+/* Nodes, or frames, between two calls of the progress function. */
+enum { PROGRESS_STEP = 1024 };
+
 struct step {
   struct branch_view branch;
   uint64_t epoch;
@@ -33,6 +36,7 @@ struct walk {
   uint32_t map_id;
   uint64_t count; /* records that there may be */
   uint64_t newest_epoch;
+  uint64_t steps_taken;
   unsigned depth;
   bool is_over; /* it would not end */
   /* The bits of the hashes that lead to steps[depth - 1]'s child. */
@@ -41,27 +45,38 @@ struct walk {
   struct step steps[COLLISION_LEVEL + 1];
 };
 
-static void fail(struct verify_report *report, int code, const char *rule,
+void verify_fail(struct verify_report *report, int code, const char *rule,
                  uint64_t offset) {
+  struct verify_failure failure = {
+      .code = code, .rule = rule, .offset = offset};
   uint64_t index = report->failure_count++;
-  if (index >= VERIFY_FAILURES_MAX) return;
-  report->failures[index].code = code;
-  report->failures[index].rule = rule;
-  report->failures[index].offset = offset;
+  if (index < VERIFY_FAILURES_MAX) report->failures[index] = failure;
+  if (report->watch != NULL && report->watch->found != NULL)
+    report->watch->found(report->watch->context, &failure);
+}
+
+/* Whether to go on; nodes and frames are counted for this. */
+static bool goes_on(struct verify_report *report, uint64_t number) {
+  if (report->stopped == 0 && report->watch != NULL &&
+      report->watch->progress != NULL && number % PROGRESS_STEP == 0)
+    report->stopped = report->watch->progress(
+        report->watch->context, report->node_bytes + report->frame_bytes);
+  return report->stopped == 0;
 }
 
 static void fail_walk(struct walk *walk, const char *rule, uint64_t offset) {
-  fail(walk->report, MMCMAP_ECORRUPT, rule, offset);
+  verify_fail(walk->report, MMCMAP_ECORRUPT, rule, offset);
 }
 
 /* Notes what a reading function has said. */
 static void fail_as_noted(struct verify_report *report, int code) {
   mmcmap_error error;
   mmcmap_last_error(&error);
-  fail(report, code, error.what, error.offset);
+  verify_fail(report, code, error.what, error.offset);
 }
 
-static int first_failure(const struct verify_report *report) {
+int verify_outcome(const struct verify_report *report) {
+  if (report->stopped != 0) return report->stopped;
   if (report->failure_count == 0) return MMCMAP_OK;
   const struct verify_failure *first = &report->failures[0];
   if (first->code == MMCMAP_ECORRUPT)
@@ -290,23 +305,35 @@ static void walk_trie(struct walk *walk, uint64_t root) {
   if (root == SLOT_EMPTY) return;
   do
     check_slot(walk, slot);
-  while (!walk->is_over && next_slot(walk, &slot));
+  while (!walk->is_over && goes_on(walk->report, ++walk->steps_taken) &&
+         next_slot(walk, &slot));
+}
+
+void verify_trie_into(const struct node_source *source,
+                      const struct hasher *hasher, uint32_t map_id,
+                      uint64_t root, uint64_t count, uint64_t newest_epoch,
+                      struct verify_report *report) {
+  uint64_t failures_before = report->failure_count;
+  uint64_t records_before = report->record_count;
+  struct walk walk = {.source = source,
+                      .hasher = hasher,
+                      .report = report,
+                      .map_id = map_id,
+                      .count = records_before + count,
+                      .newest_epoch = newest_epoch};
+  walk_trie(&walk, root);
+  if (report->failure_count == failures_before && report->stopped == 0 &&
+      report->record_count < records_before + count)
+    verify_fail(report, MMCMAP_ECORRUPT, "F40 fewer records than counted", 0);
 }
 
 int verify_trie(const struct node_source *source, const struct hasher *hasher,
                 uint32_t map_id, uint64_t root, uint64_t count,
                 uint64_t newest_epoch, struct verify_report *report_out) {
   memset(report_out, 0, sizeof *report_out);
-  struct walk walk = {.source = source,
-                      .hasher = hasher,
-                      .report = report_out,
-                      .map_id = map_id,
-                      .count = count,
-                      .newest_epoch = newest_epoch};
-  walk_trie(&walk, root);
-  if (report_out->failure_count == 0 && report_out->record_count < count)
-    fail(report_out, MMCMAP_ECORRUPT, "F40 fewer records than counted", 0);
-  return first_failure(report_out);
+  verify_trie_into(source, hasher, map_id, root, count, newest_epoch,
+                   report_out);
+  return verify_outcome(report_out);
 }
 
 /* ---- The file ------------------------------------------------------------ */
@@ -330,7 +357,7 @@ static void check_segments(const struct node_source *source,
     struct segment_header header;
     uint64_t offset = segment_header_offset(number, state->segment_size);
     if (!bytes_within(offset, SEGMENT_HEADER_BYTES, source->size)) {
-      fail(report, MMCMAP_ECORRUPT, "F10 segments and size", offset);
+      verify_fail(report, MMCMAP_ECORRUPT, "F10 segments and size", offset);
       return;
     }
     int code = segment_decode(source->base + offset, number, state->file_id,
@@ -357,7 +384,7 @@ static void check_nodes(const struct node_source *source, uint64_t offset,
       return;
     }
     if (node_epoch(source->base + at) != frame->epoch)
-      fail(report, MMCMAP_ECORRUPT, "F27 node epoch", at);
+      verify_fail(report, MMCMAP_ECORRUPT, "F27 node epoch", at);
     at += size;
   }
 }
@@ -420,33 +447,58 @@ static void check_log(const struct node_source *source,
     report->frame_count++;
     report->frame_bytes += frame.size_bytes;
     if (frame.epoch < epoch || report->frame_bytes > source->size) {
-      fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", offset);
+      verify_fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", offset);
       return;
     }
     check_nodes(source, offset, &frame, report);
+    if (!goes_on(report, report->frame_count)) return;
     epoch = frame.epoch;
     offset = frame.next_offset;
   }
   if (chain != state->chain)
-    fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", end);
+    verify_fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", end);
+}
+
+void verify_log_into(const struct node_source *source,
+                     const struct hasher *hasher,
+                     const struct superblock *state,
+                     struct verify_report *report) {
+  check_segments(source, state, report);
+  check_log(source, hasher, state, report);
+}
+
+static int verify_file_into(const struct node_source *source,
+                            const struct hasher *hasher,
+                            const struct superblock *superblock,
+                            struct verify_report *report_out) {
+  struct recovered recovered;
+  int code = recovery_roll_forward(source, hasher, superblock, &recovered);
+  if (code != MMCMAP_OK) return code;
+  const struct superblock *state = &recovered.state;
+  verify_trie_into(source, hasher, MAP_ID_DEFAULT, state->root, state->count,
+                   state->epoch, report_out);
+  if (superblock->used_bytes > source->size)
+    verify_fail(report_out, MMCMAP_ECORRUPT, "F10 file shorter than used",
+                source->size);
+  check_superblocks(source, report_out);
+  verify_log_into(source, hasher, state, report_out);
+  recovered_forget(&recovered);
+  return verify_outcome(report_out);
 }
 
 int verify_file(const struct node_source *source, const struct hasher *hasher,
                 const struct superblock *superblock,
                 struct verify_report *report_out) {
-  struct recovered recovered;
   memset(report_out, 0, sizeof *report_out);
-  int code = recovery_roll_forward(source, hasher, superblock, &recovered);
-  if (code != MMCMAP_OK) return code;
-  const struct superblock *state = &recovered.state;
-  (void)verify_trie(source, hasher, MAP_ID_DEFAULT, state->root, state->count,
-                    state->epoch, report_out);
-  if (superblock->used_bytes > source->size)
-    fail(report_out, MMCMAP_ECORRUPT, "F10 file shorter than used",
-         source->size);
-  check_superblocks(source, report_out);
-  check_segments(source, state, report_out);
-  check_log(source, hasher, state, report_out);
-  recovered_forget(&recovered);
-  return first_failure(report_out);
+  return verify_file_into(source, hasher, superblock, report_out);
+}
+
+void verify_file_watched(const struct node_source *source,
+                         const struct hasher *hasher,
+                         const struct superblock *superblock,
+                         const struct verify_watch *watch) {
+  struct verify_report report;
+  memset(&report, 0, sizeof report);
+  report.watch = watch;
+  (void)verify_file_into(source, hasher, superblock, &report);
 }

@@ -22,7 +22,20 @@ struct verify_failure {
   uint64_t offset;  /* in the file */
 };
 
+/* Who follows a verification. */
+struct verify_watch {
+  /* Called now and then with bytes looked at; anything but 0 stops it. NULL is
+     allowed. */
+  int (*progress)(void *context, uint64_t bytes);
+  /* Called for each failure. NULL is allowed. */
+  void (*found)(void *context, const struct verify_failure *failure);
+  void *context;
+};
+
 struct verify_report {
+  const struct verify_watch *watch; /* NULL: nobody */
+  int stopped;                      /* what `progress` has stopped it with */
+
   uint64_t branch_count;
   uint64_t collision_count;
   uint64_t record_count;
@@ -45,6 +58,28 @@ int verify_trie(const struct node_source *source, const struct hasher *hasher,
                 uint32_t map_id, uint64_t root, uint64_t count,
                 uint64_t newest_epoch, struct verify_report *report_out);
 
+/* The same, adding to a report that the caller has emptied. */
+void verify_trie_into(const struct node_source *source,
+                      const struct hasher *hasher, uint32_t map_id,
+                      uint64_t root, uint64_t count, uint64_t newest_epoch,
+                      struct verify_report *report);
+
+/* Verifies segment headers, and the log from its first frame to the head of
+   `state`, which recovery has found: nothing before that head changes, so this
+   may be called while others write. Adds to the report. */
+void verify_log_into(const struct node_source *source,
+                     const struct hasher *hasher,
+                     const struct superblock *state,
+                     struct verify_report *report);
+
+/* Notes a failure. */
+void verify_fail(struct verify_report *report, int code, const char *rule,
+                 uint64_t offset);
+
+/* The first failure's code, noted as the thread's last error; or what stopped
+   it; or MMCMAP_OK. */
+int verify_outcome(const struct verify_report *report);
+
 /*
  * Verifies a file that nobody writes: superblocks, segment headers, the whole
  * log from its first frame on, and the trie that recovery finds. `superblock`
@@ -54,5 +89,11 @@ int verify_trie(const struct node_source *source, const struct hasher *hasher,
 int verify_file(const struct node_source *source, const struct hasher *hasher,
                 const struct superblock *superblock,
                 struct verify_report *report_out);
+
+/* The same, for one who follows it and needs no figures. */
+void verify_file_watched(const struct node_source *source,
+                         const struct hasher *hasher,
+                         const struct superblock *superblock,
+                         const struct verify_watch *watch);
 
 #endif

@@ -78,12 +78,35 @@ int trie_lookup(const struct node_source *source, const struct hasher *hasher,
                 uint64_t root, struct trie_key *key,
                 struct record_view *record_out);
 
+/* Compares keys as the slots of a collision node are sorted: bytes first, then
+   length. */
+int trie_compare_keys(const struct trie_key *key,
+                      const struct record_view *record);
+
 /* Looks for `key` among the sorted slots of a collision node: the index where
    it is or belongs, and whether it is there. */
 int trie_search_collision(const struct node_source *source,
                           const struct branch_view *node,
                           const struct trie_key *key, unsigned *index_out,
                           bool *found_out);
+
+/* ---- lookup_many.c ------------------------------------------------------ */
+
+enum { TRIE_LANES = 32 };
+
+/* One of several lookups. The caller sets the key; `code` and `record` are the
+   outcome, as of trie_lookup(). */
+struct trie_lane {
+  struct trie_key key;
+  struct record_view record;
+  uint64_t slot;
+  int code;
+};
+
+/* Looks up `count` keys, at most TRIE_LANES, under one root. */
+void trie_lookup_many(const struct node_source *source,
+                      const struct hasher *hasher, uint64_t root,
+                      struct trie_lane *lanes, unsigned count);
 
 /* ---- path.c ------------------------------------------------------------ */
 

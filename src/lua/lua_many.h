@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * get_many() of stores and snapshots.
+ */
+#ifndef LUA_MANY_H
+#define LUA_MANY_H
+
+#include "lua_store.h"
+
+/* What reads: calls mmcmap_get_many() or its like, after all that may run code
+   of Lua's. `self` is the object at index 1. */
+typedef int lua_many_read(lua_State *L, void *self, const mmcmap_slice *keys,
+                          size_t count, mmcmap_visit visit, void *context);
+
+/* The method, for the object at index 1, of `store` or what reads from it: takes
+   the keys in the table at index 2. */
+int lua_many_get(lua_State *L, lua_store *store, lua_many_read *read,
+                 void *self);
+
+#endif
