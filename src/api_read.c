@@ -16,9 +16,11 @@ struct mmcmap_snapshot {
   struct moment moment;
 };
 
+/* Over a snapshot, or over a transaction at a moment. */
 struct mmcmap_cursor {
   uint32_t magic;
   mmcmap_snapshot *snapshot;
+  mmcmap_txn *txn; /* or NULL */
   struct trie_cursor cursor;
 };
 
@@ -46,7 +48,7 @@ int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
   snapshot->mark = share_mark(snapshot->row, snapshot->moment.epoch);
   snapshot->magic = SNAPSHOT_MAGIC;
   snapshot->store = store;
-  store_hold_snapshot(store);
+  store_hold_child(store);
   *snapshot_out = snapshot;
   return MMCMAP_OK;
 }
@@ -75,14 +77,9 @@ void mmcmap_snapshot_close(mmcmap_snapshot *snapshot) {
   CHECK(snapshot->magic == SNAPSHOT_MAGIC);
   if (store_is_ours(snapshot->store))
     readers_give_back_snapshot(&snapshot->store->readers, snapshot->row);
-  store_drop_snapshot(snapshot->store);
+  store_drop_child(snapshot->store);
   snapshot->magic = 0;
   free(snapshot);
-}
-
-static mmcmap_slice slice_of(const uint8_t *data, size_t size) {
-  mmcmap_slice slice = {.data = data, .size = size};
-  return slice;
 }
 
 int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
@@ -112,36 +109,68 @@ uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot) {
   return snapshot->moment.epoch;
 }
 
+/* A cursor over what stands under a root, which does not change any more. */
+static int open_cursor(const struct store *store, uint64_t root, uint64_t count,
+                       mmcmap_cursor **cursor_out) {
+  mmcmap_cursor *cursor = calloc(1, sizeof *cursor);
+  if (cursor == NULL) return error_set(MMCMAP_ENOMEM, "cursor");
+  cursor->magic = CURSOR_MAGIC;
+  /* A file cannot hold more records than fit into it, whatever it says. */
+  uint64_t most = space_size(&store->space) / NODE_HEADER_BYTES;
+  trie_cursor_init(&cursor->cursor, root, count < most ? count : most);
+  *cursor_out = cursor;
+  return MMCMAP_OK;
+}
+
 int mmcmap_cursor_open(mmcmap_snapshot *snapshot, mmcmap_cursor **cursor_out) {
   struct share_row *row;
   *cursor_out = NULL;
   int code = enter_snapshot(snapshot, &row);
   if (code != MMCMAP_OK) return code;
   readers_unpin(row);
-  mmcmap_cursor *cursor = malloc(sizeof *cursor);
-  if (cursor == NULL) return error_set(MMCMAP_ENOMEM, "cursor");
-  cursor->magic = CURSOR_MAGIC;
-  cursor->snapshot = snapshot;
-  /* A file cannot hold more records than fit into it, whatever it says. */
-  uint64_t most = space_size(&snapshot->store->space) / NODE_HEADER_BYTES;
-  uint64_t count = snapshot->moment.count;
-  trie_cursor_init(&cursor->cursor, snapshot->moment.root,
-                   count < most ? count : most);
-  *cursor_out = cursor;
-  return MMCMAP_OK;
+  code = open_cursor(snapshot->store, snapshot->moment.root,
+                     snapshot->moment.count, cursor_out);
+  if (code == MMCMAP_OK) (*cursor_out)->snapshot = snapshot;
+  return code;
+}
+
+int mmcmap_txn_cursor_open(mmcmap_txn *txn, mmcmap_cursor **cursor_out) {
+  *cursor_out = NULL;
+  int code = enter_txn(txn);
+  if (code == MMCMAP_OK) code = transaction_freeze(&txn->transaction);
+  if (code == MMCMAP_OK)
+    code = open_cursor(txn->store, atomic_load(&txn->transaction.root),
+                       atomic_load(&txn->transaction.count), cursor_out);
+  if (code == MMCMAP_OK) (*cursor_out)->txn = txn;
+  return code;
+}
+
+static int next_of_snapshot(mmcmap_cursor *cursor,
+                            struct record_view *record_out) {
+  struct share_row *row;
+  int code = enter_snapshot(cursor->snapshot, &row);
+  if (code != MMCMAP_OK) return code;
+  struct node_source source = space_source(&cursor->snapshot->store->space);
+  code = trie_cursor_next(&cursor->cursor, &source, record_out);
+  readers_unpin(row);
+  return code;
+}
+
+static int next_of_txn(mmcmap_cursor *cursor, struct record_view *record_out) {
+  int code = enter_txn(cursor->txn);
+  if (code == MMCMAP_OK) code = transaction_check(&cursor->txn->transaction);
+  if (code != MMCMAP_OK) return code;
+  struct node_source source = space_source(&cursor->txn->store->space);
+  return trie_cursor_next(&cursor->cursor, &source, record_out);
 }
 
 int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
                        mmcmap_slice *value_out) {
   CHECK(cursor != NULL && cursor->magic == CURSOR_MAGIC);
-  struct share_row *row;
-  *key_out = *value_out = slice_of(NULL, 0);
-  int code = enter_snapshot(cursor->snapshot, &row);
-  if (code != MMCMAP_OK) return code;
-  struct node_source source = space_source(&cursor->snapshot->store->space);
   struct record_view record;
-  code = trie_cursor_next(&cursor->cursor, &source, &record);
-  readers_unpin(row);
+  *key_out = *value_out = slice_of(NULL, 0);
+  int code = cursor->txn == NULL ? next_of_snapshot(cursor, &record)
+                                 : next_of_txn(cursor, &record);
   if (code != MMCMAP_OK) return code;
   *key_out = slice_of(record.key, record.key_size);
   *value_out = slice_of(record.value, record.value_size);

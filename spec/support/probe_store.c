@@ -7,7 +7,7 @@
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
  * Store: put, get, has, delete, add, replace, cas, swap, incr, count, version,
- * size, sync, stat, snapshot, records, close, remove.
+ * size, sync, stat, snapshot, records, close, remove; and see probe_txn.c.
  * Snapshot: get, count, version, records, close.
  * records() returns {key = value} and how many records a cursor met.
  */
@@ -15,6 +15,7 @@
 
 #include "probe.h"
 #include "probe_fields.h"
+#include "probe_store.h"
 #include "store.h"
 
 #define STORE_TYPE "mmcmap_probe.store"
@@ -30,6 +31,8 @@ static struct probe_store *store_check(lua_State *L) {
   luaL_argcheck(L, store->handle != NULL, 1, "closed");
   return store;
 }
+
+mmcmap *probe_store_handle(lua_State *L) { return store_check(L)->handle; }
 
 static mmcmap_slice store_slice(lua_State *L, int arg) {
   mmcmap_slice slice;
@@ -328,12 +331,10 @@ static int snapshot_version(lua_State *L) {
   return 1;
 }
 
-static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
-  mmcmap_cursor *cursor;
+int probe_store_push_records(lua_State *L, mmcmap_cursor *cursor) {
   mmcmap_slice key, value;
   lua_Integer count = 0;
-  int code = mmcmap_cursor_open(snapshot, &cursor);
-  if (code != MMCMAP_OK) return probe_fail(L, code);
+  int code;
   lua_newtable(L);
   while ((code = mmcmap_cursor_next(cursor, &key, &value)) == MMCMAP_OK) {
     lua_pushlstring(L, key.data, key.size);
@@ -345,6 +346,13 @@ static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
   if (code != MMCMAP_NOTFOUND) return probe_fail(L, code);
   lua_pushinteger(L, count);
   return 2;
+}
+
+static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
+  mmcmap_cursor *cursor;
+  int code = mmcmap_cursor_open(snapshot, &cursor);
+  return code == MMCMAP_OK ? probe_store_push_records(L, cursor)
+                           : probe_fail(L, code);
 }
 
 static int snapshot_records(lua_State *L) {
@@ -373,16 +381,31 @@ static void store_new_type(lua_State *L, const char *name,
 
 void probe_store_open(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"put", store_put},           {"get", store_get},
-      {"has", store_has},           {"delete", store_delete},
-      {"add", store_add},           {"replace", store_replace},
-      {"cas", store_cas},           {"swap", store_swap},
-      {"incr", store_incr},         {"count", store_count},
-      {"version", store_version},   {"size", store_size},
-      {"sync", store_sync},         {"stat", store_stat},
-      {"snapshot", store_snapshot}, {"records", store_records},
-      {"close", store_close},       {"remove", store_remove},
-      {"__gc", store_close},        {NULL, NULL},
+      {"put", store_put},
+      {"get", store_get},
+      {"has", store_has},
+      {"delete", store_delete},
+      {"add", store_add},
+      {"replace", store_replace},
+      {"cas", store_cas},
+      {"swap", store_swap},
+      {"incr", store_incr},
+      {"count", store_count},
+      {"version", store_version},
+      {"size", store_size},
+      {"sync", store_sync},
+      {"stat", store_stat},
+      {"snapshot", store_snapshot},
+      {"records", store_records},
+      {"close", store_close},
+      {"remove", store_remove},
+      {"begin", probe_txn_begin},
+      {"put_many", probe_txn_store_put_many},
+      {"clear", probe_txn_store_clear},
+      {"leave_open", probe_txn_leave_open},
+      {"from_thread", probe_txn_from_thread},
+      {"__gc", store_close},
+      {NULL, NULL},
   };
   static const luaL_Reg snapshot_methods[] = {
       {"get", snapshot_get},
@@ -395,6 +418,7 @@ void probe_store_open(lua_State *L) {
   };
   store_new_type(L, STORE_TYPE, methods);
   store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);
+  probe_txn_open(L);
   lua_pushcfunction(L, store_open);
   lua_setfield(L, -2, "open");
 }
