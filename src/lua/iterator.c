@@ -7,7 +7,8 @@
  * the store's ends its iterators, and theirs then find nothing to do.
  *
  * While an iterator is in the list its `store` pointer is good: its user value
- * holds the store, and the store's finalizer clears the list.
+ * holds the store, and the store's finalizer clears the list. A transaction, whose
+ * iterators are not held up by it, clears its list when it ends.
  */
 #include "iterator.h"
 
@@ -30,7 +31,8 @@ typedef struct lua_iterator {
   enum iterator_state state;
   bool keys_only;
   bool has_codec;
-  mmcmap_snapshot *snapshot;
+  bool is_txn;               /* of a transaction */
+  mmcmap_snapshot *snapshot; /* NULL then */
   mmcmap_cursor *cursor;
   lua_store *store;
   struct lua_iterator *next;
@@ -103,7 +105,9 @@ static bool iterator_running(lua_State *L, const lua_iterator *it) {
     case ITERATOR_FINISHED:
       return false;
     case ITERATOR_ORPHANED:
-      return luaL_error(L, "attempt to use an iterator: the store is closed");
+      return luaL_error(
+          L, "attempt to use an iterator: the %s",
+          it->is_txn ? "transaction has ended" : "store is closed");
     default:
       return luaL_error(L, "attempt to use a closed iterator");
   }
@@ -198,6 +202,7 @@ static lua_iterator *iterator_new(lua_State *L, const lua_store *store) {
   lua_iterator *it = lua_newuserdata(L, sizeof *it);
   memset(it, 0, sizeof *it);
   it->has_codec = store->has_codec;
+  it->is_txn = store->is_txn;
   lua_pushlightuserdata(L, &iterator_key);
   lua_rawget(L, LUA_REGISTRYINDEX);
   lua_setmetatable(L, -2);
@@ -206,16 +211,22 @@ static lua_iterator *iterator_new(lua_State *L, const lua_store *store) {
   return it;
 }
 
-/* Takes the snapshot and joins the list. */
-static int iterator_start(lua_iterator *it, lua_store *store) {
+static int iterator_open_cursor(lua_iterator *it, lua_store *store) {
+  if (store->is_txn) return mmcmap_txn_cursor_open(store->txn, &it->cursor);
   int code = mmcmap_snapshot_open(store->handle, &it->snapshot);
   if (code < 0) return code;
   code = mmcmap_cursor_open(it->snapshot, &it->cursor);
   if (code < 0) {
     mmcmap_snapshot_close(it->snapshot);
     it->snapshot = NULL;
-    return code;
   }
+  return code;
+}
+
+/* Takes the snapshot and joins the list. */
+static int iterator_start(lua_iterator *it, lua_store *store) {
+  int code = iterator_open_cursor(it, store);
+  if (code < 0) return code;
   it->store = store;
   it->next = store->children;
   it->link = &store->children;
@@ -233,7 +244,10 @@ int iterator_open(lua_State *L, lua_store *store, bool keys_only) {
   it->keys_only = keys_only;
   lua_pushnil(L);
   lua_pushvalue(L, -2);
-  if (!store->handle) return luaL_error(L, "attempt to use a closed store");
+  if (store->is_txn)
+    (void)lua_store_txn(L, store);
+  else
+    (void)lua_store_handle(L, store);
   int code = iterator_start(it, store);
   return code < 0 ? failure_raise(L, lua_store_path(L, 1), code) : 4;
 }
