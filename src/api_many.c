@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Reading several keys with one call, in groups that are looked up side by
- * side, under one pin.
+ * side: under one pin, or within a transaction.
  */
 #include "snapshot.h"
 
@@ -26,7 +26,8 @@ static int visit_group(const struct store *store, uint64_t root,
   return MMCMAP_OK;
 }
 
-/* The caller is pinned, and has loaded the root after that. */
+/* The caller sees to it that what stands under the root stays: it is pinned, and
+   has loaded the root after that; or the root is its transaction's. */
 static int visit_all(const struct store *store, uint64_t root,
                      const mmcmap_slice *keys, size_t count, mmcmap_visit visit,
                      void *context) {
@@ -65,4 +66,13 @@ int mmcmap_snapshot_get_many(mmcmap_snapshot *snapshot,
                    context);
   snapshot_leave(row);
   return code;
+}
+
+int mmcmap_txn_get_many(mmcmap_txn *txn, const mmcmap_slice *keys, size_t count,
+                        mmcmap_visit visit, void *context) {
+  int code = enter_txn(txn);
+  if (code == MMCMAP_OK) code = transaction_check(&txn->transaction);
+  if (code != MMCMAP_OK) return code;
+  return visit_all(txn->store, atomic_load(&txn->transaction.root), keys, count,
+                   visit, context);
 }

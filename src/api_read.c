@@ -6,9 +6,11 @@
 
 #include "snapshot.h"
 
+/* Over a snapshot, or over a transaction at a moment. */
 struct mmcmap_cursor {
   uint32_t magic;
   mmcmap_snapshot *snapshot;
+  mmcmap_txn *txn; /* or NULL */
   struct trie_cursor cursor;
 };
 
@@ -34,7 +36,7 @@ static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
   snapshot->mark = share_mark(snapshot->row, snapshot->moment.epoch);
   snapshot->magic = SNAPSHOT_MAGIC;
   snapshot->store = store;
-  store_hold_snapshot(store);
+  store_hold_child(store);
   *snapshot_out = snapshot;
   return MMCMAP_OK;
 }
@@ -55,7 +57,7 @@ void mmcmap_snapshot_close(mmcmap_snapshot *snapshot) {
   CHECK(snapshot->magic == SNAPSHOT_MAGIC);
   if (store_is_ours(snapshot->store))
     readers_give_back_snapshot(&snapshot->store->readers, snapshot->row);
-  store_drop_snapshot(snapshot->store);
+  store_drop_child(snapshot->store);
   snapshot->magic = 0;
   free(snapshot);
 }
@@ -107,35 +109,73 @@ uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot) {
   return snapshot->moment.epoch;
 }
 
+/* A cursor over what stands under a root, which does not change any more. */
+static int open_cursor(const struct store *store, uint64_t root, uint64_t count,
+                       mmcmap_cursor **cursor_out) {
+  mmcmap_cursor *cursor = calloc(1, sizeof *cursor);
+  if (cursor == NULL) return error_set(MMCMAP_ENOMEM, "cursor");
+  cursor->magic = CURSOR_MAGIC;
+  /* A file cannot hold more records than fit into it, whatever it says. */
+  uint64_t most = space_size(&store->space) / NODE_HEADER_BYTES;
+  trie_cursor_init(&cursor->cursor, root, count < most ? count : most);
+  *cursor_out = cursor;
+  return MMCMAP_OK;
+}
+
 int mmcmap_cursor_open(mmcmap_snapshot *snapshot, mmcmap_cursor **cursor_out) {
   struct share_row *row;
   *cursor_out = NULL;
   int code = snapshot_enter(snapshot, &row);
   if (code != MMCMAP_OK) return code;
   snapshot_leave(row);
-  mmcmap_cursor *cursor = malloc(sizeof *cursor);
-  if (cursor == NULL) return error_set(MMCMAP_ENOMEM, "cursor");
-  cursor->magic = CURSOR_MAGIC;
-  cursor->snapshot = snapshot;
-  /* A file cannot hold more records than fit into it, whatever it says. */
-  uint64_t most = space_size(&snapshot->store->space) / NODE_HEADER_BYTES;
-  uint64_t count = snapshot->moment.count;
-  trie_cursor_init(&cursor->cursor, snapshot->moment.root,
-                   count < most ? count : most);
-  *cursor_out = cursor;
-  return MMCMAP_OK;
+  code = open_cursor(snapshot->store, snapshot->moment.root,
+                     snapshot->moment.count, cursor_out);
+  if (code == MMCMAP_OK) (*cursor_out)->snapshot = snapshot;
+  return code;
 }
 
-/* Takes the next record; if it returns MMCMAP_OK the caller leaves `row`. */
-static int next_record(mmcmap_cursor *cursor, struct record_view *record_out,
-                       struct share_row **row_out) {
-  CHECK(cursor != NULL && cursor->magic == CURSOR_MAGIC);
+int mmcmap_txn_cursor_open(mmcmap_txn *txn, mmcmap_cursor **cursor_out) {
+  *cursor_out = NULL;
+  int code = enter_txn(txn);
+  if (code == MMCMAP_OK) code = transaction_freeze(&txn->transaction);
+  if (code == MMCMAP_OK)
+    code = open_cursor(txn->store, atomic_load(&txn->transaction.root),
+                       atomic_load(&txn->transaction.count), cursor_out);
+  if (code == MMCMAP_OK) (*cursor_out)->txn = txn;
+  return code;
+}
+
+static int next_of_snapshot(mmcmap_cursor *cursor,
+                            struct record_view *record_out,
+                            struct share_row **row_out) {
   int code = snapshot_enter(cursor->snapshot, row_out);
   if (code != MMCMAP_OK) return code;
   struct node_source source = space_source(&cursor->snapshot->store->space);
   code = trie_cursor_next(&cursor->cursor, &source, record_out);
   if (code != MMCMAP_OK) snapshot_leave(*row_out);
   return code;
+}
+
+static int next_of_txn(mmcmap_cursor *cursor, struct record_view *record_out) {
+  int code = enter_txn(cursor->txn);
+  if (code == MMCMAP_OK) code = transaction_check(&cursor->txn->transaction);
+  if (code != MMCMAP_OK) return code;
+  struct node_source source = space_source(&cursor->txn->store->space);
+  return trie_cursor_next(&cursor->cursor, &source, record_out);
+}
+
+/* Takes the next record; if it returns MMCMAP_OK the caller then calls
+   leave_record() with `row`, which is NULL for a transaction. */
+static int next_record(mmcmap_cursor *cursor, struct record_view *record_out,
+                       struct share_row **row_out) {
+  CHECK(cursor != NULL && cursor->magic == CURSOR_MAGIC);
+  *row_out = NULL;
+  if (cursor->txn != NULL) return next_of_txn(cursor, record_out);
+  return next_of_snapshot(cursor, record_out, row_out);
+}
+
+static void leave_record(struct share_row *row) {
+  if (row != NULL) snapshot_leave(row);
 }
 
 int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
@@ -147,7 +187,7 @@ int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
   if (code != MMCMAP_OK) return code;
   *key_out = slice_of(record.key, record.key_size);
   *value_out = slice_of(record.value, record.value_size);
-  snapshot_leave(row);
+  leave_record(row);
   return MMCMAP_OK;
 }
 
@@ -162,7 +202,7 @@ int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
   code = handle_buffer_set(key_out, record.key, record.key_size);
   if (code == MMCMAP_OK && value_out != NULL)
     code = handle_buffer_set(value_out, record.value, record.value_size);
-  snapshot_leave(row);
+  leave_record(row);
   if (code != MMCMAP_OK) key_out->size = 0;
   return code;
 }

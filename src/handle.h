@@ -9,10 +9,12 @@
 
 #include "base/errors.h"
 #include "store.h"
+#include "txn/transaction.h"
 
 #define HANDLE_MAGIC UINT32_C(0x6d6d6331)
 #define SNAPSHOT_MAGIC UINT32_C(0x6d6d6332)
 #define CURSOR_MAGIC UINT32_C(0x6d6d6333)
+#define TXN_MAGIC UINT32_C(0x6d6d6334)
 #define DIFF_MAGIC UINT32_C(0x6d6d6336)
 
 struct mmcmap {
@@ -21,6 +23,14 @@ struct mmcmap {
   struct store *_Atomic store; /* replaced in a child, at the first use */
   mmcmap_options options;
   char *path;
+};
+
+/* Belongs to the thread that began it. */
+struct mmcmap_txn {
+  uint32_t magic;
+  mmcmap *handle;
+  struct store *store;
+  struct transaction transaction;
 };
 
 /* Every entry begins with this: a handle that is none is the caller's bug. A
@@ -41,6 +51,13 @@ static inline int enter_to_write(mmcmap *handle, struct store **store_out) {
   return code;
 }
 
+/* Every use of a transaction, but for its end, begins with this. */
+static inline int enter_txn(const mmcmap_txn *txn) {
+  CHECK(txn != NULL && txn->magic == TXN_MAGIC);
+  if (LIKELY(store_is_ours(txn->store))) return MMCMAP_OK;
+  return error_set(MMCMAP_EFORK, "a transaction from before fork()");
+}
+
 /* A change has been published: makes it durable as the handle promises. */
 static inline int finish_change(const mmcmap *handle, struct store *store,
                                 uint64_t epoch) {
@@ -59,6 +76,11 @@ static inline struct change_mode change_mode_of(const mmcmap *handle) {
       .timeout_ms = handle->options.timeout_ms,
       .is_synced = handle->options.durability == MMCMAP_SYNC};
   return mode;
+}
+
+static inline mmcmap_slice slice_of(const uint8_t *data, size_t size) {
+  mmcmap_slice slice = {.data = data, .size = size};
+  return slice;
 }
 
 /* Sees to it that the caller's buffer has room for `size` bytes; what it holds

@@ -25,7 +25,8 @@
  *
  * Threads
  *   A store handle may be used by any number of threads at once. A snapshot
- *   or a cursor belongs to one thread at a time. No call may run while another
+ *   or a cursor belongs to one thread at a time, a transaction, with its cursors,
+ *   to the thread that began it. No call may run while another
  *   thread closes the handle that it uses. A thread's first call on a store
  *   takes a row of a table, which may have to grow: MMCMAP_ENOMEM,
  *   MMCMAP_ENOSPC.
@@ -41,8 +42,9 @@
  *   stopped while it writes holds up the others that write.
  *
  *   Handles may be used in a child after fork(), where the first use opens the
- *   file anew, by its absolute path; snapshots and cursors answer MMCMAP_EFORK
- *   there, and can only be closed. Both files must not be deleted, renamed or
+ *   file anew, by its absolute path; snapshots, cursors and transactions answer
+ *   MMCMAP_EFORK there, and can only be closed, a transaction by
+ *   mmcmap_txn_abort(). Both files must not be deleted, renamed or
  *   replaced while somebody has the store open. A process that may not write the
  *   lock file can read the store while nobody shares it, and keeps writers away.
  *
@@ -84,6 +86,7 @@ typedef struct mmcmap mmcmap;
 typedef struct mmcmap_snapshot mmcmap_snapshot;
 typedef struct mmcmap_cursor mmcmap_cursor;
 typedef struct mmcmap_diff mmcmap_diff;
+typedef struct mmcmap_txn mmcmap_txn;
 
 /* Bytes that somebody else owns. `data` may be NULL if `size` is 0. */
 typedef struct mmcmap_slice {
@@ -212,15 +215,15 @@ MMCMAP_API int mmcmap_open(const char *path, const mmcmap_options *options,
 
 /*
  * Ends the handle; the last one of a process commits what is not on disk yet,
- * of whatever process, and closes the file. Snapshots and cursors of the handle
- * must have been closed before. NULL is allowed. The handle is gone whatever is
+ * of whatever process, and closes the file. Snapshots, cursors and transactions
+ * of the handle must have been closed before. NULL is allowed. The handle is gone whatever is
  * returned; an error says that the last commit failed.
  */
 MMCMAP_API int mmcmap_close(mmcmap *store);
 
 /* Ends the handle like mmcmap_close(), without a commit, and deletes the file
    that it opened, and the lock file. If it fails, the handle lives on.
-   MMCMAP_EBUSY: there are snapshots or other handles of the same file, in this
+   MMCMAP_EBUSY: there are snapshots, transactions or other handles of the same file, in this
    or another process; MMCMAP_ENOENT: the path names another file by now, or
    none; MMCMAP_EREADONLY, MMCMAP_EACCES. */
 MMCMAP_API int mmcmap_remove(mmcmap *store);
@@ -296,6 +299,97 @@ typedef struct mmcmap_number {
    MMCMAP_ENUMBER: the value is no number, or the sum does not fit. */
 MMCMAP_API int mmcmap_incr(mmcmap *store, mmcmap_slice key, mmcmap_number by,
                            mmcmap_number init, mmcmap_number *sum_out);
+
+/* ---- Many changes at one instant --------------------------------------- */
+
+/* Puts `count` records: all of them or, if it fails, none. Of a key that comes
+   twice the last value counts. Errors as mmcmap_put(). */
+MMCMAP_API int mmcmap_put_many(mmcmap *store, const mmcmap_slice *keys,
+                               const mmcmap_slice *values, size_t count);
+
+/* Deletes all records. Readers see that at one instant; the call then takes time
+   for each of the records that there were. Errors as mmcmap_put(). */
+MMCMAP_API int mmcmap_clear(mmcmap *store);
+
+/*
+ * Transactions: any number of changes that all readers see at one instant, when
+ * mmcmap_txn_commit() publishes them, or never. Reads within a transaction see
+ * its own changes; nobody else sees anything of it before. If the thread or its
+ * process ends, so does the transaction, as by mmcmap_txn_abort().
+ *
+ * There is one at a time: it holds the lock that all changes need. Other threads
+ * and processes read on, and open snapshots of what was before; their changes
+ * and commits, mmcmap_sync() and the flusher's among them, wait until it ends,
+ * changes for `timeout_ms`. So it should be short. The thread that has begun it
+ * gets MMCMAP_EBUSY, at once, from changes, commits and mmcmap_stat_get() of the
+ * store itself; it may read there, and open snapshots, which see the store as it
+ * was before.
+ *
+ * A call that fails has changed nothing: the transaction can go on. On all calls
+ * but the two that end it: MMCMAP_EBUSY if it is another thread's, or if its
+ * thread has ended; MMCMAP_EFORK.
+ */
+MMCMAP_API int mmcmap_txn_begin(mmcmap *store, mmcmap_txn **txn_out);
+
+/* Makes all changes visible, then as durable as mmcmap_put() would. The
+   transaction is gone whatever is returned. If it fails, nothing has changed;
+   but for MMCMAP_SYNC, where what mmcmap_put() says about that holds here. */
+MMCMAP_API int mmcmap_txn_commit(mmcmap_txn *txn);
+
+/* Forgets all changes. NULL is allowed. */
+MMCMAP_API void mmcmap_txn_abort(mmcmap_txn *txn);
+
+/* Points at the value, without a copy: good until the transaction changes
+   something, or ends. MMCMAP_NOTFOUND if absent. */
+MMCMAP_API int mmcmap_txn_get(mmcmap_txn *txn, mmcmap_slice key,
+                              mmcmap_slice *value_out);
+MMCMAP_API int mmcmap_txn_has(mmcmap_txn *txn, mmcmap_slice key);
+
+/* As mmcmap_get_many(). `visit` must not change anything. */
+MMCMAP_API int mmcmap_txn_get_many(mmcmap_txn *txn, const mmcmap_slice *keys,
+                                   size_t count, mmcmap_visit visit,
+                                   void *context);
+
+/* As their namesakes above. Keys and values may be what mmcmap_txn_get() has
+   pointed at. Memory is needed for each record of before that is replaced or
+   deleted: 24 bytes, and as much for its way to the root. */
+MMCMAP_API int mmcmap_txn_put(mmcmap_txn *txn, mmcmap_slice key,
+                              mmcmap_slice value);
+MMCMAP_API int mmcmap_txn_delete(mmcmap_txn *txn, mmcmap_slice key);
+MMCMAP_API int mmcmap_txn_add(mmcmap_txn *txn, mmcmap_slice key,
+                              mmcmap_slice value);
+MMCMAP_API int mmcmap_txn_replace(mmcmap_txn *txn, mmcmap_slice key,
+                                  mmcmap_slice value);
+MMCMAP_API int mmcmap_txn_cas(mmcmap_txn *txn, mmcmap_slice key,
+                              const mmcmap_slice *expected,
+                              const mmcmap_slice *value);
+MMCMAP_API int mmcmap_txn_swap(mmcmap_txn *txn, mmcmap_slice key,
+                               mmcmap_slice value, mmcmap_buffer *old_out,
+                               bool *found_out);
+MMCMAP_API int mmcmap_txn_incr(mmcmap_txn *txn, mmcmap_slice key,
+                               mmcmap_number by, mmcmap_number init,
+                               mmcmap_number *sum_out);
+MMCMAP_API int mmcmap_txn_put_many(mmcmap_txn *txn, const mmcmap_slice *keys,
+                                   const mmcmap_slice *values, size_t count);
+MMCMAP_API int mmcmap_txn_clear(mmcmap_txn *txn);
+MMCMAP_API int mmcmap_txn_count(mmcmap_txn *txn, uint64_t *count_out);
+
+/* Walks the records that the transaction sees now, whatever it changes later.
+   The cursor must be closed before the transaction ends. */
+MMCMAP_API int mmcmap_txn_cursor_open(mmcmap_txn *txn,
+                                      mmcmap_cursor **cursor_out);
+
+/*
+ * Savepoints: mmcmap_txn_rollback_to() undoes all changes since the savepoint was
+ * made, and forgets those made after it; it stays, and can be returned to again.
+ * mmcmap_txn_release() forgets it, and those made after it, and undoes nothing.
+ * MMCMAP_EINVAL: there is no such savepoint any more.
+ */
+MMCMAP_API int mmcmap_txn_savepoint(mmcmap_txn *txn, size_t *savepoint_out);
+MMCMAP_API int mmcmap_txn_rollback_to(mmcmap_txn *txn, size_t savepoint);
+MMCMAP_API int mmcmap_txn_release(mmcmap_txn *txn, size_t savepoint);
+
+/* ---- The whole store --------------------------------------------------- */
 
 /* The number of records now. */
 MMCMAP_API int mmcmap_count(mmcmap *store, uint64_t *count_out);

@@ -41,9 +41,4 @@ static inline int snapshot_enter(const mmcmap_snapshot *snapshot,
 
 static inline void snapshot_leave(struct share_row *row) { readers_unpin(row); }
 
-static inline mmcmap_slice slice_of(const uint8_t *data, size_t size) {
-  mmcmap_slice slice = {.data = data, .size = size};
-  return slice;
-}
-
 #endif

@@ -496,6 +496,8 @@ static const struct {
     CRASH_BREAK(CLAIM_OWNER),        CRASH_BREAK(BURY_ALIVE),
     CRASH_BREAK(NO_INTENT),          CRASH_BREAK(SETTLE_LATE),
     CRASH_BREAK(NO_RECHECK),         CRASH_BREAK(TRUST_BOOT),
+    CRASH_BREAK(TXN_UNSEALED),       CRASH_BREAK(TXN_RECYCLER),
+    CRASH_BREAK(TXN_UNFROZEN),
 };
 
 static unsigned break_of(const char *name) {

@@ -57,8 +57,9 @@ int crash_match(const struct crash_run *run, const struct disk_window *window,
 
 /*
  * Plays the operations, two characters each: p, m or P and a key puts a small,
- * a medium or a large value, d deletes, c overwrites CRASH_CHURN times; "s_"
- * syncs, "n_" takes a snapshot, "r_" closes and opens again, "f_" makes the
+ * a medium or a large value, d deletes, c overwrites CRASH_CHURN times; t and T
+ * are transactions of some changes, the second one with a large value, a is one
+ * that is aborted; "s_" syncs, "n_" takes a snapshot, "r_" closes and opens again, "f_" makes the
  * next sync fail. `start` is what the file holds already, NULL if it is to be
  * made. False, and run->failure, if an operation goes wrong.
  */

@@ -113,6 +113,45 @@ static bool play_change(struct crash_run *run, mmcmap *store, char op,
   return settle_change(run, store, code);
 }
 
+/* Of a transaction: a put, a put that is undone, a deletion, a put. */
+static int change_in_txn(mmcmap_txn *txn, const struct crash_run *run, int key,
+                         const int others[2], char op) {
+  const struct crash_model *now = &run->models[run->done];
+  size_t savepoint;
+  int code =
+      mmcmap_txn_put(txn, crash_key(key), crash_value(key, now->tags[key]));
+  if (code == MMCMAP_OK) code = mmcmap_txn_savepoint(txn, &savepoint);
+  if (code == MMCMAP_OK)
+    code = mmcmap_txn_put(txn, crash_key(others[0]),
+                          crash_value(others[0], crash_tag(run->done, op)));
+  if (code == MMCMAP_OK) code = mmcmap_txn_rollback_to(txn, savepoint);
+  if (code == MMCMAP_OK) code = mmcmap_txn_delete(txn, crash_key(others[0]));
+  if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return code;
+  return mmcmap_txn_put(txn, crash_key(others[1]),
+                        crash_value(others[1], now->tags[others[1]]));
+}
+
+/* The moment before it is sealed when it begins. */
+static bool play_txn(struct crash_run *run, mmcmap *store, char op, int key) {
+  int others[2] = {(key + 1) % CRASH_KEYS, (key + 2) % CRASH_KEYS};
+  bool is_aborted = op == 'a';
+  struct crash_model *now = &run->models[run->done];
+  mmcmap_txn *txn;
+  run->is_commit[run->done - 1] = true;
+  run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
+  now->tags[key] = crash_tag(run->done, op == 'T' ? 'P' : 'm');
+  now->tags[others[0]] = 0;
+  now->tags[others[1]] = crash_tag(run->done, 'p');
+  int code = mmcmap_txn_begin(store, &txn);
+  if (code != MMCMAP_OK) return go_wrong(run, "begin", code);
+  code = change_in_txn(txn, run, key, others, op == 'T' ? 'P' : 'm');
+  if (!is_aborted && code == MMCMAP_OK)
+    return settle_change(run, store, mmcmap_txn_commit(txn));
+  mmcmap_txn_abort(txn);
+  *now = run->models[run->done - 1];
+  return crash_matches(store, now) || go_wrong(run, "not aborted", code);
+}
+
 static bool play_snapshot(struct crash_run *run, mmcmap *store) {
   mmcmap_snapshot *snapshot;
   run->is_commit[run->done] = true;
@@ -167,6 +206,10 @@ static bool play_op(struct crash_run *run, const char *path, mmcmap **store,
       return play_snapshot(run, *store);
     case 'r':
       return play_reopen(run, path, store);
+    case 't':
+    case 'T':
+    case 'a':
+      return play_txn(run, *store, op, key);
     default:
       return play_change(run, *store, op == 'c' ? 'p' : op, key);
   }

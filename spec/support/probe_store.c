@@ -7,7 +7,8 @@
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
  * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
- * incr, count, version, size, sync, stat, snapshot, records, close, remove.
+ * incr, count, version, size, sync, stat, snapshot, records, close, remove; and see
+ * probe_txn.c.
  * Snapshot: get, count, version, records, close.
  * records() returns {key = value} and how many records a cursor met.
  */
@@ -15,6 +16,7 @@
 
 #include "probe.h"
 #include "probe_fields.h"
+#include "probe_store.h"
 #include "store.h"
 
 #define STORE_TYPE "mmcmap_probe.store"
@@ -30,6 +32,8 @@ static struct probe_store *store_check(lua_State *L) {
   luaL_argcheck(L, store->handle != NULL, 1, "closed");
   return store;
 }
+
+mmcmap *probe_store_handle(lua_State *L) { return store_check(L)->handle; }
 
 static mmcmap_slice store_slice(lua_State *L, int arg) {
   mmcmap_slice slice;
@@ -388,12 +392,10 @@ static int snapshot_version(lua_State *L) {
   return 1;
 }
 
-static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
-  mmcmap_cursor *cursor;
+int probe_store_push_records(lua_State *L, mmcmap_cursor *cursor) {
   mmcmap_slice key, value;
   lua_Integer count = 0;
-  int code = mmcmap_cursor_open(snapshot, &cursor);
-  if (code != MMCMAP_OK) return probe_fail(L, code);
+  int code;
   lua_newtable(L);
   while ((code = mmcmap_cursor_next(cursor, &key, &value)) == MMCMAP_OK) {
     lua_pushlstring(L, key.data, key.size);
@@ -405,6 +407,13 @@ static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
   if (code != MMCMAP_NOTFOUND) return probe_fail(L, code);
   lua_pushinteger(L, count);
   return 2;
+}
+
+static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
+  mmcmap_cursor *cursor;
+  int code = mmcmap_cursor_open(snapshot, &cursor);
+  return code == MMCMAP_OK ? probe_store_push_records(L, cursor)
+                           : probe_fail(L, code);
 }
 
 static int snapshot_records(lua_State *L) {
@@ -454,6 +463,11 @@ void probe_store_open(lua_State *L) {
       {"records", store_records},
       {"close", store_close},
       {"remove", store_remove},
+      {"begin", probe_txn_begin},
+      {"put_many", probe_txn_store_put_many},
+      {"clear", probe_txn_store_clear},
+      {"leave_open", probe_txn_leave_open},
+      {"from_thread", probe_txn_from_thread},
       {"__gc", store_close},
       {NULL, NULL},
   };
@@ -468,6 +482,7 @@ void probe_store_open(lua_State *L) {
   };
   store_new_type(L, STORE_TYPE, methods);
   store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);
+  probe_txn_open(L);
   lua_pushcfunction(L, store_open);
   lua_setfield(L, -2, "open");
 }

@@ -42,6 +42,24 @@ static inline void compat_push_i64(lua_State *L, int64_t value) {
 #endif
 }
 
+/* Pushes `message` with the traceback of the caller. */
+static inline void compat_traceback(lua_State *L, const char *message) {
+#if LUA_VERSION_NUM >= 502
+  luaL_traceback(L, L, message, 1);
+#else
+  lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+  lua_getfield(L, -1, "debug");
+  if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
+  bool is_there = lua_isfunction(L, -1); /* nobody took it away */
+  lua_pushstring(L, message);
+  lua_pushinteger(L, 2);
+  if (is_there)
+    lua_call(L, 2, 1);
+  else
+    lua_pop(L, 1);
+#endif
+}
+
 #define COMPAT_2_63 9223372036854775808.0
 
 /* Reads an argument that is a number, or a string that Lua takes for one, and

@@ -2,7 +2,8 @@
 /*
  * An iterator is a child of what it reads from if and only if it is running. It
  * leaves at the end of its loop, at an error, when it is closed or collected,
- * and when its parent is closed.
+ * and when its parent is closed. Its user value does not hold a transaction: that
+ * ends in any case before update() returns, which does.
  */
 #include "iterator.h"
 
@@ -19,7 +20,7 @@ enum iterator_state {
   ITERATOR_FINISHED, /* has come to its end, or failed */
   ITERATOR_CLOSED,   /* by its user */
   ITERATOR_ORPHANED, /* its store has been closed */
-  ITERATOR_BEREFT    /* its snapshot has been closed */
+  ITERATOR_BEREFT    /* its snapshot has been closed, its transaction ended */
 };
 
 typedef struct lua_iterator {
@@ -27,6 +28,7 @@ typedef struct lua_iterator {
   enum iterator_state state;
   bool keys_only;
   bool has_codec;
+  bool is_txn;               /* of a transaction */
   mmcmap_snapshot *snapshot; /* NULL if it is not its own */
   mmcmap_cursor *cursor;
   lua_store *store;
@@ -97,15 +99,16 @@ static bool iterator_running(lua_State *L, const lua_iterator *it) {
     case ITERATOR_ORPHANED:
       return luaL_error(L, "attempt to use an iterator: the store is closed");
     case ITERATOR_BEREFT:
-      return luaL_error(L,
-                        "attempt to use an iterator: the snapshot is closed");
+      return luaL_error(
+          L, "attempt to use an iterator: the %s",
+          it->is_txn ? "transaction has ended" : "snapshot is closed");
     default:
       return luaL_error(L, "attempt to use a closed iterator");
   }
 }
 
 /***
-An iteration over a store or a snapshot. `pairs(db)`, `db:pairs()` and
+An iteration over a store, a snapshot or a transaction. `pairs(db)`, `db:pairs()` and
 `db:keys()` make one; it is the second value that they return. In a child after
 `fork()`, and when it has become older than `max_snapshot_age`, it raises.
 @classmod iterator
@@ -209,6 +212,7 @@ static lua_iterator *iterator_new(lua_State *L, const lua_store *store,
   memset(it, 0, sizeof *it);
   it->child.orphan = iterator_orphan;
   it->has_codec = store->has_codec;
+  it->is_txn = store->is_txn;
   lua_pushlightuserdata(L, &iterator_key);
   lua_rawget(L, LUA_REGISTRYINDEX);
   lua_setmetatable(L, -2);
@@ -217,19 +221,26 @@ static lua_iterator *iterator_new(lua_State *L, const lua_store *store,
   return it;
 }
 
-/* Opens the cursor, and the snapshot if there is none, and joins the list. */
-static int iterator_start(lua_iterator *it, lua_store *store,
-                          lua_snapshot *parent) {
-  int code = MMCMAP_OK;
-  if (!parent) code = mmcmap_snapshot_open(store->handle, &it->snapshot);
+/* Opens the cursor, and the snapshot if there is none and one is needed. */
+static int iterator_open_cursor(lua_iterator *it, const lua_store *store,
+                                const lua_snapshot *parent) {
+  if (store->is_txn) return mmcmap_txn_cursor_open(store->txn, &it->cursor);
+  if (parent) return mmcmap_cursor_open(parent->snapshot, &it->cursor);
+  int code = mmcmap_snapshot_open(store->handle, &it->snapshot);
   if (code < 0) return code;
-  code =
-      mmcmap_cursor_open(parent ? parent->snapshot : it->snapshot, &it->cursor);
+  code = mmcmap_cursor_open(it->snapshot, &it->cursor);
   if (code < 0) {
     mmcmap_snapshot_close(it->snapshot);
     it->snapshot = NULL;
-    return code;
   }
+  return code;
+}
+
+/* Opens what it reads from, and joins the list. */
+static int iterator_start(lua_iterator *it, lua_store *store,
+                          lua_snapshot *parent) {
+  int code = iterator_open_cursor(it, store, parent);
+  if (code < 0) return code;
   it->store = store;
   children_add(parent ? &parent->children : &store->children, &it->child);
   it->state = ITERATOR_RUNNING;
@@ -247,6 +258,8 @@ int iterator_open(lua_State *L, lua_store *store, lua_snapshot *snapshot,
   lua_pushvalue(L, -2);
   if (snapshot)
     (void)lua_snapshot_handle(L, snapshot);
+  else if (store->is_txn)
+    (void)lua_store_txn(L, store);
   else
     (void)lua_store_handle(L, store);
   int code = iterator_start(it, store, snapshot);

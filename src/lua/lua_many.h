@@ -1,11 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * get_many() of stores and snapshots.
+ * The part of the interface that deals with all records or with many, as
+ * functions to be registered for stores and for transactions; and get_many() for
+ * snapshots too.
  */
 #ifndef LUA_MANY_H
 #define LUA_MANY_H
 
 #include "lua_store.h"
+
+/* count, pairs, keys, get_many, put_many, clear; ends with NULL. Upvalue: the
+   metatable. */
+extern const luaL_Reg lua_many_methods[];
+
+/* __len, __pairs. Upvalue: the metatable. */
+int lua_many_len(lua_State *L);
+int lua_many_pairs(lua_State *L);
 
 /* What reads: calls mmcmap_get_many() or its like, after all that may run code
    of Lua's. `self` is the object at index 1. */

@@ -338,27 +338,16 @@ static const luaL_Reg snapshot_metamethods[] = {
     {NULL, NULL},
 };
 
-/* Adds the functions to the table on top, each with the metatable for an
-   upvalue. */
-static void snapshot_add(lua_State *L, const luaL_Reg *functions,
-                         int metatable) {
-  for (; functions->name; functions++) {
-    lua_pushvalue(L, metatable);
-    lua_pushcclosure(L, functions->func, 1);
-    lua_setfield(L, -2, functions->name);
-  }
-}
-
 void lua_snapshot_register(lua_State *L) {
   lua_pushlightuserdata(L, &snapshot_key);
   lua_createtable(L, 0, 8);
   int metatable = lua_gettop(L);
-  snapshot_add(L, snapshot_metamethods, metatable);
+  lua_store_add(L, snapshot_metamethods, metatable);
   lua_pushliteral(L, SNAPSHOT_TYPE);
   lua_setfield(L, metatable, "__name");
   lua_pushvalue(L, metatable);
   lua_createtable(L, 0, 8);
-  snapshot_add(L, snapshot_methods, metatable);
+  lua_store_add(L, snapshot_methods, metatable);
   lua_pushcclosure(L, snapshot_index, 2);
   lua_setfield(L, metatable, "__index");
   lua_rawset(L, LUA_REGISTRYINDEX);

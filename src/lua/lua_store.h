@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store as a Lua object: a userdata that owns one handle of the engine.
- * It knows the snapshots and iterators that read from it, and ends them before
- * the handle.
+ * The store as a Lua object: a userdata that owns one handle of the engine. And
+ * a transaction, which is an object of the same kind, since it has the same
+ * methods. It knows the snapshots and iterators that read from it, and ends them
+ * before the handle.
  *
  * The rule that keeps its functions safe: anything that may run Lua code (a
  * finalizer at any allocation, a codec) may close the store. So each one first
@@ -23,7 +24,11 @@
  * thread of the system at a time, as a lua_State is.
  */
 typedef struct lua_store {
-  mmcmap *handle;             /* NULL once it is closed */
+  mmcmap *handle; /* NULL once it is closed; not of a transaction */
+  bool is_txn;
+  mmcmap_txn *txn;            /* of a transaction, NULL once it has ended */
+  struct lua_store *owner;    /* of a transaction that is under way */
+  struct lua_store *updating; /* the transaction that is under way, or NULL */
   struct lua_child *children; /* snapshots, and iterators under way */
   struct scratch scratch;
   unsigned
@@ -54,6 +59,16 @@ lua_store *lua_store_check(lua_State *L);
 
 /* The handle; raises if the store is closed. */
 mmcmap *lua_store_handle(lua_State *L, const lua_store *store);
+
+/* The same, to change, commit or close it; raises within update(), too. */
+mmcmap *lua_store_writer(lua_State *L, const lua_store *store);
+
+/* Of a transaction; raises if it has ended. */
+mmcmap_txn *lua_store_txn(lua_State *L, const lua_store *store);
+
+/* Adds the functions to the table on top, each with the metatable at the index
+   `metatable` for an upvalue. */
+void lua_store_add(lua_State *L, const luaL_Reg *functions, int metatable);
 
 /* As failure_return() and failure_raise(), for the store, or what reads from it,
    at index 1. */

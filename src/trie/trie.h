@@ -62,13 +62,35 @@ static inline unsigned trie_way(const struct hasher *hasher,
   return branch_way(key->primary, 0, level);
 }
 
+/* A node that was unlinked but may not be retired yet: the words of its header
+   that tell all. */
+struct trie_unlinked {
+  uint64_t offset;
+  uint64_t meta;
+  uint64_t shape;
+};
+
+/*
+ * What a transaction unlinks: nodes that others still see, because it is not
+ * published, and nodes of its own from before it froze them. A node that is
+ * left out for want of memory is never retired: its space is counted as alive
+ * for longer. Owned by the transaction, which the writer lock guards.
+ */
+struct trie_draft {
+  struct trie_unlinked *items;
+  size_t count;
+  size_t capacity;
+};
+
 /* What a trie is written with. */
 struct trie {
   struct log *log;
   const struct hasher *hasher;
   uint32_t map_id;
-  _Atomic uint64_t *root;  /* the cell of the root's slot */
-  _Atomic uint64_t *count; /* the cell of the number of records */
+  struct trie_draft *draft; /* not NULL: the nodes of the open epoch, and the
+                               two cells, are private */
+  _Atomic uint64_t *root;   /* the cell of the root's slot */
+  _Atomic uint64_t *count;  /* the cell of the number of records */
 };
 
 /* ---- lookup.c ---------------------------------------------------------- */
@@ -144,6 +166,9 @@ int trie_find_path(const struct trie *trie, struct trie_key *key,
 int trie_publish(const struct trie *trie, const struct trie_path *path,
                  unsigned depth, uint64_t slot, int count_change);
 
+/* Stores another root, whose nodes are written, and its count. */
+int trie_publish_root(const struct trie *trie, uint64_t slot, uint64_t count);
+
 /* Of nodes that are to be used again: fills all but what a scan of the frame
    reads, in a test build that was told to. */
 static inline void trie_poison(const struct trie *trie, uint64_t offset,
@@ -159,11 +184,27 @@ int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
                       unsigned level, uint64_t *offset_out);
 
 /* Called after a node has been unlinked by a published store: recycles it if
-   it was born in the open epoch. */
+   it was born in the open epoch. In a draft: recycles it, or keeps it for
+   trie_retire_draft(). */
 void trie_retire_branch(const struct trie *trie,
                         const struct branch_view *branch, uint64_t epoch);
 void trie_retire_record(const struct trie *trie,
                         const struct record_view *record);
+
+/* ---- draft.c ----------------------------------------------------------- */
+
+/* Keeps a node of `draft` that was unlinked; dropped without memory. */
+void trie_draft_add(struct trie_draft *draft, const uint8_t *at,
+                    uint64_t offset);
+
+/* Keeps all nodes under `root`, of which nothing is used any more. */
+void trie_draft_add_all(struct trie_draft *draft, uint64_t root);
+
+/* Retires what `draft` has kept, now that it is published by `trie`, which has
+   no draft. */
+void trie_retire_draft(const struct trie *trie, struct trie_draft *draft);
+
+void trie_draft_free(struct trie_draft *draft);
 
 /* ---- put.c, remove.c --------------------------------------------------- */
 

@@ -98,6 +98,8 @@ int writer_enter(struct writer *writer, uint32_t timeout_ms) {
                               owner, timeout_ms, &inherited);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
   TEST_POINT("locked");
+  if (UNLIKELY(!writer_has_transaction(writer, 0)))
+    writer_end_transaction(writer); /* its thread has ended */
   if (UNLIKELY(inherited)) {
     log_abandon(&writer->log);
     code = space_check_range(writer->log.space);
@@ -116,21 +118,39 @@ void writer_leave(struct writer *writer) {
   owner_lock_release(&writer->header->writer_lock);
 }
 
+/* ---- Transactions -------------------------------------------------------- */
+
+uint64_t writer_begin_transaction(struct writer *writer) {
+  uint64_t serial = ++writer->last_transaction;
+  atomic_store_explicit(&writer->transaction, serial, memory_order_relaxed);
+  return serial;
+}
+
+void writer_end_transaction(struct writer *writer) {
+  atomic_store_explicit(&writer->transaction, 0, memory_order_relaxed);
+}
+
 /* ---- Changes ------------------------------------------------------------- */
 
-/* Takes the lock and sees to it that changes may be made. */
-static int begin_change(struct writer *writer, struct change_mode mode) {
-  int code = writer_enter(writer, mode.timeout_ms);
-  if (UNLIKELY(code != MMCMAP_OK)) return code;
+int writer_prepare(struct writer *writer, bool is_staging) {
+  int code = MMCMAP_OK;
   int failed = commit_failure(&writer->header->commit);
   if (UNLIKELY(failed != MMCMAP_OK))
     code = error_set(failed, "an earlier commit failed");
   else if (UNLIKELY(!log_is_started(&writer->log)))
     code = writer->start(writer->start_context);
-  writer->log.is_staging = mode.is_synced;
+  writer->log.is_staging = is_staging;
   if (code == MMCMAP_OK &&
       UNLIKELY((writer->log.flags & SHARE_LOG_SEALED) != 0))
     code = log_open_frame(&writer->log);
+  return code;
+}
+
+/* Takes the lock and sees to it that changes may be made. */
+static int begin_change(struct writer *writer, struct change_mode mode) {
+  int code = writer_enter(writer, mode.timeout_ms);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
+  code = writer_prepare(writer, mode.is_synced);
   if (UNLIKELY(code != MMCMAP_OK)) writer_leave(writer);
   return code;
 }
@@ -149,16 +169,12 @@ int writer_put(struct writer *writer, const void *key, size_t key_size,
                const void *value, size_t value_size, struct change_mode mode,
                uint64_t *epoch_out) {
   *epoch_out = 0;
-  if (UNLIKELY(key_size > MMCMAP_KEY_SIZE_MAX))
-    return error_set(MMCMAP_ETOOBIG, "key");
-  if (UNLIKELY(value_size > MMCMAP_VALUE_SIZE_MAX))
-    return error_set(MMCMAP_ETOOBIG, "value");
+  int code = change_check_sizes(key_size, value_size);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
   struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
-  int code = begin_change(writer, mode);
+  code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  bool created;
-  code =
-      trie_put(&writer->trie, &trie_key, value, (uint32_t)value_size, &created);
+  code = change_put(&writer->trie, &trie_key, value, value_size);
   return end_change(writer, code, epoch_out);
 }
 
@@ -169,39 +185,8 @@ int writer_delete(struct writer *writer, const void *key, size_t key_size,
   struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
   int code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  const struct share_header *header = writer->header;
-  if (LIKELY(atomic_load_explicit(&header->change.count, memory_order_relaxed) >
-             0))
-    code = trie_remove(&writer->trie, &trie_key);
-  else if (atomic_load_explicit(&header->live.root, memory_order_relaxed) ==
-           SLOT_EMPTY)
-    code = MMCMAP_NOTFOUND;
-  else
-    code = error_set_corrupt("F36 more records than counted", 0);
+  code = change_delete(&writer->trie, &trie_key);
   return end_change(writer, code, epoch_out);
-}
-
-static int change_at(struct writer *writer, struct trie_key *key,
-                     decide_fn *decide, void *context, bool *changed_out) {
-  struct trie_path path;
-  enum decision decision = DECIDE_KEEP;
-  const void *value = NULL;
-  size_t value_size = 0;
-  int code = trie_find_path(&writer->trie, key, &path);
-  if (code != MMCMAP_OK) return code;
-  bool is_there = path.ending == TRIE_ENDS_SAME;
-  if (is_there && atomic_load_explicit(&writer->header->change.count,
-                                       memory_order_relaxed) == 0)
-    return error_set_corrupt("F36 more records than counted", 0);
-  code = decide(context, is_there ? path.record.value : NULL,
-                is_there ? path.record.value_size : 0, &decision, &value,
-                &value_size);
-  if (code != MMCMAP_OK || decision == DECIDE_KEEP) return code;
-  *changed_out = true;
-  if (decision == DECIDE_DELETE) return trie_remove_at(&writer->trie, &path);
-  if (value_size > MMCMAP_VALUE_SIZE_MAX)
-    return error_set(MMCMAP_ETOOBIG, "value");
-  return trie_put_at(&writer->trie, key, &path, value, (uint32_t)value_size);
 }
 
 int writer_change(struct writer *writer, const void *key, size_t key_size,
@@ -209,12 +194,13 @@ int writer_change(struct writer *writer, const void *key, size_t key_size,
                   uint64_t *epoch_out) {
   bool has_changed = false;
   *epoch_out = 0;
-  if (UNLIKELY(key_size > MMCMAP_KEY_SIZE_MAX))
-    return error_set(MMCMAP_ETOOBIG, "key");
+  int code = change_check_sizes(key_size, 0);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
   struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
-  int code = begin_change(writer, mode);
+  code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  code = change_at(writer, &trie_key, decide, context, &has_changed);
+  code =
+      change_decided(&writer->trie, &trie_key, decide, context, &has_changed);
   code = end_change(writer, code, epoch_out);
   if (!has_changed) *epoch_out = 0;
   return code;
