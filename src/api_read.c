@@ -3,6 +3,7 @@
  * Snapshots and cursors.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "snapshot.h"
 
@@ -12,6 +13,10 @@ struct mmcmap_cursor {
   mmcmap_snapshot *snapshot;
   mmcmap_txn *txn; /* or NULL */
   struct trie_cursor cursor;
+  mmcmap_buffer position; /* the key behind which it is, if it has_position */
+  const uint8_t *last;    /* the same in the snapshot, of the last record */
+  size_t last_size;
+  bool has_position;
 };
 
 static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
@@ -152,7 +157,13 @@ static int next_of_snapshot(mmcmap_cursor *cursor,
   if (code != MMCMAP_OK) return code;
   struct node_source source = space_source(&cursor->snapshot->store->space);
   code = trie_cursor_next(&cursor->cursor, &source, record_out);
-  if (code != MMCMAP_OK) snapshot_leave(*row_out);
+  if (code == MMCMAP_OK) {
+    cursor->last = record_out->key;
+    cursor->last_size = record_out->key_size;
+    cursor->has_position = true;
+  } else {
+    snapshot_leave(*row_out);
+  }
   return code;
 }
 
@@ -207,9 +218,70 @@ int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
   return code;
 }
 
+/* A token is the beginning of the file's id and the key behind which it is. */
+enum { TOKEN_ID_BYTES = 8 };
+
+int mmcmap_cursor_token(mmcmap_cursor *cursor, mmcmap_buffer *token_out) {
+  CHECK(cursor != NULL && cursor->magic == CURSOR_MAGIC);
+  struct share_row *row;
+  token_out->size = 0;
+  if (cursor->snapshot == NULL)
+    return error_set(MMCMAP_EINVAL, "a cursor over a transaction");
+  int code = snapshot_enter(cursor->snapshot, &row);
+  if (code != MMCMAP_OK) return code;
+  if (cursor->has_position)
+    code = handle_buffer_reserve(token_out, TOKEN_ID_BYTES + cursor->last_size);
+  if (code == MMCMAP_OK && cursor->has_position) {
+    uint8_t *at = token_out->data;
+    memcpy(at, cursor->snapshot->store->space.file_id, TOKEN_ID_BYTES);
+    if (cursor->last_size > 0)
+      memcpy(at + TOKEN_ID_BYTES, cursor->last, cursor->last_size);
+    token_out->size = TOKEN_ID_BYTES + cursor->last_size;
+  }
+  snapshot_leave(row);
+  return code;
+}
+
+/* Puts a new cursor behind the key in the token. */
+static int seek(mmcmap_cursor *cursor, mmcmap_slice token) {
+  const struct store *store = cursor->snapshot->store;
+  if (token.size < TOKEN_ID_BYTES ||
+      token.size > TOKEN_ID_BYTES + MMCMAP_KEY_SIZE_MAX ||
+      memcmp(token.data, store->space.file_id, TOKEN_ID_BYTES) != 0)
+    return error_set(MMCMAP_EINVAL, "no token of this file");
+  int code = handle_buffer_set(&cursor->position,
+                               (const uint8_t *)token.data + TOKEN_ID_BYTES,
+                               token.size - TOKEN_ID_BYTES);
+  if (code != MMCMAP_OK) return code;
+  cursor->last = cursor->position.data;
+  cursor->last_size = cursor->position.size;
+  cursor->has_position = true;
+  struct share_row *row;
+  struct trie_key key =
+      trie_key_of(&store->hasher, cursor->last, cursor->last_size);
+  struct node_source source = space_source(&store->space);
+  code = snapshot_enter(cursor->snapshot, &row);
+  if (code != MMCMAP_OK) return code;
+  code = trie_cursor_seek(&cursor->cursor, &source, &store->hasher, &key);
+  snapshot_leave(row);
+  return code;
+}
+
+int mmcmap_cursor_resume(mmcmap_snapshot *snapshot, mmcmap_slice token,
+                         mmcmap_cursor **cursor_out) {
+  int code = mmcmap_cursor_open(snapshot, cursor_out);
+  if (code != MMCMAP_OK || token.size == 0) return code;
+  code = seek(*cursor_out, token);
+  if (code == MMCMAP_OK) return code;
+  mmcmap_cursor_close(*cursor_out);
+  *cursor_out = NULL;
+  return code;
+}
+
 void mmcmap_cursor_close(mmcmap_cursor *cursor) {
   if (cursor == NULL) return;
   CHECK(cursor->magic == CURSOR_MAGIC);
+  mmcmap_buffer_free(&cursor->position);
   cursor->magic = 0;
   free(cursor);
 }

@@ -457,7 +457,28 @@ MMCMAP_API int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
 /* The same, but copies; `value_out` may be NULL: the key alone. */
 MMCMAP_API int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
                                   mmcmap_buffer *value_out);
+
+/*
+ * A token of where the cursor is, for a later cursor, of another snapshot of the
+ * same file too, in whatever process: that walks what comes behind in the order of
+ * all cursors, which is that of the keys' hashes. So pages that are read one after
+ * the other hold every record that is there all the time exactly once. Bytes of no
+ * meaning, a few more than the last key has.
+ */
+MMCMAP_API int mmcmap_cursor_token(mmcmap_cursor *cursor,
+                                   mmcmap_buffer *token_out);
+
+/* A cursor that goes on behind a token; an empty one is the beginning.
+   MMCMAP_EINVAL: no token of this file. */
+MMCMAP_API int mmcmap_cursor_resume(mmcmap_snapshot *snapshot,
+                                    mmcmap_slice token,
+                                    mmcmap_cursor **cursor_out);
 MMCMAP_API void mmcmap_cursor_close(mmcmap_cursor *cursor);
+
+/* The snapshot's trie as indented text, for people, all of it in memory. Its form
+   may change with any version. */
+MMCMAP_API int mmcmap_snapshot_dump(mmcmap_snapshot *snapshot,
+                                    mmcmap_buffer *text_out);
 
 /* ---- The difference between two snapshots ------------------------------- */
 

@@ -9,7 +9,7 @@
  * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
  * incr, count, version, size, sync, stat, snapshot, records, close, remove; and see
  * probe_txn.c.
- * Snapshot: get, count, version, records, close.
+ * Snapshot: get, count, version, page, records, close.
  * records() returns {key = value} and how many records a cursor met.
  */
 #include <string.h>
@@ -409,6 +409,30 @@ int probe_store_push_records(lua_State *L, mmcmap_cursor *cursor) {
   return 2;
 }
 
+/* page(token, most): up to `most` keys behind the token, and the next token. */
+static int snapshot_page(lua_State *L) {
+  mmcmap_cursor *cursor;
+  mmcmap_slice key, value;
+  mmcmap_buffer token = {0};
+  int most = probe_check_int(L, 3), count = 0;
+  int code =
+      mmcmap_cursor_resume(snapshot_check(L), store_slice(L, 2), &cursor);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_newtable(L);
+  while (count < most &&
+         (code = mmcmap_cursor_next(cursor, &key, &value)) == MMCMAP_OK) {
+    lua_pushlstring(L, key.data, key.size);
+    lua_rawseti(L, -2, ++count);
+  }
+  if (code == MMCMAP_OK || code == MMCMAP_NOTFOUND)
+    code = mmcmap_cursor_token(cursor, &token);
+  mmcmap_cursor_close(cursor);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushlstring(L, token.size ? token.data : "", token.size);
+  mmcmap_buffer_free(&token);
+  return 2;
+}
+
 static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
   mmcmap_cursor *cursor;
   int code = mmcmap_cursor_open(snapshot, &cursor);
@@ -472,13 +496,10 @@ void probe_store_open(lua_State *L) {
       {NULL, NULL},
   };
   static const luaL_Reg snapshot_methods[] = {
-      {"get", snapshot_get},
-      {"count", snapshot_count},
-      {"version", snapshot_version},
-      {"records", snapshot_records},
-      {"close", snapshot_close},
-      {"__gc", snapshot_close},
-      {NULL, NULL},
+      {"get", snapshot_get},         {"count", snapshot_count},
+      {"version", snapshot_version}, {"page", snapshot_page},
+      {"records", snapshot_records}, {"close", snapshot_close},
+      {"__gc", snapshot_close},      {NULL, NULL},
   };
   store_new_type(L, STORE_TYPE, methods);
   store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);

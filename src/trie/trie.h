@@ -241,6 +241,12 @@ struct trie_cursor {
 void trie_cursor_init(struct trie_cursor *cursor, uint64_t root,
                       uint64_t count);
 
+/* Puts a new cursor behind where `key` is or would be: the order is that of the
+   primary hash, then the secondary, then the keys themselves. */
+int trie_cursor_seek(struct trie_cursor *cursor,
+                     const struct node_source *source,
+                     const struct hasher *hasher, struct trie_key *key);
+
 /* The next record; MMCMAP_NOTFOUND at the end. After an error the cursor stays
    at its end. */
 int trie_cursor_next(struct trie_cursor *cursor,
