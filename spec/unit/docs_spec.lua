@@ -135,7 +135,7 @@ describe("README.md", function()
     local path = folder .. "/game.mmc"
     code = code:gsub('"game%.mmc"', function() return ("%q"):format(path) end)
     assert.is_truthy(code:find(path, 1, true))
-    assert.equal("Luna\t1\n", helper.child(code))
+    assert.equal("Luna\t1\nadmin\t1\n", helper.child(code))
     assert.equal(9, #helper.store(nil, path))
     helper.close_all()
   end)
