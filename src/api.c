@@ -187,23 +187,29 @@ static inline int find_root(struct store *store,
   return code;
 }
 
-/* Finds `key` in a live map and, if `value_out` is given, copies its value
-   while the pin keeps it. */
+/* Finds `key` under a root and, if `value_out` is given, copies its value. */
+static inline int find_record(const struct store *store,
+                              const struct node_source *source, uint64_t root,
+                              struct trie_key *key, mmcmap_buffer *value_out) {
+  struct record_view record;
+  int code = trie_lookup(source, &store->hasher, root, key, &record);
+  if (code != MMCMAP_OK || value_out == NULL) return code;
+  return handle_buffer_set(value_out, record.value, record.value_size);
+}
+
+/* The same in a live map, while the pin keeps it. */
 static inline int find_live(struct store *store, const struct trie_key *map,
                             mmcmap_slice key, mmcmap_buffer *value_out) {
   struct trie_key trie_key = trie_key_of(&store->hasher, key.data, key.size);
   struct share_row *row;
+  uint64_t root;
   int code = readers_row(&store->readers, &row);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
   readers_pin(&store->readers, row);
   struct node_source source = space_source(&store->space);
-  struct record_view record;
-  uint64_t root;
   code = find_root(store, &source, map, &root);
   if (LIKELY(code == MMCMAP_OK))
-    code = trie_lookup(&source, &store->hasher, root, &trie_key, &record);
-  if (code == MMCMAP_OK && value_out != NULL)
-    code = handle_buffer_set(value_out, record.value, record.value_size);
+    code = find_record(store, &source, root, &trie_key, value_out);
   readers_unpin(row);
   return code;
 }

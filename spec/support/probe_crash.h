@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the parts of area crash of the probe share. A world is a short history
- * of one store with four keys, two of them in a named map, recorded on a simulated disk; a model is what
- * the store holds after one operation of it. probe_crash_run.c plays a world,
+ * of one store with four keys, two of them in a named map, recorded on a simulated
+ * disk; a model is what the store holds after one operation of it. probe_crash_run.c plays a world,
  * probe_crash.c builds the states that a power cut may leave and opens each.
  */
 #ifndef SUPPORT_PROBE_CRASH_H

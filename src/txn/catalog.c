@@ -190,12 +190,13 @@ int catalog_find(const struct node_source *source, const struct hasher *hasher,
   uint64_t root;
   memset(words_out, 0, sizeof *words_out);
   int code = catalog_root(source, top, &root);
-  if (code == MMCMAP_OK)
-    code = trie_lookup(source, hasher, root, &key, &record);
-  if (code == MMCMAP_OK && !record.is_map)
-    code = error_set_corrupt("F41 record of a map", record.offset);
-  if (code == MMCMAP_OK) *words_out = record_map_words(&record);
-  return code;
+  if (code != MMCMAP_OK) return code;
+  code = trie_lookup(source, hasher, root, &key, &record);
+  if (code != MMCMAP_OK) return code;
+  if (!record.is_map)
+    return error_set_corrupt("F41 record of a map", record.offset);
+  *words_out = record_map_words(&record);
+  return MMCMAP_OK;
 }
 
 int catalog_find_id(const struct node_source *source, uint64_t top, uint32_t id,

@@ -79,8 +79,9 @@ struct change_mode {
   bool is_synced;
 };
 
-/* Sets a key. `map` is the name of its map, or NULL, here and below. MMCMAP_ETOOBIG, MMCMAP_EBUSY after the time-out, MMCMAP_ENOSPC,
-   MMCMAP_EFULL, ...: nothing has changed. `epoch_out` is the epoch that the
+/* Sets a key. `map` is the name of its map, or NULL, here and below.
+   MMCMAP_ETOOBIG, MMCMAP_EBUSY after the time-out, MMCMAP_ENOSPC, MMCMAP_EFULL,
+   ...: nothing has changed. `epoch_out` is the epoch that the
    change belongs to. */
 int writer_put(struct writer *writer, const struct trie_key *map,
                const void *key, size_t key_size, const void *value,
