@@ -6,6 +6,7 @@
 local helper = require "spec.support.helper"
 
 local build = os.getenv("MMCMAP_BUILD_DIR") or "."
+local source = os.getenv("MMCMAP_SOURCE_DIR") or "."
 local program = build .. "/bench_driver"
 
 -- Runs the driver in a folder of its own; the folder, the output, the status.
@@ -174,5 +175,35 @@ describe("the benchmark's driver", function()
       assert.equal(2, status, option)
       assert.is_truthy(output:find("usage", 1, true))
     end
+  end)
+end)
+
+describe("the benchmark from Lua", function()
+  local function drive_lua(arguments)
+    local folder = helper.folder()
+    local path = ("%s/bench/lua/?.lua;%s"):format(source, package.path)
+    return folder, helper.run("{ cd %s && LUA_PATH=%s LUA_CPATH=%s %s %s "
+      .. arguments .. "; echo status $?; }", folder, path, package.cpath,
+      helper.interpreter(), source .. "/bench/lua/driver.lua")
+  end
+
+  it("writes the same columns", function()
+    local folder, output = drive_lua("--records=300 --rounds=2 --out=. "
+      .. "--engines=mmcmap,table")
+    assert.is_truthy(output:find("status 0", 1, true), output)
+    local seen = check_rows(folder,
+      (jit and "luajit" or _VERSION:gsub(" ", "-"):lower()), 2) -- luacheck: ignore 113
+    for _, workload in ipairs { "put", "get", "index", "miss", "pairs",
+      "newindex" } do
+      assert.equal(2, seen["mmcmap " .. workload .. " 1"])
+      assert.equal(2, seen["table " .. workload .. " 1"])
+    end
+  end)
+
+  it("notices a wrong value", function()
+    local _, output = drive_lua("--records=300 --rounds=1 --engines=lie")
+    assert.is_truthy(output:find("lie: get: WRONG: 299 of 300", 1, true),
+      output)
+    assert.is_truthy(output:find("status 1", 1, true), output)
   end)
 end)
