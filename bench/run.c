@@ -13,11 +13,13 @@
 
 enum { LOOK_EVERY = 64, THREADS_MAX = 64, LINE_BYTES = 256 };
 
-double clock_seconds(void) {
+static double seconds_of(clockid_t clock) {
   struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  clock_gettime(clock, &now);
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
+
+double clock_seconds(void) { return seconds_of(CLOCK_MONOTONIC); }
 
 double status_bytes(const char *field) {
   char line[256];
@@ -61,6 +63,7 @@ struct part {
   size_t from, to;
   double limit; /* seconds; 0: none */
   double took;
+  double took_cpu;
   size_t done;
 };
 
@@ -89,6 +92,7 @@ static void *run_part(void *context) {
   size_t i = part->from;
   worker_attach(worker, worker->run, worker->thread, worker->threads);
   if (part->start != NULL) pthread_barrier_wait(part->start);
+  double begin_cpu = seconds_of(CLOCK_THREAD_CPUTIME_ID);
   double begin = clock_seconds(), now = begin;
   while (i < part->to) {
     size_t stop = part->to - i < LOOK_EVERY ? part->to : i + LOOK_EVERY;
@@ -100,6 +104,7 @@ static void *run_part(void *context) {
     if (part->limit > 0 && now - begin > part->limit) break;
   }
   part->took = now - begin;
+  part->took_cpu = seconds_of(CLOCK_THREAD_CPUTIME_ID) - begin_cpu;
   part->done = i - part->from;
   worker_detach(worker);
   return NULL;
@@ -110,8 +115,8 @@ static struct timing run_parts(struct run *run, size_t threads, size_t count,
   pthread_t ids[THREADS_MAX];
   struct part parts[THREADS_MAX];
   pthread_barrier_t start;
-  struct timing timing = {0, 0, 0};
-  double took = 0;
+  struct timing timing = {0};
+  double took = 0, took_cpu = 0;
   pthread_barrier_init(&start, NULL, (unsigned)threads);
   for (size_t i = 0; i < threads; i++) {
     parts[i] = (struct part){.step = step,
@@ -133,10 +138,14 @@ static struct timing run_parts(struct run *run, size_t threads, size_t count,
   pthread_barrier_destroy(&start);
   for (size_t i = 0; i < threads; i++) {
     took += parts[i].took;
+    took_cpu += parts[i].took_cpu;
     timing.operations += parts[i].done;
   }
   timing.first_done = parts[0].done;
-  if (timing.operations > 0) timing.ns = took / (double)timing.operations * 1e9;
+  if (timing.operations > 0) {
+    timing.ns = took / (double)timing.operations * 1e9;
+    timing.cpu_ns = took_cpu / (double)timing.operations * 1e9;
+  }
   return timing;
 }
 
@@ -163,6 +172,8 @@ void run_report(const struct run *run, const char *workload, size_t threads,
 
 void run_report_timing(const struct run *run, const char *workload,
                        size_t threads, struct timing timing) {
-  if (timing.operations > 0)
-    run_report(run, workload, threads, "ns", timing.ns, timing.operations);
+  if (timing.operations == 0) return;
+  run_report(run, workload, threads, "ns", timing.ns, timing.operations);
+  run_report(run, workload, threads, "cpu_ns", timing.cpu_ns,
+             timing.operations);
 }

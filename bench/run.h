@@ -10,6 +10,12 @@
 #include "data.h"
 #include "engine.h"
 
+/* What a scan has seen. */
+struct seen {
+  uint64_t sum;
+  size_t count;
+};
+
 struct run {
   const struct engine *engine;
   const struct data *data;
@@ -19,6 +25,7 @@ struct run {
   int result_fd;      /* to the parent */
   size_t overwritten; /* of the shuffled keys, how many have version 1 */
   size_t inserted;    /* of the extra keys */
+  struct seen seen;   /* by the last scan */
   size_t first;       /* durable puts: the record that a step begins with */
   double memory_own;  /* bytes resident before the engine was opened, that */
   double memory_all;  /* are this process's own, and with mapped files */
@@ -41,6 +48,8 @@ typedef void work_step(struct worker *worker, size_t index);
 
 struct timing {
   double ns;         /* for an operation, by one thread's clock */
+  double cpu_ns;     /* the same in its processor's time: what another program
+                        took away does not count, nor what it waited for */
   size_t operations; /* of all threads: fewer than asked for if time was up */
   size_t first_done; /* of the first thread */
 };

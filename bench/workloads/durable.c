@@ -36,6 +36,7 @@ void work_durable(struct run *run) {
     run->first = i * count;
     struct timing timing = run_timed(run, threads[i], count, put_next);
     timing.ns /= (double)threads[i];
+    timing.cpu_ns /= (double)threads[i];
     run_report_timing(run, "durable_put", threads[i], timing);
     if (checks) run_untimed(run, timing.first_done, check_put);
   }

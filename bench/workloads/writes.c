@@ -66,6 +66,7 @@ void work_batch(struct run *run) {
   if (run->engine->put_batch == NULL || batches == 0) return;
   struct timing timing = run_timed(run, 1, batches, put_batch);
   timing.ns /= BATCH;
+  timing.cpu_ns /= BATCH;
   timing.operations *= BATCH;
   run_report_timing(run, "batch_1000", 1, timing);
   run_untimed(run, timing.operations, check_loaded);

@@ -72,14 +72,18 @@ local function check_rows(folder, suite, rounds)
     assert.equal(suite, row.suite)
     assert.is_true(tonumber(row.value) >= 0)
     assert.is_true(tonumber(row.operations) >= 1)
-    assert.is_truthy(({ ns = true, ms = true, bytes = true })[row.unit])
+    if row.workload == "put" then assert.is_true(tonumber(row.value) > 0) end
+    assert.is_truthy(({ ns = true, cpu_ns = true, ms = true,
+      bytes = true })[row.unit])
     local id = row.engine .. " " .. row.workload .. " " .. row.threads
+    if row.unit == "cpu_ns" then id = id .. " cpu" end
     seen[id] = (seen[id] or 0) + 1
     assert.equal(seen[id], tonumber(row.round), id)
   end
   local summed = 0
   for _, row in ipairs(rows_of(folder .. "/summary.csv")) do
     local id = row.engine .. " " .. row.workload .. " " .. row.threads
+    if row.unit == "cpu_ns" then id = id .. " cpu" end
     assert.equal(rounds, seen[id], id)
     assert.is_true(tonumber(row.least) <= tonumber(row.median), id)
     assert.is_true(tonumber(row.median) <= tonumber(row.most), id)
