@@ -101,8 +101,10 @@ end
 describe("the benchmark's driver", function()
   for suite, workloads in helper.sorted(suites) do
     it("runs the suite " .. suite .. " with every engine there is", function()
+      -- What is cut off has no figure for the size, and syncs may be slow.
       local folder, output, status = drive("--suite=%s --records=400 "
-        .. "--rounds=2 --seconds=0.05", suite)
+        .. "--rounds=2 --seconds=%s", suite,
+        suite == "durable" and "0.05" or "0")
       assert.equal(0, status, output)
       if suite == "batch" then return end
       local seen = check_rows(folder, suite, 2)
