@@ -71,9 +71,10 @@ struct engine {
   /* All of them or none. */
   void (*put_batch)(void *session, const struct bytes *keys,
                     const struct bytes *values, size_t count);
+  /* Calls `visit` for each key that is there. */
   void (*get_many)(void *session, const struct bytes *keys, size_t count,
                    value_visitor *visit, void *context);
-  /* A snapshot or transaction for this read alone. */
+  /* The same for one key, by a snapshot or transaction for this read alone. */
   void (*snapshot_get)(void *session, struct bytes key, value_visitor *visit,
                        void *context);
   /* Up to `count` records from `first` on, by the order of the keys. */

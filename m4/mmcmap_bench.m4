@@ -108,7 +108,7 @@ CFLAGS="$CFLAGS -Werror=implicit-function-declaration"
 AC_MSG_CHECKING([whether mmcmap.h has $2])
 AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[#include "mmcmap.h"
 mmcmap_slice key;
-void visit(void *context, size_t index, const mmcmap_slice *value);]], [$3])],
+int visit(void *context, size_t index, mmcmap_slice value);]], [$3])],
   [AC_MSG_RESULT([yes])
    AS_VAR_APPEND([BENCH_CPPFLAGS], [" -DBENCH_HAVE_$1"])],
   [AC_MSG_RESULT([no])])

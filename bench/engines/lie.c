@@ -50,9 +50,9 @@ static bool erase_nothing(void *session, struct bytes key) {
 static void get_many_wrong(void *session, const struct bytes *keys,
                            size_t count, value_visitor *visit, void *context) {
   for (size_t i = 0; i < count; i++) {
-    struct bytes value = {NULL, 0};
-    (void)engine_mmcmap.get(session, keys[i], &value);
-    visit(context, i, lies() ? wrong(value) : value);
+    struct bytes value;
+    if (engine_mmcmap.get(session, keys[i], &value))
+      visit(context, i, lies() ? wrong(value) : value);
   }
 }
 

@@ -179,20 +179,18 @@ static void get_many(void *context, const struct bytes *keys, size_t count,
   struct session *session = context;
   MDB_txn *txn = begin_reading(session);
   for (size_t i = 0; i < count; i++) {
-    struct bytes value = {NULL, 0};
-    (void)read_one(session, txn, keys[i], &value);
-    visit(to, i, value);
+    struct bytes value;
+    if (read_one(session, txn, keys[i], &value)) visit(to, i, value);
   }
 }
 
 static void snapshot_get(void *context, struct bytes key, value_visitor *visit,
                          void *to) {
   struct session *session = context;
-  struct bytes value = {NULL, 0};
+  struct bytes value;
   MDB_txn *txn;
   must(mdb_txn_begin(session->store->env, NULL, MDB_RDONLY, &txn), "begin");
-  (void)read_one(session, txn, key, &value);
-  visit(to, 0, value);
+  if (read_one(session, txn, key, &value)) visit(to, 0, value);
   mdb_txn_abort(txn);
 }
 

@@ -110,9 +110,7 @@ template <class Policy> struct log_structured {
     options.snapshot = store->db->GetSnapshot();
     session->value.clear();
     status status = store->get(options, view_of<slice>(key), &session->value);
-    if (status.IsNotFound()) {
-      visit(to, 0, {nullptr, 0});
-    } else {
+    if (!status.IsNotFound()) {
       must(status, "get");
       visit(to, 0, bytes_of(session->value.view()));
     }

@@ -97,9 +97,7 @@ static void snapshot_get(void *context, struct bytes key, value_visitor *visit,
   mmcmap_slice value;
   must(mmcmap_snapshot_open(session->store, &snapshot), "snapshot");
   int code = mmcmap_snapshot_get(snapshot, slice(key), &value);
-  if (code == MMCMAP_NOTFOUND) {
-    visit(to, 0, (struct bytes){NULL, 0});
-  } else {
+  if (code != MMCMAP_NOTFOUND) {
     must(code, "get of a snapshot");
     visit(to, 0, bytes_of(value));
   }
@@ -126,11 +124,10 @@ struct visit {
   void *context;
 };
 
-static void visit_slice(void *context, size_t index,
-                        const mmcmap_slice *value) {
-  struct visit *visit = context;
-  struct bytes none = {NULL, 0};
-  visit->visit(visit->context, index, value == NULL ? none : bytes_of(*value));
+static int visit_slice(void *context, size_t index, mmcmap_slice value) {
+  const struct visit *visit = context;
+  visit->visit(visit->context, index, bytes_of(value));
+  return MMCMAP_OK;
 }
 
 static void get_many(void *context, const struct bytes *keys, size_t count,

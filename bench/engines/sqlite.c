@@ -184,9 +184,8 @@ static void get_many(void *context, const struct bytes *keys, size_t count,
   struct session *session = context;
   do_once(session, BEGIN_READ, none);
   for (size_t i = 0; i < count; i++) {
-    struct bytes value = none;
-    (void)get(session, keys[i], &value);
-    visit(to, i, value);
+    struct bytes value;
+    if (get(session, keys[i], &value)) visit(to, i, value);
   }
   do_once(session, COMMIT, none);
 }

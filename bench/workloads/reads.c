@@ -60,9 +60,9 @@ static void check_one(void *context, size_t index, struct bytes value) {
 static void get_one_by_one(struct worker *worker, const struct bytes *keys,
                            struct many *many) {
   for (size_t i = 0; i < MANY; i++) {
-    struct bytes value = {NULL, 0};
-    (void)worker->engine->get(worker->session, keys[i], &value);
-    check_one(many, i, value);
+    struct bytes value;
+    if (worker->engine->get(worker->session, keys[i], &value))
+      check_one(many, i, value);
   }
 }
 
@@ -76,7 +76,7 @@ static void get_many(struct worker *worker, size_t index) {
   else
     get_one_by_one(worker, keys, &many);
   if (many.seen != ((size_t)1 << MANY) - 1)
-    run_wrong(worker->run, "get_many left a key out");
+    run_wrong(worker->run, "get_many: a record is not there");
 }
 
 /* An engine that has no call for it is asked for one after the other. */
@@ -94,7 +94,7 @@ static void snapshot_get(struct worker *worker, size_t index) {
   struct bytes key = data_shuffled_key(worker->data, index);
   struct many many = {worker, &key, 0};
   worker->engine->snapshot_get(worker->session, key, check_one, &many);
-  if (many.seen != 1) run_wrong(worker->run, "a snapshot that gave nothing");
+  if (many.seen != 1) run_wrong(worker->run, "a record is not in a snapshot");
 }
 
 void work_snapshot_get(struct run *run) {
