@@ -65,7 +65,11 @@ static void *map_bytes(int fd, uint64_t size, int protection, int flags) {
 }
 
 static void *map_view(int fd, uint64_t size, int protection) {
-  return map_bytes(fd, size, protection, MAP_SHARED | MAP_NORESERVE);
+  void *at = map_bytes(fd, size, protection, MAP_SHARED | MAP_NORESERVE);
+  /* Where the page cache holds large pieces of the file, one entry of the
+     processor's page tables will do for each. Without it all is as well. */
+  if (at != NULL) os_calls.madvise(at, (size_t)size, MADV_HUGEPAGE);
+  return at;
 }
 
 /* All views of `size` bytes, or none and the errno. */

@@ -88,6 +88,30 @@ static uint64_t growth_step(uint64_t size) {
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
+/* In writes that end where pages of that size do. */
+static int write_zeros(int fd, uint64_t offset, uint64_t size,
+                       uint64_t page_bytes) {
+  static uint8_t zeros[SPACE_PIECE_BYTES]; /* not in the file of the library */
+  int code = MMCMAP_OK;
+  while (size > 0 && code == MMCMAP_OK) {
+    uint64_t part = least(page_bytes - offset % page_bytes, size);
+    code = file_write(fd, zeros, (size_t)part, offset);
+    offset += part;
+    size -= part;
+  }
+  return code;
+}
+
+/* To how long a file grows that must become `needed` bytes long. */
+static uint64_t growth_of(const struct space *space, uint64_t size,
+                          uint64_t needed, bool *in_pieces_out) {
+  uint64_t step_end = bytes_align_up(size + growth_step(size), SPACE_GROWTH_MIN);
+  *in_pieces_out = space->in_pieces && size >= SPACE_PIECES_FROM &&
+                   needed - size < SPACE_PIECE_BYTES;
+  if (*in_pieces_out) return bytes_align_up(needed, SPACE_PIECE_BYTES);
+  return step_end < needed ? needed : step_end;
+}
+
 static int grow(struct space *space, uint64_t end) {
   uint64_t size = space_size(space);
   if (end <= size) return MMCMAP_OK;
@@ -101,14 +125,17 @@ static int grow(struct space *space, uint64_t end) {
   }
   if (end > limit) return error_set(MMCMAP_EADDRESS, "growing the file");
   uint64_t needed = least(bytes_align_up(end, EXTENT_PAGE_BYTES), limit);
-  uint64_t wanted = bytes_align_up(size + growth_step(size), SPACE_GROWTH_MIN);
-  wanted = least(wanted < needed ? needed : wanted, limit);
+  bool in_pieces;
+  uint64_t wanted = least(growth_of(space, size, needed, &in_pieces), limit);
   code = file_allocate(space->fd, size, wanted - size);
   if (code == MMCMAP_ENOSPC && needed < wanted) {
     wanted = needed;
     code = file_allocate(space->fd, size, wanted - size);
   }
   if (code != MMCMAP_OK) return code;
+  /* So that they lie in memory side by side; if it fails they are there. */
+  if (in_pieces)
+    (void)write_zeros(space->fd, size, wanted - size, SPACE_PIECE_BYTES);
   space_set_size(space, wanted);
   return MMCMAP_OK;
 }
@@ -122,26 +149,21 @@ int space_ensure(struct space *space, uint64_t end) {
   return code;
 }
 
-static int write_zeros(int fd, uint64_t offset, uint64_t size) {
-  static const uint8_t zeros[EXTENT_PAGE_BYTES];
-  int code = MMCMAP_OK;
-  for (uint64_t done = 0; done < size && code == MMCMAP_OK;
-       done += sizeof zeros)
-    code = file_write(fd, zeros, sizeof zeros, offset + done);
-  return code;
-}
-
-void space_write_ahead(struct space *space, uint64_t end) {
+void space_write_ahead(struct space *space, uint64_t end, bool in_pieces) {
   if (begin_growth(space) != MMCMAP_OK) return;
   uint64_t size = space_size(space);
-  uint64_t ahead =
-      bytes_align_up(least(size / 4, SPACE_AHEAD_MAX), SPACE_GROWTH_MIN);
+  in_pieces = in_pieces && size >= SPACE_PIECES_FROM;
+  uint64_t most = in_pieces ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX;
+  uint64_t unit = in_pieces ? SPACE_PIECE_BYTES : SPACE_GROWTH_MIN;
+  uint64_t ahead = bytes_align_up(size + least(size / 4, most), unit) - size;
   uint64_t limit = space->map.size_bytes;
   if (space->max_size_bytes != 0) limit = least(limit, space->max_size_bytes);
   if (size == atomic_load(shared_size(space)) && end <= size &&
       size - end < ahead / 2 && size + ahead <= limit &&
       file_allocate(space->fd, size, ahead) == MMCMAP_OK &&
-      write_zeros(space->fd, size, ahead) == MMCMAP_OK)
+      write_zeros(space->fd, size, ahead,
+                  in_pieces ? SPACE_PIECE_BYTES : EXTENT_PAGE_BYTES) ==
+          MMCMAP_OK)
     space_set_size(space, size + ahead);
   end_growth(space);
 }

@@ -13,6 +13,7 @@
 #define SPACE_SPACE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "format/node.h"
@@ -24,7 +25,10 @@ enum {
   SPACE_FILE_SIZE_MIN = 65536,        /* of a new file */
   SPACE_GROWTH_MIN = 65536,           /* the file grows by at least this, */
   SPACE_AHEAD_MAX = 1 << 20,          /* written ahead at once at most */
-  SPACE_GROWTH_MAX = 32 * 1024 * 1024 /* at most this, a 64th in between */
+  SPACE_GROWTH_MAX = 32 * 1024 * 1024, /* at most this, a 64th in between */
+  SPACE_PIECE_BYTES = 2 << 20,         /* what a processor maps at once; files */
+  SPACE_PIECES_FROM = 16 << 20,        /* of this size may grow in such pieces, */
+  SPACE_PIECES_AHEAD_MAX = 8 << 20     /* so much of them ahead */
 };
 
 struct space {
@@ -34,6 +38,7 @@ struct space {
   uint8_t file_id[16];
   uint64_t max_size_bytes;      /* 0: no limit */
   uint64_t segment_count;       /* begun: the writer's working copy */
+  bool in_pieces;               /* grow in pieces: of the writer, too */
   struct readers *readers;      /* whose share has the length and its lock */
   _Atomic uint64_t known_bytes; /* of the file, within the mapping */
 };
@@ -74,10 +79,11 @@ int space_ensure(struct space *space, uint64_t end);
  * Grows the file by zeros that are written, not only allocated, if little is
  * left behind `end`: a sync of space that was never written costs the file
  * system a commit of its journal. In small writes, because a change to a large
- * folio would write all of it. Failing is no error: the file then grows when it
- * must.
+ * folio would write all of it; or, `in_pieces`, in large ones, if it is seldom
+ * synced: then it is read by far fewer translations of addresses. Failing is no
+ * error: the file then grows when it must.
  */
-void space_write_ahead(struct space *space, uint64_t end);
+void space_write_ahead(struct space *space, uint64_t end, bool in_pieces);
 
 /* Begins `run` segments behind those begun so far, in the open epoch `epoch`,
    and writes their header. */

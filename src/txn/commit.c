@@ -256,13 +256,15 @@ static bool is_durable(const struct committer *committer, uint64_t epoch) {
    sync is never tried again, because the kernel may have dropped the pages
    (Rebello et al., "Can applications recover from fsync failures?", 2020): no
    change in any process may build on it. */
-static int lead(struct committer *committer, uint64_t *log_end_out) {
+static int lead(struct committer *committer, uint64_t *log_end_out,
+                bool *in_pieces_out) {
   struct batch batch;
   gather(committer->shared);
   readers_end_old_snapshots(committer->writer->readers);
   int code = take_batch(committer, &batch);
   if (code != MMCMAP_OK) return code;
   *log_end_out = batch.log_end;
+  *in_pieces_out = !batch.is_staging;
   code = complete_frames(committer, &batch);
   if (code == MMCMAP_OK) code = sync_batch(committer, &batch);
   if (code != MMCMAP_OK) atomic_store(&committer->shared->failed, code);
@@ -304,14 +306,15 @@ static int become_leader(struct committer *committer, bool probe,
 static int try_to_lead(struct committer *committer, uint64_t epoch, bool probe,
                        bool *led_out) {
   uint64_t log_end = 0;
+  bool in_pieces = false;
   int code = become_leader(committer, probe, led_out);
   if (code != MMCMAP_OK || !*led_out) return code;
   if (atomic_load(&committer->shared->failed) == 0 &&
       !is_durable(committer, epoch))
-    code = lead(committer, &log_end);
+    code = lead(committer, &log_end, &in_pieces);
   end_leadership(committer);
   if (code == MMCMAP_OK && log_end != 0)
-    space_write_ahead(committer->writer->log.space, log_end);
+    space_write_ahead(committer->writer->log.space, log_end, in_pieces);
   return code;
 }
 

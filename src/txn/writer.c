@@ -159,6 +159,7 @@ int writer_prepare(struct writer *writer, bool is_staging) {
   else if (UNLIKELY(!log_is_started(&writer->log)))
     code = writer->start(writer->start_context);
   writer->log.is_staging = is_staging;
+  writer->log.space->in_pieces = !is_staging;
   if (code == MMCMAP_OK &&
       UNLIKELY((writer->log.flags & SHARE_LOG_SEALED) != 0))
     code = log_open_frame(&writer->log);
