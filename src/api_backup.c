@@ -54,15 +54,16 @@ static int check_target(const struct store *store, const char *path) {
 /* ---- Copying ------------------------------------------------------------- */
 
 struct copying {
-  mmcmap_snapshot *snapshot;
-  mmcmap *copy;
+  mmcmap_snapshot *snapshot; /* of the map that is being copied */
+  mmcmap *copy;              /* of that map, too */
   mmcmap_progress progress;
   void *context;
-  uint64_t done;
+  uint64_t done;  /* records, of all maps, */
+  uint64_t total; /* and how many there are in those that have been begun */
 };
 
 static int tell_progress(const struct copying *copying) {
-  uint64_t total = copying->snapshot->moment.count;
+  uint64_t total = copying->total;
   if (copying->progress == NULL) return MMCMAP_OK;
   return copying->progress(
       copying->context, copying->done < total ? copying->done : total, total);
@@ -85,10 +86,12 @@ static int copy_next(struct copying *copying, struct trie_cursor *cursor) {
   return code;
 }
 
-static int copy_all(struct copying *copying) {
+static int copy_map(struct copying *copying) {
   struct trie_cursor cursor;
-  const struct moment *moment = &copying->snapshot->moment;
-  trie_cursor_init(&cursor, moment->root, moment->count);
+  const mmcmap_snapshot *snapshot = copying->snapshot;
+  uint64_t before = copying->done;
+  copying->total += snapshot->count;
+  trie_cursor_init(&cursor, snapshot->root, snapshot->count);
   int code = MMCMAP_OK;
   while (code == MMCMAP_OK) {
     if (copying->done % BACKUP_PROGRESS_STEP == 0)
@@ -97,9 +100,41 @@ static int copy_all(struct copying *copying) {
     if (code == MMCMAP_OK) copying->done++;
   }
   if (code != MMCMAP_NOTFOUND) return code;
-  if (copying->done != moment->count)
+  if (copying->done - before != snapshot->count)
     return error_set_corrupt("F40 fewer records than counted", 0);
   return MMCMAP_OK;
+}
+
+static int copy_named(const struct copying *all, mmcmap_slice name,
+                      struct copying *copying) {
+  int code = mmcmap_snapshot_map(all->snapshot, name, &copying->snapshot);
+  if (code != MMCMAP_OK) return code;
+  code = mmcmap_map(all->copy, name, &copying->copy);
+  if (code == MMCMAP_OK) {
+    code = copy_map(copying);
+    (void)mmcmap_close(copying->copy); /* not the last handle */
+  }
+  mmcmap_snapshot_close(copying->snapshot);
+  return code;
+}
+
+/* The default map, then those that have names. */
+static int copy_all(struct copying *copying) {
+  mmcmap_cursor *names;
+  mmcmap_slice name, nothing;
+  int code = copy_map(copying);
+  if (code != MMCMAP_OK) return code;
+  code = mmcmap_snapshot_maps(copying->snapshot, &names);
+  if (code != MMCMAP_OK) return code;
+  while ((code = mmcmap_cursor_next(names, &name, &nothing)) == MMCMAP_OK) {
+    struct copying map = *copying;
+    code = copy_named(copying, name, &map);
+    if (code != MMCMAP_OK) break;
+    copying->done = map.done;
+    copying->total = map.total;
+  }
+  mmcmap_cursor_close(names);
+  return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 
 /* Makes the copy that is to be `path`, but does not give it that name yet. */
@@ -120,6 +155,8 @@ int mmcmap_backup(mmcmap *handle, const char *path, mmcmap_progress progress,
                   void *context) {
   mmcmap_snapshot *snapshot;
   struct making making;
+  if (handle->is_map)
+    return error_set(MMCMAP_EINVAL, "a backup of a named map");
   int code = snapshot_open_for_long(handle, &snapshot);
   if (code != MMCMAP_OK) return code;
   const struct store *store = snapshot->store;

@@ -32,8 +32,8 @@ static int change_live(mmcmap *handle, mmcmap_slice key, decide_fn *decide,
   uint64_t epoch = 0;
   int code = enter_to_write(handle, &store);
   if (code == MMCMAP_OK)
-    code = writer_change(&store->writer, key.data, key.size, decide, context,
-                         change_mode_of(handle), &epoch);
+    code = writer_change(&store->writer, map_of(handle), key.data, key.size,
+                         decide, context, change_mode_of(handle), &epoch);
   if (code != MMCMAP_OK || epoch == 0) return code;
   return finish_change(handle, store, epoch);
 }
@@ -44,8 +44,8 @@ static int change(struct target target, mmcmap_slice key, decide_fn *decide,
     return change_live(target.handle, key, decide, context);
   int code = enter_txn(target.txn);
   if (code != MMCMAP_OK) return code;
-  return transaction_change(&target.txn->transaction, key.data, key.size,
-                            decide, context);
+  return transaction_change(transaction_of(target.txn), map_of_txn(target.txn),
+                            key.data, key.size, decide, context);
 }
 
 /* ---- add, replace -------------------------------------------------------- */

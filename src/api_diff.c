@@ -45,7 +45,7 @@ int mmcmap_diff_open(mmcmap_snapshot *from, mmcmap_snapshot *to,
   diff->magic = DIFF_MAGIC;
   /* A file cannot hold more nodes than fit into it, and each is met once on each
      side. */
-  trie_diff_init(&diff->diff, from->moment.root, to->moment.root,
+  trie_diff_init(&diff->diff, from->root, to->root,
                  2 * (space_look(&from->store->space) / NODE_HEADER_BYTES));
   *diff_out = diff;
   return MMCMAP_OK;

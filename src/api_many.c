@@ -49,11 +49,14 @@ int mmcmap_get_many(mmcmap *handle, const mmcmap_slice *keys, size_t count,
   if (code == MMCMAP_OK) code = readers_row(&store->readers, &row);
   if (code != MMCMAP_OK) return code;
   readers_pin(&store->readers, row);
-  uint64_t root = atomic_load_explicit(&store->share.header->live.root,
-                                       memory_order_acquire);
-  code = visit_all(store, root, keys, count, visit, context);
+  struct node_source source = space_source(&store->space);
+  uint64_t root;
+  code = handle_find_root(store, &source, map_of(handle), &root);
+  if (code == MMCMAP_OK)
+    code = visit_all(store, root, keys, count, visit, context);
   readers_unpin(row);
-  return code;
+  /* A map that is not there is empty. */
+  return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 
 int mmcmap_snapshot_get_many(mmcmap_snapshot *snapshot,
@@ -62,7 +65,7 @@ int mmcmap_snapshot_get_many(mmcmap_snapshot *snapshot,
   struct share_row *row;
   int code = snapshot_enter(snapshot, &row);
   if (code != MMCMAP_OK) return code;
-  code = visit_all(snapshot->store, snapshot->moment.root, keys, count, visit,
+  code = visit_all(snapshot->store, snapshot->root, keys, count, visit,
                    context);
   snapshot_leave(row);
   return code;
@@ -70,9 +73,11 @@ int mmcmap_snapshot_get_many(mmcmap_snapshot *snapshot,
 
 int mmcmap_txn_get_many(mmcmap_txn *txn, const mmcmap_slice *keys, size_t count,
                         mmcmap_visit visit, void *context) {
+  uint64_t root, records;
   int code = enter_txn(txn);
-  if (code == MMCMAP_OK) code = transaction_check(&txn->transaction);
+  if (code == MMCMAP_OK)
+    code = transaction_look(transaction_of(txn), map_of_txn(txn), &root,
+                            &records);
   if (code != MMCMAP_OK) return code;
-  return visit_all(txn->store, atomic_load(&txn->transaction.root), keys, count,
-                   visit, context);
+  return visit_all(txn->store, root, keys, count, visit, context);
 }

@@ -307,13 +307,13 @@ MMCMAP_API int mmcmap_incr(mmcmap *store, mmcmap_slice key, mmcmap_number by,
 MMCMAP_API int mmcmap_put_many(mmcmap *store, const mmcmap_slice *keys,
                                const mmcmap_slice *values, size_t count);
 
-/* Deletes all records. Readers see that at one instant; the call then takes time
+/* Deletes all records of the map. Readers see that at one instant; the call then takes time
    for each of the records that there were. Errors as mmcmap_put(). */
 MMCMAP_API int mmcmap_clear(mmcmap *store);
 
 /*
  * Transactions: any number of changes that all readers see at one instant, when
- * mmcmap_txn_commit() publishes them, or never. Reads within a transaction see
+ * mmcmap_txn_commit() publishes them, in all maps, or never. Reads within a transaction see
  * its own changes; nobody else sees anything of it before. If the thread or its
  * process ends, so does the transaction, as by mmcmap_txn_abort().
  *
@@ -389,9 +389,45 @@ MMCMAP_API int mmcmap_txn_savepoint(mmcmap_txn *txn, size_t *savepoint_out);
 MMCMAP_API int mmcmap_txn_rollback_to(mmcmap_txn *txn, size_t savepoint);
 MMCMAP_API int mmcmap_txn_release(mmcmap_txn *txn, size_t savepoint);
 
+/* ---- Named maps -------------------------------------------------------- */
+
+/*
+ * A store can have any number of maps beside its default map, each with a name of
+ * any bytes, 0 to 65,535 of them. Keys of different maps have nothing to do with
+ * each other. The map's handle is one like that of the store: all calls on
+ * records, counts, cursors, snapshots and transactions are about the map then;
+ * the others, such as mmcmap_sync() and mmcmap_version(), about the store. It
+ * counts as a handle of the store, and is closed by mmcmap_close().
+ *
+ * A map is made by the first record that is put into it; before that it is empty.
+ * It stays when its last record is deleted, until it is dropped.
+ */
+MMCMAP_API int mmcmap_map(mmcmap *store, mmcmap_slice name, mmcmap **map_out);
+
+/* Deletes a map with all its records, in constant time; MMCMAP_NOTFOUND. Handles
+   of the map stay good: it is empty, and can be made again. */
+MMCMAP_API int mmcmap_drop(mmcmap *store, mmcmap_slice name);
+
+/* The map of that name in the transaction, with which all calls on records are
+   about the map. It ends with the transaction, and is not committed or aborted
+   itself. */
+MMCMAP_API int mmcmap_txn_map(mmcmap_txn *txn, mmcmap_slice name,
+                              mmcmap_txn **map_out);
+MMCMAP_API int mmcmap_txn_drop(mmcmap_txn *txn, mmcmap_slice name);
+
+/* The map of that name at the moment of the snapshot; to be closed before it. */
+MMCMAP_API int mmcmap_snapshot_map(mmcmap_snapshot *snapshot, mmcmap_slice name,
+                                   mmcmap_snapshot **map_out);
+
+/* Walks the names of the maps, in no order: they are what mmcmap_cursor_next()
+   gives as keys, without values. The default map has no name. */
+MMCMAP_API int mmcmap_snapshot_maps(mmcmap_snapshot *snapshot,
+                                    mmcmap_cursor **cursor_out);
+MMCMAP_API int mmcmap_txn_maps(mmcmap_txn *txn, mmcmap_cursor **cursor_out);
+
 /* ---- The whole store --------------------------------------------------- */
 
-/* The number of records now. */
+/* The number of records of the map now. */
 MMCMAP_API int mmcmap_count(mmcmap *store, uint64_t *count_out);
 
 /* A number that changes with the content: as long as it is the same, so is the
@@ -457,7 +493,28 @@ MMCMAP_API int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
 /* The same, but copies; `value_out` may be NULL: the key alone. */
 MMCMAP_API int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
                                   mmcmap_buffer *value_out);
+
+/*
+ * A token of where the cursor is, for a later cursor, of another snapshot of the
+ * same file too, in whatever process: that walks what comes behind in the order of
+ * all cursors, which is that of the keys' hashes. So pages that are read one after
+ * the other hold every record that is there all the time exactly once. Bytes of no
+ * meaning, a few more than the last key has.
+ */
+MMCMAP_API int mmcmap_cursor_token(mmcmap_cursor *cursor,
+                                   mmcmap_buffer *token_out);
+
+/* A cursor that goes on behind a token; an empty one is the beginning.
+   MMCMAP_EINVAL: no token of this file. */
+MMCMAP_API int mmcmap_cursor_resume(mmcmap_snapshot *snapshot,
+                                    mmcmap_slice token,
+                                    mmcmap_cursor **cursor_out);
 MMCMAP_API void mmcmap_cursor_close(mmcmap_cursor *cursor);
+
+/* The snapshot's trie as indented text, for people, all of it in memory. Its form
+   may change with any version. */
+MMCMAP_API int mmcmap_snapshot_dump(mmcmap_snapshot *snapshot,
+                                    mmcmap_buffer *text_out);
 
 /* ---- The difference between two snapshots ------------------------------- */
 
@@ -589,8 +646,9 @@ MMCMAP_API int mmcmap_backup(mmcmap *store, const char *path,
                              mmcmap_progress progress, void *context);
 
 /*
- * Reads whatever records are whole out of the file `from`, which may be damaged
- * anywhere, into a new store `to`, and gives their number. Of a key the current
+ * Reads whatever records of the default map are whole out of the file `from`, which
+ * may be damaged anywhere, into a new store `to`, and gives their number. (Those of
+ * named maps are left out.) Of a key the current
  * version counts, as far as that can be told; where the part of the log is damaged
  * that tells it, the newest whole version does, and what was deleted may come back.
  * `report`, unless it is NULL, is called for what is wrong in the file. `from` is

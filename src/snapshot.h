@@ -15,6 +15,9 @@ struct mmcmap_snapshot {
   struct share_row *row;
   uint64_t mark; /* of the row, as long as the snapshot has not been ended */
   struct moment moment;
+  uint64_t root; /* of the map that it is of */
+  uint64_t count;
+  bool is_view; /* of another snapshot, which has the row */
 };
 
 /* As mmcmap_snapshot_open(), of one that may become as old as it will. */

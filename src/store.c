@@ -236,6 +236,12 @@ int store_reconnect(struct store *_Atomic *cell,
   }
 }
 
+void store_hold_handle(struct store *store) {
+  pthread_mutex_lock(&registry_mutex);
+  store->handle_count++;
+  pthread_mutex_unlock(&registry_mutex);
+}
+
 int store_release(struct store *store, bool discard) {
   int code = MMCMAP_OK;
   pthread_mutex_lock(&registry_mutex);

@@ -97,6 +97,9 @@ int store_acquire(const char *path, const mmcmap_options *options,
    own. MMCMAP_EFORK: the path names another file by now. */
 int store_reconnect(struct store *_Atomic *cell, const mmcmap_options *options);
 
+/* One more reference of a handle to a store that is open. */
+void store_hold_handle(struct store *store);
+
 /* Gives one handle's reference back; the last commits and closes, unless
    `discard` is set. */
 int store_release(struct store *store, bool discard);

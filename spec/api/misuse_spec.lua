@@ -79,7 +79,7 @@ describe("misuse:", function()
     local stranger = setmetatable({}, getmetatable(db))
     for _, method in ipairs { "get", "put", "delete", "has", "count", "pairs",
       "keys", "size", "sync", "close", "remove", "version", "stat", "update",
-      "put_many", "clear" } do
+      "put_many", "clear", "map", "maps", "drop" } do
       raises("mmcmap expected, got string", db[method], "k", "v")
       raises("mmcmap expected, got no value", db[method])
       raises("mmcmap expected, got table", db[method], {}, "k", "v")

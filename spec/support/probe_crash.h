@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the parts of area crash of the probe share. A world is a short history
- * of one store with four keys, recorded on a simulated disk; a model is what
- * the store holds after one operation of it. probe_crash_run.c plays a world,
+ * of one store with four keys, two of them in a named map, recorded on a simulated
+ * disk; a model is what the store holds after one operation of it. probe_crash_run.c plays a world,
  * probe_crash.c builds the states that a power cut may leave and opens each.
  */
 #ifndef SUPPORT_PROBE_CRASH_H
@@ -13,6 +13,7 @@
 
 enum {
   CRASH_KEYS = 4,
+  CRASH_FIRST_IN_MAP = 2, /* the keys from here on are in a named map */
   CRASH_OPS_MAX = 400,
   CRASH_SEGMENT_BYTES = 131072,
   CRASH_LARGE_BYTES = 33000, /* just over a quarter of a segment */
@@ -42,6 +43,10 @@ struct crash_run {
 mmcmap_slice crash_value(int key, uint32_t tag);
 uint32_t crash_tag(int number, char size);
 mmcmap_slice crash_key(int key);
+
+/* Changes of a key, in its map. */
+int crash_put(mmcmap *store, int key, uint32_t tag);
+int crash_delete(mmcmap *store, int key);
 
 /* Opens a store of a world, made if need be; nothing is flushed behind our
    back. */

@@ -7,9 +7,9 @@
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
  * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
- * incr, count, version, size, sync, stat, snapshot, records, close, remove; and see
- * probe_txn.c.
- * Snapshot: get, count, version, records, close.
+ * incr, count, version, size, sync, stat, snapshot, records, map, maps, drop,
+ * close, remove; and see probe_txn.c.
+ * Snapshot: get, count, version, page, records, map, maps, close.
  * records() returns {key = value} and how many records a cursor met.
  */
 #include <string.h>
@@ -409,11 +409,83 @@ int probe_store_push_records(lua_State *L, mmcmap_cursor *cursor) {
   return 2;
 }
 
+/* page(token, most): up to `most` keys behind the token, and the next token. */
+static int snapshot_page(lua_State *L) {
+  mmcmap_cursor *cursor;
+  mmcmap_slice key, value;
+  mmcmap_buffer token = {0};
+  int most = probe_check_int(L, 3), count = 0;
+  int code =
+      mmcmap_cursor_resume(snapshot_check(L), store_slice(L, 2), &cursor);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_newtable(L);
+  while (count < most &&
+         (code = mmcmap_cursor_next(cursor, &key, &value)) == MMCMAP_OK) {
+    lua_pushlstring(L, key.data, key.size);
+    lua_rawseti(L, -2, ++count);
+  }
+  if (code == MMCMAP_OK || code == MMCMAP_NOTFOUND)
+    code = mmcmap_cursor_token(cursor, &token);
+  mmcmap_cursor_close(cursor);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushlstring(L, token.size ? token.data : "", token.size);
+  mmcmap_buffer_free(&token);
+  return 2;
+}
+
 static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
   mmcmap_cursor *cursor;
   int code = mmcmap_cursor_open(snapshot, &cursor);
   return code == MMCMAP_OK ? probe_store_push_records(L, cursor)
                            : probe_fail(L, code);
+}
+
+/* map(name): to be closed before the snapshot. */
+static int snapshot_map(lua_State *L) {
+  mmcmap_snapshot *snapshot = snapshot_check(L);
+  mmcmap_snapshot **map = lua_newuserdata(L, sizeof(mmcmap_snapshot *));
+  *map = NULL;
+  luaL_getmetatable(L, STORE_SNAPSHOT_TYPE);
+  lua_setmetatable(L, -2);
+  int code = mmcmap_snapshot_map(snapshot, store_slice(L, 2), map);
+  return code == MMCMAP_OK ? 1 : probe_fail(L, code);
+}
+
+/* maps(): {name = ""}, and how many. */
+static int push_maps(lua_State *L, mmcmap_snapshot *snapshot) {
+  mmcmap_cursor *cursor;
+  int code = mmcmap_snapshot_maps(snapshot, &cursor);
+  return code == MMCMAP_OK ? probe_store_push_records(L, cursor)
+                           : probe_fail(L, code);
+}
+
+static int snapshot_maps(lua_State *L) {
+  return push_maps(L, snapshot_check(L));
+}
+
+static int store_maps(lua_State *L) {
+  mmcmap_snapshot *snapshot;
+  int code = mmcmap_snapshot_open(store_check(L)->handle, &snapshot);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  int results = push_maps(L, snapshot);
+  mmcmap_snapshot_close(snapshot);
+  return results;
+}
+
+/* map(name): a store object, of the map. */
+static int store_map(lua_State *L) {
+  mmcmap *handle = store_check(L)->handle;
+  struct probe_store *map = lua_newuserdata(L, sizeof *map);
+  memset(map, 0, sizeof *map);
+  luaL_getmetatable(L, STORE_TYPE);
+  lua_setmetatable(L, -2);
+  int code = mmcmap_map(handle, store_slice(L, 2), &map->handle);
+  return code == MMCMAP_OK ? 1 : probe_fail(L, code);
+}
+
+static int store_drop(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return store_found(L, mmcmap_drop(store->handle, store_slice(L, 2)));
 }
 
 static int snapshot_records(lua_State *L) {
@@ -466,6 +538,9 @@ void probe_store_open(lua_State *L) {
       {"begin", probe_txn_begin},
       {"put_many", probe_txn_store_put_many},
       {"clear", probe_txn_store_clear},
+      {"map", store_map},
+      {"maps", store_maps},
+      {"drop", store_drop},
       {"leave_open", probe_txn_leave_open},
       {"from_thread", probe_txn_from_thread},
       {"__gc", store_close},
@@ -475,7 +550,10 @@ void probe_store_open(lua_State *L) {
       {"get", snapshot_get},
       {"count", snapshot_count},
       {"version", snapshot_version},
+      {"page", snapshot_page},
       {"records", snapshot_records},
+      {"map", snapshot_map},
+      {"maps", snapshot_maps},
       {"close", snapshot_close},
       {"__gc", snapshot_close},
       {NULL, NULL},

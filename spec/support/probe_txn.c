@@ -10,7 +10,7 @@
  *                             give in another thread
  * Transaction: get, has, put, delete, add, replace, cas, swap, incr, put_many,
  * clear, count, records, walk (a function that gives key and value), savepoint,
- * rollback_to, release, commit, abort. They answer as their namesakes of a store
+ * rollback_to, release, map, maps, drop, commit, abort. They answer as their namesakes of a store
  * do; records() gives {key = value} and how many there were.
  */
 #include <pthread.h>
@@ -25,6 +25,7 @@
 
 struct probe_txn {
   mmcmap_txn *txn;
+  bool is_map; /* it ends with another one */
   mmcmap_buffer value;
 };
 
@@ -59,7 +60,7 @@ int probe_txn_begin(lua_State *L) {
 
 static mmcmap_txn *txn_take(lua_State *L) {
   struct probe_txn *txn = luaL_checkudata(L, 1, TXN_TYPE);
-  mmcmap_txn *taken = txn->txn;
+  mmcmap_txn *taken = txn->is_map ? NULL : txn->txn;
   txn->txn = NULL;
   mmcmap_buffer_free(&txn->value);
   return taken;
@@ -178,6 +179,28 @@ static int txn_count(lua_State *L) {
 
 static int txn_clear(lua_State *L) {
   return probe_result(L, mmcmap_txn_clear(txn_check(L)));
+}
+
+/* ---- Maps ---------------------------------------------------------------- */
+
+/* map(name): must not be used when the transaction has ended. */
+static int txn_map(lua_State *L) {
+  mmcmap_txn *txn = txn_check(L);
+  struct probe_txn *map = txn_new(L);
+  map->is_map = true;
+  int code = mmcmap_txn_map(txn, txn_slice(L, 2), &map->txn);
+  return code == MMCMAP_OK ? 1 : probe_fail(L, code);
+}
+
+static int txn_drop(lua_State *L) {
+  return txn_found(L, mmcmap_txn_drop(txn_check(L), txn_slice(L, 2)));
+}
+
+static int txn_maps(lua_State *L) {
+  mmcmap_cursor *cursor;
+  int code = mmcmap_txn_maps(txn_check(L), &cursor);
+  return code == MMCMAP_OK ? probe_store_push_records(L, cursor)
+                           : probe_fail(L, code);
 }
 
 /* ---- Many at once -------------------------------------------------------- */
@@ -363,6 +386,9 @@ void probe_txn_open(lua_State *L) {
       {"put_many", txn_put_many},
       {"clear", txn_clear},
       {"count", txn_count},
+      {"map", txn_map},
+      {"maps", txn_maps},
+      {"drop", txn_drop},
       {"records", txn_records},
       {"walk", txn_walk},
       {"savepoint", txn_savepoint},

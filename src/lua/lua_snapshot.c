@@ -314,6 +314,30 @@ static int snapshot_tostring(lua_State *L) {
   return 1;
 }
 
+/*** @module mmcmap */
+
+/***
+The trie of a store or a snapshot as indented text, for people: a line for each
+branch, with its slots below it, and for each record. Its form may change with any
+version.
+@function dump
+@tparam store|snapshot db
+@treturn[1] string
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage print(mmcmap.dump(db))
+*/
+int lua_snapshot_dump(lua_State *L) {
+  lua_snapshot *snapshot = lua_snapshot_check(L, 1);
+  struct scratch *scratch = scratch_take(L, &snapshot->store->scratch);
+  int code =
+      mmcmap_snapshot_dump(lua_snapshot_handle(L, snapshot), &scratch->buffer);
+  if (code < 0) return lua_store_fail(L, code);
+  scratch_push(L, scratch);
+  return 1;
+}
+
 /* ---- Registration -------------------------------------------------------- */
 
 static const luaL_Reg snapshot_methods[] = {

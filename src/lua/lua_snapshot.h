@@ -24,6 +24,9 @@ void lua_snapshot_register(lua_State *L);
 /* The method snapshot() of a store. Upvalue: the store's metatable. */
 int lua_snapshot_open(lua_State *L);
 
+/* The text of the snapshot at index 1. */
+int lua_snapshot_dump(lua_State *L);
+
 /* The snapshot at `index`; raises if there is something else. */
 lua_snapshot *lua_snapshot_check(lua_State *L, int index);
 

@@ -10,6 +10,7 @@
 #include "lua_diff.h"
 #include "lua_maint.h"
 #include "lua_many.h"
+#include "lua_maps.h"
 #include "lua_records.h"
 #include "lua_snapshot.h"
 #include "lua_txn.h"
@@ -47,7 +48,7 @@ mmcmap *lua_store_handle(lua_State *L, const lua_store *store) {
 }
 
 mmcmap *lua_store_writer(lua_State *L, const lua_store *store) {
-  if (store->updating)
+  if (store->updating || (store->owner && store->owner->updating))
     luaL_error(L, "attempt to change a store inside its own update");
   return lua_store_handle(L, store);
 }
@@ -326,6 +327,7 @@ static int store_tostring(lua_State *L) {
 static int store_end(lua_store *store) {
   mmcmap *handle = store->handle;
   lua_txn_abort(store);
+  lua_maps_end_all(store);
   children_end(&store->children, true);
   store->handle = NULL;
   scratch_release(&store->scratch);
@@ -396,6 +398,7 @@ static int store_remove(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap *handle = lua_store_writer(L, store);
   store_check_idle(L, store);
+  lua_maps_end_all(store);
   children_end(&store->children, true);
   int code = mmcmap_remove(handle);
   if (code < 0) return lua_store_fail(L, code); /* the handle lives on */
@@ -444,6 +447,7 @@ void lua_store_add(lua_State *L, const luaL_Reg *functions, int metatable) {
 
 void lua_store_register(lua_State *L) {
   lua_txn_register(L);
+  lua_maps_register(L);
   lua_createtable(L, 0, 8);
   int metatable = lua_gettop(L);
   lua_store_add(L, store_metamethods, metatable);
@@ -454,6 +458,7 @@ void lua_store_register(lua_State *L) {
   lua_store_add(L, store_methods, metatable);
   lua_store_add(L, lua_records_methods, metatable);
   lua_store_add(L, lua_many_methods, metatable);
+  lua_store_add(L, lua_maps_methods, metatable);
   lua_pushcclosure(L, lua_records_index, 2);
   lua_setfield(L, metatable, "__index");
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The store as a Lua object: a userdata that owns one handle of the engine. And
- * a transaction, which is an object of the same kind, since it has the same
- * methods. It knows the snapshots and iterators that read from it, and ends them
- * before the handle.
+ * a transaction, and a named map of either: objects of the same kind, since they
+ * have the same methods. Each knows the snapshots and iterators that read from it,
+ * and ends them before the handle.
  *
  * The rule that keeps its functions safe: anything that may run Lua code (a
  * finalizer at any allocation, a codec) may close the store. So each one first
@@ -24,25 +24,31 @@
  * thread of the system at a time, as a lua_State is.
  */
 typedef struct lua_store {
-  mmcmap *handle; /* NULL once it is closed; not of a transaction */
-  bool is_txn;
-  mmcmap_txn *txn;            /* of a transaction, NULL once it has ended */
-  struct lua_store *owner;    /* of a transaction that is under way */
+  mmcmap *handle;             /* NULL once it is closed; not of a transaction */
+  bool is_txn;                /* a transaction, or a map of one */
+  mmcmap_txn *txn;            /* then: NULL once it has ended */
+  struct lua_store *owner;    /* of a transaction its store, of a map what it is
+                                 of: good as long as it has not ended */
   struct lua_store *updating; /* the transaction that is under way, or NULL */
-  struct lua_child *children; /* snapshots, and iterators under way */
+  struct lua_store *maps;      /* those that have been asked for, a list */
+  struct lua_store *next_map;  /* of a map, in that list, */
+  struct lua_store **map_link; /* and what points here, or NULL */
+  struct lua_child *children;  /* snapshots, and iterators under way */
   struct scratch scratch;
   unsigned
       calls; /* of the engine that call Lua back: it stays open meanwhile */
   bool has_codec;
 } lua_store;
 
-/* The indices of that table. */
+/* The indices of that table. A map has one of its own. */
 enum lua_store_env {
   STORE_ENV_STORE = 1,
   STORE_ENV_PATH = 2,
   STORE_ENV_ENCODE = 3, /* absent without a codec */
   STORE_ENV_DECODE = 4,
-  STORE_ENV_PARENT = 5 /* of an iterator of a snapshot: the snapshot */
+  STORE_ENV_PARENT = 5, /* of an iterator of a snapshot: the snapshot */
+  STORE_ENV_MAPS = 6,   /* of a store: its maps by name, with weak values */
+  STORE_ENV_OWNER = 7   /* of a map: the table of what it is of */
 };
 
 /* Makes the metatable and pushes it. Once per state. */

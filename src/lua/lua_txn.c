@@ -9,6 +9,7 @@
 
 #include "failure.h"
 #include "lua_many.h"
+#include "lua_maps.h"
 #include "lua_records.h"
 
 #include <string.h>
@@ -20,6 +21,7 @@ static char txn_key;
 
 /* Ends the transaction, which is `store`'s, and all that reads from it. */
 static void txn_leave(lua_store *store, lua_store *txn) {
+  lua_maps_end_all(txn);
   children_end(&txn->children, false);
   txn->txn = NULL;
   store->updating = NULL;
@@ -64,7 +66,9 @@ should be short; those who read do not wait, and see nothing of it before.
 
 The transaction has the methods of a store that deal with records: `get`, `put`,
 `delete`, `has`, `add`, `replace`, `cas`, `swap`, `incr`, `get_many`, `put_many`,
-`pairs`, `keys`, `count`, `clear`, and the operators. They see what it has changed itself.
+`pairs`, `keys`, `count`, `clear`, and the operators; `tx:map(name)` gives a named
+map with the same, and `maps` and `drop` are there, too. They see what it has
+changed itself.
 The store itself can be read in the function, and shows what was before; to
 change, commit, or close it there raises. So does using the transaction
 afterwards. The function cannot yield.
@@ -139,6 +143,7 @@ void lua_txn_register(lua_State *L) {
   lua_createtable(L, 0, 16);
   lua_store_add(L, lua_records_methods, metatable);
   lua_store_add(L, lua_many_methods, metatable);
+  lua_store_add(L, lua_maps_methods, metatable);
   lua_pushcclosure(L, lua_records_index, 2);
   lua_setfield(L, metatable, "__index");
   lua_rawset(L, LUA_REGISTRYINDEX);

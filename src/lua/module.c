@@ -118,6 +118,8 @@ int luaopen_mmcmap_core(lua_State *L) {
   lua_pop(L, 1);
   lua_pushcclosure(L, module_open, 1);
   lua_setfield(L, -2, "open");
+  lua_pushcfunction(L, lua_snapshot_dump);
+  lua_setfield(L, -2, "dump");
   lua_pushcfunction(L, lua_maint_salvage);
   lua_setfield(L, -2, "salvage");
   lua_pushcfunction(L, module_murmur3);

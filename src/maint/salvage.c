@@ -14,6 +14,7 @@
 #include "format/segment.h"
 #include "maint/recovery.h"
 #include "trie/trie.h"
+#include "txn/catalog.h"
 
 enum { FRAME_SALT_AT = 16, FRAME_PREVIOUS_AT = 24, SECRET_TRIAL_RECORDS = 8 };
 
@@ -65,7 +66,8 @@ static bool is_record(const struct node_source *source,
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size)) return false;
   uint64_t meta = bytes_load_relaxed(source->base + offset + NODE_META_AT);
   if (node_meta_kind(meta) != NODE_RECORD ||
-      (node_meta_flags(meta) & ~(unsigned)RECORD_LARGE) != 0)
+      (node_meta_flags(meta) & ~(unsigned)RECORD_LARGE) != 0 ||
+      bytes_u32(source->base + offset + NODE_MAP_ID_AT) != MAP_ID_DEFAULT)
     return false;
   return node_record(source, offset, record_out) == MMCMAP_OK &&
          record_verify(source, record_out, hasher) == MMCMAP_OK;
@@ -175,6 +177,12 @@ int salvage_open(struct salvage *salvage, const struct node_source *source) {
     recovered_forget(&recovered);
   }
   if (code == MMCMAP_OK) code = find_frames(salvage);
+  /* Of a store with named maps the default one; if its root is damaged, it stays
+     what is no root of a map, and says nothing of any record. */
+  uint64_t root;
+  if (code == MMCMAP_OK &&
+      catalog_default_root(source, salvage->root, &root) == MMCMAP_OK)
+    salvage->root = root;
   if (code != MMCMAP_OK) salvage_close(salvage);
   return code;
 }

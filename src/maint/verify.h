@@ -40,6 +40,7 @@ struct verify_report {
   uint64_t collision_count;
   uint64_t record_count;
   uint64_t large_count; /* records with pages of their own */
+  uint64_t map_count;   /* named ones */
   uint64_t node_bytes;  /* of all these, pages included */
   uint64_t frame_count; /* verify_file() only, as are the next ones */
   uint64_t frame_bytes;
@@ -50,7 +51,8 @@ struct verify_report {
 };
 
 /*
- * Verifies the trie under `root`, a root of `map_id` with `count` records, none
+ * Verifies the trie under `root`, a root of `map_id` with `count` records, or the
+ * maps of a store under its store root, the default one with `count` records; none
  * of whose nodes may be younger than `newest_epoch`. The root's epoch must be
  * sealed, or the writer lock held. The first failure's code.
  */

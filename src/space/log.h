@@ -139,12 +139,13 @@ static inline int log_settle(struct log *log) {
 }
 
 /*
- * Says which slot is about to be stored at `place` (0: the root), and what the
- * count will be then. R11: in this order, the slot last to become true: an
- * intent that is half the one before matches nothing, or what is done already.
+ * Says which slot is about to be stored at `place` (0: the root), what the
+ * count will be then, and where that is kept (enum trie_count_place). R11: in this
+ * order, the slot last to become true: an intent that is half the one before
+ * matches nothing, or what is done already.
  */
 static inline int log_announce(struct log *log, uint64_t place, uint64_t slot,
-                               uint64_t count) {
+                               uint64_t count, uint64_t count_place) {
   struct share_change *change = &log->header->change;
   int code = log_settle(log);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
@@ -153,6 +154,8 @@ static inline int log_announce(struct log *log, uint64_t place, uint64_t slot,
   atomic_store_explicit(&change->intent_slot, slot, memory_order_release);
   atomic_store_explicit(&change->intent_place, place, memory_order_release);
   atomic_store_explicit(&change->intent_count, count, memory_order_release);
+  atomic_store_explicit(&log->header->intent_count_place, count_place,
+                        memory_order_release);
   return MMCMAP_OK;
 }
 

@@ -86,6 +86,11 @@ static void retire_item(const struct trie *trie,
     retire_trie(trie, source, item->shape);
   } else if (node_meta_kind(item->meta) == NODE_RECORD) {
     retire_record(trie, source, item->offset);
+  } else if (node_meta_kind(item->meta) == NODE_STORE) {
+    struct store_view store = {.at = branch.at,
+                               .offset = item->offset,
+                               .epoch = node_meta_epoch(item->meta)};
+    trie_retire_store(trie, &store);
   } else {
     bool is_collision = node_meta_kind(item->meta) == NODE_COLLISION;
     branch.bitmap = is_collision ? 0 : item->shape;

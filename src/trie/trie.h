@@ -90,8 +90,18 @@ struct trie {
   struct trie_draft *draft; /* not NULL: the nodes of the open epoch, and the
                                two cells, are private */
   _Atomic uint64_t *root;   /* the cell of the root's slot */
-  _Atomic uint64_t *count;  /* the cell of the number of records */
+  _Atomic uint64_t *count;  /* the cell of the number of records, */
+  uint64_t count_place;     /* and where it is stored: an offset in the file, or
+                              enum trie_count_place */
+  _Atomic uint64_t *top;    /* the root of the store: the place 0 */
+  /* Stores another root; NULL: it is the root of the store. */
+  int (*hang)(const struct trie *trie, uint64_t slot, uint64_t count);
+  void *context; /* for that function */
 };
+
+/* No offset of a count: in the trie's cell, or with something else that is
+   stored. */
+enum trie_count_place { TRIE_COUNT_IN_CELL = 0, TRIE_COUNT_NOWHERE = 1 };
 
 /* ---- lookup.c ---------------------------------------------------------- */
 
@@ -169,6 +179,11 @@ int trie_publish(const struct trie *trie, const struct trie_path *path,
 /* Stores another root, whose nodes are written, and its count. */
 int trie_publish_root(const struct trie *trie, uint64_t slot, uint64_t count);
 
+/* The one store that makes a change visible: of `slot` at an offset of the file,
+   or at `place` 0, the store's root; and the count after it. */
+int trie_store(const struct trie *trie, uint64_t place, uint64_t slot,
+               uint64_t count);
+
 /* Of nodes that are to be used again: fills all but what a scan of the frame
    reads, in a test build that was told to. */
 static inline void trie_poison(const struct trie *trie, uint64_t offset,
@@ -190,6 +205,7 @@ void trie_retire_branch(const struct trie *trie,
                         const struct branch_view *branch, uint64_t epoch);
 void trie_retire_record(const struct trie *trie,
                         const struct record_view *record);
+void trie_retire_store(const struct trie *trie, const struct store_view *store);
 
 /* ---- draft.c ----------------------------------------------------------- */
 
@@ -240,6 +256,12 @@ struct trie_cursor {
 
 void trie_cursor_init(struct trie_cursor *cursor, uint64_t root,
                       uint64_t count);
+
+/* Puts a new cursor behind where `key` is or would be: the order is that of the
+   primary hash, then the secondary, then the keys themselves. */
+int trie_cursor_seek(struct trie_cursor *cursor,
+                     const struct node_source *source,
+                     const struct hasher *hasher, struct trie_key *key);
 
 /* The next record; MMCMAP_NOTFOUND at the end. After an error the cursor stays
    at its end. */

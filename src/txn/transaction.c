@@ -19,10 +19,10 @@ int transaction_begin(struct transaction *transaction, struct writer *writer,
   if (!BROKEN(BREAK_TXN_UNSEALED)) writer_seal(writer);
   transaction->writer = writer;
   transaction->serial = writer_begin_transaction(writer);
-  transaction->trie = writer->trie;
-  transaction->trie.draft = &transaction->draft;
-  transaction->trie.root = &transaction->root;
-  transaction->trie.count = &transaction->count;
+  transaction->catalog = writer->catalog;
+  transaction->catalog.draft = &transaction->draft;
+  transaction->catalog.top = &transaction->root;
+  transaction->catalog.count = &transaction->count;
   atomic_init(&transaction->root, atomic_load(&header->live.root));
   atomic_init(&transaction->count, atomic_load(&header->change.count));
   return MMCMAP_OK;
@@ -68,13 +68,23 @@ int transaction_check(const struct transaction *transaction) {
   return error_set(MMCMAP_EBUSY, "the transaction is another thread's");
 }
 
+/* The store's root, to publish with, and to retire what nobody sees then. */
+static struct trie trie_of_top(struct writer *writer) {
+  struct trie trie = {.log = &writer->log,
+                      .hasher = writer->catalog.hasher,
+                      .top = writer->catalog.top,
+                      .count = writer->catalog.count,
+                      .count_place = TRIE_COUNT_IN_CELL};
+  return trie;
+}
+
 /* What is unlinked may be counted as dead from now on. */
 static int publish(struct transaction *transaction) {
-  struct writer *writer = transaction->writer;
-  log_end_private(&writer->log);
-  int code = trie_publish_root(&writer->trie, atomic_load(&transaction->root),
-                               atomic_load(&transaction->count));
-  if (code == MMCMAP_OK) trie_retire_draft(&writer->trie, &transaction->draft);
+  struct trie trie = trie_of_top(transaction->writer);
+  log_end_private(trie.log);
+  int code = trie_store(&trie, 0, atomic_load(&transaction->root),
+                        atomic_load(&transaction->count));
+  if (code == MMCMAP_OK) trie_retire_draft(&trie, &transaction->draft);
   return code;
 }
 
@@ -102,6 +112,7 @@ int transaction_commit(struct transaction *transaction, uint64_t *epoch_out) {
 
 /* The first change opens a frame, and starts the session if need be. */
 static int begin_change(struct transaction *transaction,
+                        const struct trie_key *map, struct catalog_map *found,
                         struct log_mark *mark_out) {
   struct log *log = &transaction->writer->log;
   int code = transaction_check(transaction);
@@ -114,6 +125,8 @@ static int begin_change(struct transaction *transaction,
     }
   }
   *mark_out = log_mark(log);
+  if (LIKELY(code == MMCMAP_OK))
+    code = catalog_open(&transaction->catalog, map, found);
   return code;
 }
 
@@ -123,66 +136,99 @@ static int end_change(struct transaction *transaction, int code,
   return code;
 }
 
-int transaction_put(struct transaction *transaction, const void *key,
-                    size_t key_size, const void *value, size_t value_size) {
+int transaction_put(struct transaction *transaction, const struct trie_key *map,
+                    const void *key, size_t key_size, const void *value,
+                    size_t value_size) {
   struct log_mark mark;
+  struct catalog_map found;
   int code = change_check_sizes(key_size, value_size);
-  if (code == MMCMAP_OK) code = begin_change(transaction, &mark);
+  if (code == MMCMAP_OK) code = begin_change(transaction, map, &found, &mark);
   if (code != MMCMAP_OK) return code;
-  struct trie_key trie_key =
-      trie_key_of(transaction->trie.hasher, key, key_size);
-  code = change_put(&transaction->trie, &trie_key, value, value_size);
+  struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
+  code = change_put(&found.trie, &trie_key, value, value_size);
   return end_change(transaction, code, &mark);
 }
 
-int transaction_delete(struct transaction *transaction, const void *key,
+int transaction_delete(struct transaction *transaction,
+                       const struct trie_key *map, const void *key,
                        size_t key_size) {
   struct log_mark mark;
-  int code = begin_change(transaction, &mark);
+  struct catalog_map found;
+  int code = begin_change(transaction, map, &found, &mark);
   if (code != MMCMAP_OK) return code;
   if (key_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
-  struct trie_key trie_key =
-      trie_key_of(transaction->trie.hasher, key, key_size);
-  code = change_delete(&transaction->trie, &trie_key);
+  struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
+  code = change_delete(&found.trie, &trie_key);
   return end_change(transaction, code, &mark);
 }
 
-int transaction_change(struct transaction *transaction, const void *key,
+int transaction_change(struct transaction *transaction,
+                       const struct trie_key *map, const void *key,
                        size_t key_size, decide_fn *decide, void *context) {
   struct log_mark mark;
+  struct catalog_map found;
   bool has_changed;
   int code = change_check_sizes(key_size, 0);
-  if (code == MMCMAP_OK) code = begin_change(transaction, &mark);
+  if (code == MMCMAP_OK) code = begin_change(transaction, map, &found, &mark);
   if (code != MMCMAP_OK) return code;
-  struct trie_key trie_key =
-      trie_key_of(transaction->trie.hasher, key, key_size);
-  code = change_decided(&transaction->trie, &trie_key, decide, context,
-                        &has_changed);
+  struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
+  code = change_decided(&found.trie, &trie_key, decide, context, &has_changed);
   return end_change(transaction, code, &mark);
 }
 
-int transaction_clear(struct transaction *transaction) {
+int transaction_clear(struct transaction *transaction,
+                      const struct trie_key *map) {
   struct log_mark mark;
-  int code = transaction_check(transaction);
-  if (code != MMCMAP_OK || atomic_load(&transaction->root) == SLOT_EMPTY)
-    return code;
-  code = begin_change(transaction, &mark);
+  struct catalog_map found;
+  uint64_t root, count;
+  int code = transaction_look(transaction, map, &root, &count);
+  if (code != MMCMAP_OK || root == SLOT_EMPTY) return code;
+  code = begin_change(transaction, map, &found, &mark);
   if (code != MMCMAP_OK) return code;
-  trie_draft_add_all(&transaction->draft, atomic_load(&transaction->root));
-  atomic_store(&transaction->root, SLOT_EMPTY);
-  atomic_store(&transaction->count, 0);
-  return MMCMAP_OK;
+  code = trie_publish_root(&found.trie, SLOT_EMPTY, 0);
+  if (code == MMCMAP_OK) trie_draft_add_all(&transaction->draft, root);
+  return end_change(transaction, code, &mark);
 }
 
-int transaction_get(struct transaction *transaction, const void *key,
-                    size_t key_size, struct record_view *record_out) {
-  const struct trie *trie = &transaction->trie;
+int transaction_drop(struct transaction *transaction,
+                     const struct trie_key *map) {
+  struct log_mark mark;
+  struct catalog_map found;
+  int code = begin_change(transaction, map, &found, &mark);
+  if (code != MMCMAP_OK) return code;
+  code = catalog_drop(&transaction->catalog, map);
+  return end_change(transaction, code, &mark);
+}
+
+int transaction_look(const struct transaction *transaction,
+                     const struct trie_key *map, uint64_t *root_out,
+                     uint64_t *count_out) {
+  struct node_source source = space_source(transaction->writer->log.space);
+  uint64_t top = atomic_load(&transaction->root);
+  struct map_words words;
+  *root_out = *count_out = 0;
   int code = transaction_check(transaction);
   if (code != MMCMAP_OK) return code;
-  struct trie_key trie_key = trie_key_of(trie->hasher, key, key_size);
-  struct node_source source = space_source(trie->log->space);
-  return trie_lookup(&source, trie->hasher, atomic_load(&transaction->root),
-                     &trie_key, record_out);
+  if (map == NULL) {
+    *count_out = atomic_load(&transaction->count);
+    return catalog_default_root(&source, top, root_out);
+  }
+  code = catalog_find(&source, transaction->catalog.hasher, top, map, &words);
+  *root_out = words.root;
+  *count_out = words.count;
+  return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
+}
+
+int transaction_get(const struct transaction *transaction,
+                    const struct trie_key *map, const void *key,
+                    size_t key_size, struct record_view *record_out) {
+  const struct hasher *hasher = transaction->catalog.hasher;
+  struct node_source source = space_source(transaction->writer->log.space);
+  uint64_t root, count;
+  int code = transaction_look(transaction, map, &root, &count);
+  if (code != MMCMAP_OK) return code;
+  struct trie_key trie_key = trie_key_of(hasher, key, key_size);
+  return trie_lookup(&source, hasher, root, &trie_key, record_out);
 }
 
 /* ---- Savepoints ---------------------------------------------------------- */

@@ -32,12 +32,12 @@ struct transaction_savepoint {
 
 struct transaction {
   struct writer *writer;
-  uint64_t serial; /* what the writer knows it by */
-  uint32_t owner;  /* the row of its thread */
-  bool is_writing; /* the log has been gone on with */
-  _Atomic uint64_t root;
+  uint64_t serial;       /* what the writer knows it by */
+  uint32_t owner;        /* the row of its thread */
+  bool is_writing;       /* the log has been gone on with */
+  _Atomic uint64_t root; /* of the store */
   _Atomic uint64_t count;
-  struct trie trie; /* of the two cells */
+  struct catalog catalog; /* of the two cells */
   struct trie_draft draft;
   struct log_mark frozen; /* where the log was when it was frozen last */
   struct transaction_savepoint *savepoints;
@@ -67,16 +67,31 @@ int transaction_check(const struct transaction *transaction);
 
 /* As writer_put() and so on. What fails has changed nothing; the transaction
    can go on. */
-int transaction_put(struct transaction *transaction, const void *key,
-                    size_t key_size, const void *value, size_t value_size);
-int transaction_delete(struct transaction *transaction, const void *key,
+int transaction_put(struct transaction *transaction, const struct trie_key *map,
+                    const void *key, size_t key_size, const void *value,
+                    size_t value_size);
+int transaction_delete(struct transaction *transaction,
+                       const struct trie_key *map, const void *key,
                        size_t key_size);
-int transaction_change(struct transaction *transaction, const void *key,
+int transaction_change(struct transaction *transaction,
+                       const struct trie_key *map, const void *key,
                        size_t key_size, decide_fn *decide, void *context);
-int transaction_clear(struct transaction *transaction);
+int transaction_clear(struct transaction *transaction,
+                      const struct trie_key *map);
+
+/* Drops a named map; MMCMAP_NOTFOUND. */
+int transaction_drop(struct transaction *transaction,
+                     const struct trie_key *map);
+
+/* The root and count of a map in the transaction's own state: 0 and 0 if it is
+   not there. */
+int transaction_look(const struct transaction *transaction,
+                     const struct trie_key *map, uint64_t *root_out,
+                     uint64_t *count_out);
 
 /* Finds a record in the transaction's own state; good until the next change. */
-int transaction_get(struct transaction *transaction, const void *key,
+int transaction_get(const struct transaction *transaction,
+                    const struct trie_key *map, const void *key,
                     size_t key_size, struct record_view *record_out);
 
 /* From now on the present root is one that never changes, until the end. */

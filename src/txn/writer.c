@@ -15,11 +15,10 @@ void writer_init(struct writer *writer, struct space *space,
   writer->readers = readers;
   writer->header = readers->share->header;
   log_init(&writer->log, space, readers, hasher);
-  writer->trie.log = &writer->log;
-  writer->trie.hasher = hasher;
-  writer->trie.map_id = MAP_ID_DEFAULT;
-  writer->trie.root = &writer->header->live.root;
-  writer->trie.count = &writer->header->change.count;
+  writer->catalog.log = &writer->log;
+  writer->catalog.hasher = hasher;
+  writer->catalog.top = &writer->header->live.root;
+  writer->catalog.count = &writer->header->change.count;
 }
 
 void writer_destroy(struct writer *writer) { log_destroy(&writer->log); }
@@ -72,21 +71,41 @@ static bool was_published(struct writer *writer) {
   return bytes_load_acquire(writer->log.space->map.read + place) == slot;
 }
 
+/* Sets the count of a change that was published. Of a named map it stands in the
+   data file, which this process may not be allowed to write. */
+static int repair_count(struct writer *writer) {
+  struct share_header *header = writer->header;
+  const struct map *mapped = &writer->log.space->map;
+  uint64_t count = atomic_load(&header->change.intent_count);
+  uint64_t place = atomic_load(&header->intent_count_place);
+  if (place == TRIE_COUNT_IN_CELL) atomic_store(&header->change.count, count);
+  if (place % 8 != 0 || place == TRIE_COUNT_IN_CELL ||
+      !bytes_within(place, 8, space_look(writer->log.space)) ||
+      bytes_load_relaxed(mapped->read + place) == count)
+    return MMCMAP_OK;
+  if (mapped->write == NULL)
+    return error_set(MMCMAP_EREADONLY, "a writer has to repair a count");
+  bytes_store_release(mapped->write + place, count);
+  return MMCMAP_OK;
+}
+
 /* R11: what a writer that died has left. Its nodes that are not linked lie
    behind the cursor; doing this again does no harm. */
-static void repair(struct writer *writer) {
+static int repair(struct writer *writer) {
   struct share_header *header = writer->header;
-  struct share_change *change = &header->change;
+  int code = MMCMAP_OK;
   if (was_published(writer) && !BROKEN(BREAK_NO_INTENT))
-    atomic_store(&change->count, atomic_load(&change->intent_count));
+    code = repair_count(writer);
+  if (code != MMCMAP_OK) return code;
   /* The next intent may be half written over this one. */
-  atomic_store(&change->intent_count, atomic_load(&change->count));
+  atomic_store(&header->intent_count_place, TRIE_COUNT_NOWHERE);
   const struct share_log *shared = log_shared(&writer->log);
-  if ((atomic_load(&shared->flags) & SHARE_LOG_SEALED) == 0) return;
+  if ((atomic_load(&shared->flags) & SHARE_LOG_SEALED) == 0) return MMCMAP_OK;
   struct moment moment = {.root = shared->sealed_root,
                           .count = shared->sealed_count,
                           .epoch = shared->sealed_epoch};
   store_moment(header, &moment);
+  return MMCMAP_OK;
 }
 
 int writer_enter(struct writer *writer, uint32_t timeout_ms) {
@@ -103,11 +122,11 @@ int writer_enter(struct writer *writer, uint32_t timeout_ms) {
   if (UNLIKELY(inherited)) {
     log_abandon(&writer->log);
     code = space_check_range(writer->log.space);
+    if (code == MMCMAP_OK) code = repair(writer);
     if (code != MMCMAP_OK) {
       owner_lock_abandon(&writer->header->writer_lock);
       return code;
     }
-    repair(writer);
   }
   code = log_enter(&writer->log);
   if (UNLIKELY(code != MMCMAP_OK)) writer_leave(writer);
@@ -165,42 +184,52 @@ static int end_change(struct writer *writer, int code, uint64_t *epoch_out) {
   return code;
 }
 
-int writer_put(struct writer *writer, const void *key, size_t key_size,
-               const void *value, size_t value_size, struct change_mode mode,
+int writer_put(struct writer *writer, const struct trie_key *map,
+               const void *key, size_t key_size, const void *value,
+               size_t value_size, struct change_mode mode,
                uint64_t *epoch_out) {
   *epoch_out = 0;
   int code = change_check_sizes(key_size, value_size);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
-  struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
+  struct trie_key trie_key = trie_key_of(writer->catalog.hasher, key, key_size);
   code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  code = change_put(&writer->trie, &trie_key, value, value_size);
+  struct catalog_map found;
+  code = catalog_open(&writer->catalog, map, &found);
+  if (LIKELY(code == MMCMAP_OK))
+    code = change_put(&found.trie, &trie_key, value, value_size);
   return end_change(writer, code, epoch_out);
 }
 
-int writer_delete(struct writer *writer, const void *key, size_t key_size,
-                  struct change_mode mode, uint64_t *epoch_out) {
+int writer_delete(struct writer *writer, const struct trie_key *map,
+                  const void *key, size_t key_size, struct change_mode mode,
+                  uint64_t *epoch_out) {
   *epoch_out = 0;
   if (key_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
-  struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
+  struct trie_key trie_key = trie_key_of(writer->catalog.hasher, key, key_size);
   int code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  code = change_delete(&writer->trie, &trie_key);
+  struct catalog_map found;
+  code = catalog_open(&writer->catalog, map, &found);
+  if (LIKELY(code == MMCMAP_OK)) code = change_delete(&found.trie, &trie_key);
   return end_change(writer, code, epoch_out);
 }
 
-int writer_change(struct writer *writer, const void *key, size_t key_size,
-                  decide_fn *decide, void *context, struct change_mode mode,
-                  uint64_t *epoch_out) {
+int writer_change(struct writer *writer, const struct trie_key *map,
+                  const void *key, size_t key_size, decide_fn *decide,
+                  void *context, struct change_mode mode, uint64_t *epoch_out) {
   bool has_changed = false;
   *epoch_out = 0;
   int code = change_check_sizes(key_size, 0);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
-  struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
+  struct trie_key trie_key = trie_key_of(writer->catalog.hasher, key, key_size);
   code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  code =
-      change_decided(&writer->trie, &trie_key, decide, context, &has_changed);
+  struct catalog_map found;
+  code = catalog_open(&writer->catalog, map, &found);
+  if (LIKELY(code == MMCMAP_OK))
+    code =
+        change_decided(&found.trie, &trie_key, decide, context, &has_changed);
   code = end_change(writer, code, epoch_out);
   if (!has_changed) *epoch_out = 0;
   return code;
@@ -237,6 +266,7 @@ void writer_install(struct writer *writer, const struct superblock *state) {
   atomic_store(&header->change.intent_slot, state->root);
   atomic_store(&header->change.intent_place, 0);
   atomic_store(&header->change.intent_count, state->count);
+  atomic_store(&header->intent_count_place, TRIE_COUNT_IN_CELL);
   store_moment(header, &moment);
 }
 

@@ -19,6 +19,7 @@
 #include "share/readers.h"
 #include "space/log.h"
 #include "trie/trie.h"
+#include "txn/catalog.h"
 #include "txn/change.h"
 
 /* A moment that stays: a root whose epoch is sealed. */
@@ -37,8 +38,8 @@ static inline int commit_failure(const struct share_commit *commit) {
 struct writer {
   struct readers *readers;
   struct share_header *header;
-  struct log log; /* this, and what is below, the lock guards */
-  struct trie trie;
+  struct log log;              /* this, and what is below, the lock guards */
+  struct catalog catalog;      /* of the live store */
   int (*start)(void *context); /* called with the lock held */
   void *start_context;
   uint64_t last_transaction;    /* serials of transactions of this process */
@@ -78,22 +79,24 @@ struct change_mode {
   bool is_synced;
 };
 
-/* Sets a key. MMCMAP_ETOOBIG, MMCMAP_EBUSY after the time-out, MMCMAP_ENOSPC,
-   MMCMAP_EFULL, ...: nothing has changed. `epoch_out` is the epoch that the
+/* Sets a key. `map` is the name of its map, or NULL, here and below.
+   MMCMAP_ETOOBIG, MMCMAP_EBUSY after the time-out, MMCMAP_ENOSPC, MMCMAP_EFULL,
+   ...: nothing has changed. `epoch_out` is the epoch that the
    change belongs to. */
-int writer_put(struct writer *writer, const void *key, size_t key_size,
-               const void *value, size_t value_size, struct change_mode mode,
-               uint64_t *epoch_out);
+int writer_put(struct writer *writer, const struct trie_key *map,
+               const void *key, size_t key_size, const void *value,
+               size_t value_size, struct change_mode mode, uint64_t *epoch_out);
 
 /* Deletes a key; MMCMAP_NOTFOUND. */
-int writer_delete(struct writer *writer, const void *key, size_t key_size,
-                  struct change_mode mode, uint64_t *epoch_out);
+int writer_delete(struct writer *writer, const struct trie_key *map,
+                  const void *key, size_t key_size, struct change_mode mode,
+                  uint64_t *epoch_out);
 
 /* Changes a key as `decide` says, at one instant. `epoch_out` is 0 if nothing
    has changed. */
-int writer_change(struct writer *writer, const void *key, size_t key_size,
-                  decide_fn *decide, void *context, struct change_mode mode,
-                  uint64_t *epoch_out);
+int writer_change(struct writer *writer, const struct trie_key *map,
+                  const void *key, size_t key_size, decide_fn *decide,
+                  void *context, struct change_mode mode, uint64_t *epoch_out);
 
 /* Seals the open epoch if it has changes. The lock is held. */
 void writer_seal(struct writer *writer);
