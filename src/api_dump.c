@@ -109,8 +109,8 @@ int mmcmap_snapshot_dump(mmcmap_snapshot *snapshot, mmcmap_buffer *text_out) {
   struct dump dump = {.source = space_source(&snapshot->store->space),
                       .text = text_out};
   dump.left = dump.source.size / NODE_HEADER_BYTES;
-  code = add(&dump, "%" PRIu64 " records, version %" PRIu64 "\n", snapshot->count,
-             moment->epoch);
+  code = add(&dump, "%" PRIu64 " records, version %" PRIu64 "\n",
+             snapshot->count, moment->epoch);
   if (code == MMCMAP_OK && snapshot->root != SLOT_EMPTY)
     code = add_slot(&dump, snapshot->root, 0);
   snapshot_leave(row);

@@ -65,8 +65,8 @@ int mmcmap_snapshot_get_many(mmcmap_snapshot *snapshot,
   struct share_row *row;
   int code = snapshot_enter(snapshot, &row);
   if (code != MMCMAP_OK) return code;
-  code = visit_all(snapshot->store, snapshot->root, keys, count, visit,
-                   context);
+  code =
+      visit_all(snapshot->store, snapshot->root, keys, count, visit, context);
   snapshot_leave(row);
   return code;
 }
@@ -76,8 +76,8 @@ int mmcmap_txn_get_many(mmcmap_txn *txn, const mmcmap_slice *keys, size_t count,
   uint64_t root, records;
   int code = enter_txn(txn);
   if (code == MMCMAP_OK)
-    code = transaction_look(transaction_of(txn), map_of_txn(txn), &root,
-                            &records);
+    code =
+        transaction_look(transaction_of(txn), map_of_txn(txn), &root, &records);
   if (code != MMCMAP_OK) return code;
   return visit_all(txn->store, root, keys, count, visit, context);
 }

@@ -270,4 +270,73 @@ describe("a store's maps", function()
     collectgarbage("setstepmul", multiplier)
     assert.equal(5, #db:maps())
   end)
+
+  it("are read many keys at a time", function()
+    local map = db:map("m")
+    assert.same({}, map:get_many { "1", "2" })
+    for i = 1, 100 do
+      map:put(i, "m" .. i)
+      db:put(i, "d" .. i)
+    end
+    assert.same({ ["7"] = "m7", ["50"] = "m50" },
+      map:get_many { "7", "50", "101" })
+    assert.same({ ["7"] = "d7" }, db:get_many { "7", "101" })
+    db:update(function(tx)
+      tx:map("m")["7"] = "new"
+      assert.same({ ["7"] = "new", ["8"] = "m8" },
+        tx:map("m"):get_many { "7", "8" })
+      assert.same({ ["7"] = "d7" }, tx:get_many { "7" })
+    end)
+  end)
+
+  it("leave snapshots, differences and dumps of the default map alone", function()
+    db.a = "1"
+    db:map("m").a = "2"
+    local before = db:snapshot()
+    db.a = "3"
+    db:map("m").a, db:map("m").b = "4", "5"
+    local after = db:snapshot()
+    assert.equal("1", before.a)
+    assert.equal(1, #before)
+    assert.same({ a = "1" }, (helper.records(before)))
+    assert.same({ a = "1" }, before:get_many { "a", "b" })
+    local changes = {}
+    for key, old, new in db:diff(before, after) do changes[key] = old .. new end
+    assert.same({ a = "13" }, changes)
+    assert.matches("^1 records, version %d+\n\"a\" = \"3\"", mmcmap.dump(db))
+  end)
+
+  it("are checked, and in a backup", function()
+    local copy = helper.path()
+    for i = 1, 300 do db:map("map " .. i % 3):put(i, i) end
+    db.a = "1"
+    db:map("").empty = "name"
+    db:map("gone").a = "1"
+    db:drop("gone")
+    assert.is_true(db:check())
+    assert.is_true(db:backup(copy))
+    local backup = helper.store({ create = false }, copy)
+    assert.is_true(backup:check())
+    assert.same({ a = "1" }, (helper.records(backup)))
+    assert.same(sorted(db:maps()), sorted(backup:maps()))
+    for _, name in ipairs(db:maps()) do
+      assert.same((helper.records(db:map(name))),
+        (helper.records(backup:map(name))))
+    end
+  end)
+
+  it("are left out by salvage", function()
+    local rescued = helper.path()
+    for i = 1, 50 do
+      db:put(i, "d" .. i)
+      db:map("m"):put(i, "m" .. i)
+    end
+    db:delete("7")
+    local wanted = helper.records(db)
+    assert(db:close())
+    assert.equal(49, assert(mmcmap.salvage(path, rescued)))
+    db = helper.store(nil, rescued)
+    assert.same(wanted, (helper.records(db)))
+    assert.same({}, db:maps())
+  end)
 end)

@@ -204,6 +204,7 @@ describe("a store's update", function()
       raises("has ended", tx.has, tx, "a")
       raises("has ended", tx.count, tx)
       raises("has ended", tx.clear, tx)
+      raises("has ended", tx.get_many, tx, { "a" })
       raises("has ended", tx.put_many, tx, { a = "b" })
       raises("has ended", tx.pairs, tx)
       raises("has ended", function() return tx.a end)
@@ -282,6 +283,73 @@ describe("a store's update", function()
     assert.is_truthy(tostring(it):find("closed", 1, true))
     it:close()
     collectgarbage()
+  end)
+
+  -- The function's own argument was once all that kept the transaction, which the
+  -- collector then ended under it.
+  it("goes on when the function has dropped the transaction", function()
+    assert.equal("done", db:update(function(tx)
+      tx.a = "1"
+      tx = nil -- luacheck: ignore 311
+      collectgarbage()
+      collectgarbage()
+      return "done"
+    end))
+    assert.same({ a = "1" }, (helper.records(db)))
+  end)
+
+  it("raises when its transaction was ended by hand", function()
+    for _, finalize in ipairs {
+      function(tx) getmetatable(tx).__gc(tx) end,
+      function() getmetatable(db).__gc(db) end } do
+      raises("has ended", db.update, db, function(tx)
+        tx.a = "1"
+        finalize(tx)
+      end)
+    end
+    assert.same({}, (helper.records(helper.store(nil, path))))
+  end)
+
+  it("gets many of the transaction's own values", function()
+    local keys, values = {}, {}
+    for i = 1, 200 do keys[i] = "key " .. i end
+    for i = 1, 150 do values["key " .. i] = "value " .. i end
+    db:put_many(values)
+    db:update(function(tx)
+      assert.same(values, tx:get_many(keys))
+      for i = 100, 180 do values["key " .. i] = "new " .. i end
+      tx:put_many(values)
+      tx:delete("key 1")
+      values["key 1"] = nil
+      assert.same(values, tx:get_many(keys))
+      assert.same({ ["key 1"] = "value 1" }, db:get_many { "key 1", "key 170" })
+      tx:clear()
+      assert.same({}, tx:get_many(keys))
+    end)
+    assert.equal(0, #db)
+  end)
+
+  it("lets the store be read inside, as it was before", function()
+    local copy = helper.path()
+    db.a, db.b = "1", "2"
+    local before = db:snapshot()
+    db.b = "3"
+    db:update(function(tx)
+      tx.a, tx.c = "4", "5"
+      local now = assert(db:snapshot())
+      assert.same({ a = "1", b = "3" }, (helper.records(now)))
+      assert.equal("1", db:view(function(snapshot) return snapshot.a end))
+      local changes = {}
+      for key, old, new in db:diff(before, now) do changes[key] = { old, new } end
+      assert.same({ b = { "2", "3" } }, changes)
+      assert.is_true(db:check())
+      assert.is_true(db:backup(copy))
+      now:close()
+      assert.equal("5", tx.c)
+    end)
+    assert.same({ a = "4", b = "3", c = "5" }, (helper.records(db)))
+    assert.same({ a = "1", b = "3" }, (helper.records(helper.store(nil, copy))))
+    assert.is_true(db:check())
   end)
 
   it("encodes and decodes", function()

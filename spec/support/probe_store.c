@@ -547,16 +547,11 @@ void probe_store_open(lua_State *L) {
       {NULL, NULL},
   };
   static const luaL_Reg snapshot_methods[] = {
-      {"get", snapshot_get},
-      {"count", snapshot_count},
-      {"version", snapshot_version},
-      {"page", snapshot_page},
-      {"records", snapshot_records},
-      {"map", snapshot_map},
-      {"maps", snapshot_maps},
-      {"close", snapshot_close},
-      {"__gc", snapshot_close},
-      {NULL, NULL},
+      {"get", snapshot_get},         {"count", snapshot_count},
+      {"version", snapshot_version}, {"page", snapshot_page},
+      {"records", snapshot_records}, {"map", snapshot_map},
+      {"maps", snapshot_maps},       {"close", snapshot_close},
+      {"__gc", snapshot_close},      {NULL, NULL},
   };
   store_new_type(L, STORE_TYPE, methods);
   store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);

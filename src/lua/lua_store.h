@@ -30,8 +30,8 @@ typedef struct lua_store {
   struct lua_store *owner;    /* of a transaction its store, of a map what it is
                                  of: good as long as it has not ended */
   struct lua_store *updating; /* the transaction that is under way, or NULL */
-  struct lua_store *maps;      /* those that have been asked for, a list */
-  struct lua_store *next_map;  /* of a map, in that list, */
+  struct lua_store *maps;     /* those that have been asked for, a list */
+  struct lua_store *next_map; /* of a map, in that list, */
   struct lua_store **map_link; /* and what points here, or NULL */
   struct lua_child *children;  /* snapshots, and iterators under way */
   struct scratch scratch;

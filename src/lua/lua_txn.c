@@ -92,21 +92,22 @@ int lua_txn_update(lua_State *L) {
   luaL_checktype(L, 2, LUA_TFUNCTION);
   lua_settop(L, 2);
   lua_pushcfunction(L, txn_add_traceback);
-  lua_insert(L, 2);
   lua_store *txn = txn_new(L, store);
+  lua_pushvalue(L, 2);
+  lua_pushvalue(L, 4); /* what the function gets it may drop */
   mmcmap *handle = lua_store_writer(L, store);
   int code = mmcmap_txn_begin(handle, &txn->txn);
   if (code < 0) return lua_store_fail(L, code);
   store->updating = txn;
-  if (lua_pcall(L, 1, LUA_MULTRET, 2) != 0) {
+  if (lua_pcall(L, 1, LUA_MULTRET, 3) != 0) {
     lua_txn_abort(store);
     return lua_error(L);
   }
-  mmcmap_txn *open = txn->txn;
+  mmcmap_txn *open = lua_store_txn(L, txn); /* a finalizer called by hand */
   txn_leave(store, txn);
   code = mmcmap_txn_commit(open);
   if (code < 0) return lua_store_fail(L, code);
-  return lua_gettop(L) - 2;
+  return lua_gettop(L) - 4;
 }
 
 static int txn_tostring(lua_State *L) {

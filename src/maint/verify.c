@@ -322,7 +322,8 @@ static void verify_map(struct walk *walk, uint64_t root) {
   walk_trie(walk, root);
   if (walk->report->failure_count == failures && walk->report->stopped == 0 &&
       walk->report->record_count - before < walk->count)
-    verify_fail(walk->report, MMCMAP_ECORRUPT, "F40 fewer records than counted", 0);
+    verify_fail(walk->report, MMCMAP_ECORRUPT, "F40 fewer records than counted",
+                0);
 }
 
 /* The rules for the record of a map, which has been looked at as a record. */
