@@ -7,6 +7,10 @@
  *                                  (1,000,000), value = key, then gets in
  *                                  another order, misses, overwrites, a scan,
  *                                  reopening and deletes; bytes a key
+ *   figures batch FILE [COUNT]     the same keys put and overwritten one by one,
+ *                                  and in transactions of 10, 100 and 1,000;
+ *                                  one transaction that replaces them all; clear;
+ *                                  batches that are each on disk
  *   figures durable FILE [ROUNDS]  durable puts of 1, 2 and 8 threads, in turns
  *                                  with a bare loop of pwrite 4 KiB and
  *                                  fdatasync on a file written before; medians
@@ -176,6 +180,66 @@ static void load(const char *path, size_t count) {
   free(keys.order);
 }
 
+/* ---- batch ---------------------------------------------------------------- */
+
+/* Puts all keys, `step` in a transaction, or each by itself if that is 0. */
+static void put_in_batches(mmcmap *store, const struct keys *keys, size_t step,
+                           const char *what) {
+  mmcmap_txn *txn = NULL;
+  double begin = now_seconds();
+  for (size_t i = 0; i < keys->count; i++) {
+    mmcmap_slice key = key_at(keys, keys->order[i]);
+    if (step != 0 && i % step == 0)
+      must(mmcmap_txn_begin(store, &txn), "begin");
+    must(
+        step == 0 ? mmcmap_put(store, key, key) : mmcmap_txn_put(txn, key, key),
+        "put");
+    if (step != 0 && ((i + 1) % step == 0 || i + 1 == keys->count))
+      must(mmcmap_txn_commit(txn), "commit");
+  }
+  printf("%5u in one: ", (unsigned)step);
+  say(what, begin, keys);
+}
+
+static void put_durable_batches(const char *path, size_t step) {
+  enum { BATCHES = 200 };
+  mmcmap_options options;
+  mmcmap *store;
+  mmcmap_options_init(&options);
+  options.durability = MMCMAP_SYNC;
+  must(mmcmap_open(path, &options, &store), "open");
+  struct keys keys = {.count = BATCHES * step};
+  make_keys(&keys);
+  double begin = now_seconds();
+  put_in_batches(store, &keys, step == 1 ? 0 : step, "durable");
+  printf("              %7.0f us a batch\n",
+         (now_seconds() - begin) / BATCHES * 1e6);
+  must(mmcmap_remove(store), "remove");
+  free(keys.bytes);
+  free(keys.order);
+}
+
+static void batch(const char *path, size_t count) {
+  static const size_t steps[] = {0, 10, 100, 1000};
+  struct keys keys = {.count = count};
+  mmcmap *store;
+  make_keys(&keys);
+  for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+    must(mmcmap_open(path, NULL, &store), "open");
+    put_in_batches(store, &keys, steps[i], "put");
+    put_in_batches(store, &keys, steps[i], "overwrite");
+    if (steps[i] == 1000) put_in_batches(store, &keys, count, "overwrite");
+    double begin = now_seconds();
+    if (steps[i] == 1000) must(mmcmap_clear(store), "clear");
+    if (steps[i] == 1000) say("clear", begin, &keys);
+    must(mmcmap_remove(store), "remove");
+  }
+  free(keys.bytes);
+  free(keys.order);
+  put_durable_batches(path, 1);
+  put_durable_batches(path, 1000);
+}
+
 /* ---- durable -------------------------------------------------------------- */
 
 enum { PUTS_PER_THREAD = 200, THREADS_MAX = 8 };
@@ -282,11 +346,14 @@ int main(int argc, char **argv) {
   size_t number = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
   if (argc >= 3 && strcmp(argv[1], "load") == 0) {
     load(argv[2], number == 0 ? 1000000 : number);
+  } else if (argc >= 3 && strcmp(argv[1], "batch") == 0) {
+    batch(argv[2], number == 0 ? 1000000 : number);
   } else if (argc >= 3 && strcmp(argv[1], "durable") == 0 &&
              number <= ROUNDS_MAX) {
     durable(argv[2], number == 0 ? 31 : number);
   } else {
     fprintf(stderr, "usage: figures load FILE [COUNT]\n"
+                    "       figures batch FILE [COUNT]\n"
                     "       figures durable FILE [ROUNDS]\n");
     return 2;
   }

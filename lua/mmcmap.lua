@@ -1,13 +1,43 @@
 -- SPDX-License-Identifier: MIT
 --
 -- The front door of the Lua module. The work is done by "mmcmap.core", the C
--- module; its sources in src/lua carry the documentation of each function.
+-- module; its sources in src/lua carry the documentation of each function. What
+-- is written here calls functions of the program's that may yield: Lua's own
+-- pcall() lets them, where the version of Lua can.
 
 local core = require "mmcmap.core"
+local methods = core.methods -- of a store
+
+-- Closes the snapshot of view(); an error is raised again as it was.
+local function end_view(snapshot, ok, ...)
+  snapshot:close()
+  if not ok then error((...), 0) end
+  return ...
+end
+
+function methods.view(db, f)
+  if type(f) ~= "function" then
+    error("bad argument #1 to 'view' (function expected, got " .. type(f) .. ")", 2)
+  end
+  local snapshot, message, code = methods.snapshot(db)
+  if not snapshot then return nil, message, code end
+  return end_view(snapshot, pcall(f, snapshot))
+end
+
+-- Of a store, or of a snapshot.
+local function dump(source)
+  local metatable = getmetatable(source)
+  if type(metatable) == "table" and metatable.__name == "mmcmap" then
+    return methods.view(source, core.dump)
+  end
+  return core.dump(source)
+end
 
 return {
   _VERSION = core._VERSION,
   backend = "c", -- how the engine is reached
+  dump = dump,
   murmur3 = core.murmur3,
   open = core.open,
+  salvage = core.salvage,
 }

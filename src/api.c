@@ -89,8 +89,45 @@ int mmcmap_open(const char *path, const mmcmap_options *options,
   return mmcmap_open_with(path, options, &internals, store_out);
 }
 
+int handle_copy_name(const struct store *store, mmcmap_slice name,
+                     struct trie_key *key_out) {
+  if (name.size > MMCMAP_KEY_SIZE_MAX)
+    return error_set(MMCMAP_ETOOBIG, "name of a map");
+  char *copy = malloc(name.size + 1);
+  if (copy == NULL) return error_set(MMCMAP_ENOMEM, "name of a map");
+  if (name.size > 0) memcpy(copy, name.data, name.size);
+  *key_out = trie_key_of(&store->hasher, copy, name.size);
+  return MMCMAP_OK;
+}
+
+int mmcmap_map(mmcmap *handle, mmcmap_slice name, mmcmap **map_out) {
+  struct store *store;
+  *map_out = NULL;
+  int code = enter(handle, &store);
+  if (code != MMCMAP_OK) return code;
+  mmcmap *map = calloc(1, sizeof *map);
+  if (map == NULL) return error_set(MMCMAP_ENOMEM, "handle");
+  map->path = strdup(handle->path);
+  code = map->path != NULL ? handle_copy_name(store, name, &map->map)
+                           : error_set(MMCMAP_ENOMEM, "path");
+  if (code != MMCMAP_OK) {
+    free(map->path);
+    free(map);
+    return code;
+  }
+  atomic_init(&map->store, store);
+  map->options = handle->options;
+  map->is_readonly = handle->is_readonly;
+  map->is_map = true;
+  map->magic = HANDLE_MAGIC;
+  store_hold_handle(store);
+  *map_out = map;
+  return MMCMAP_OK;
+}
+
 static int end_handle(mmcmap *handle, bool discard) {
   int code = store_release(atomic_load(&handle->store), discard);
+  if (handle->is_map) free((void *)(uintptr_t)handle->map.data);
   handle->magic = 0;
   free(handle->path);
   free(handle);
@@ -123,35 +160,60 @@ void mmcmap_buffer_free(mmcmap_buffer *buffer) {
   memset(buffer, 0, sizeof *buffer);
 }
 
+int handle_buffer_reserve(mmcmap_buffer *buffer, size_t size) {
+  if (buffer->capacity >= size) return MMCMAP_OK;
+  size_t capacity = size < 64 ? 64 : size + size / 4;
+  void *grown = realloc(buffer->data, capacity);
+  if (grown == NULL) return error_set(MMCMAP_ENOMEM, "value buffer");
+  buffer->data = grown;
+  buffer->capacity = capacity;
+  return MMCMAP_OK;
+}
+
 int handle_buffer_set(mmcmap_buffer *buffer, const uint8_t *data, size_t size) {
-  if (buffer->capacity < size) {
-    size_t capacity = size < 64 ? 64 : size + size / 4;
-    void *grown = realloc(buffer->data, capacity);
-    if (grown == NULL) return error_set(MMCMAP_ENOMEM, "value buffer");
-    buffer->data = grown;
-    buffer->capacity = capacity;
-  }
+  int code = handle_buffer_reserve(buffer, size);
+  if (code != MMCMAP_OK) return code;
   if (size > 0) memcpy(buffer->data, data, size);
   buffer->size = size;
   return MMCMAP_OK;
 }
 
-/* Finds `key` in the live map and, if `value_out` is given, copies its value
-   while the pin keeps it. */
-static inline int find_live(struct store *store, mmcmap_slice key,
-                            mmcmap_buffer *value_out) {
+/* The root of a map now; the thread is pinned. A map that is not there has no
+   records. */
+int handle_find_root(struct store *store, const struct node_source *source,
+                     const struct trie_key *map, uint64_t *root_out) {
+  struct map_words words;
+  uint64_t top = atomic_load_explicit(&store->share.header->live.root,
+                                      memory_order_acquire);
+  if (LIKELY(map == NULL)) return catalog_default_root(source, top, root_out);
+  int code = catalog_find(source, &store->hasher, top, map, &words);
+  *root_out = words.root;
+  return code;
+}
+
+/* Finds `key` under a root and, if `value_out` is given, copies its value. */
+static inline int find_record(const struct store *store,
+                              const struct node_source *source, uint64_t root,
+                              struct trie_key *key, mmcmap_buffer *value_out) {
+  struct record_view record;
+  int code = trie_lookup(source, &store->hasher, root, key, &record);
+  if (code != MMCMAP_OK || value_out == NULL) return code;
+  return handle_buffer_set(value_out, record.value, record.value_size);
+}
+
+/* The same in a live map, while the pin keeps it. */
+static inline int find_live(struct store *store, const struct trie_key *map,
+                            mmcmap_slice key, mmcmap_buffer *value_out) {
   struct trie_key trie_key = trie_key_of(&store->hasher, key.data, key.size);
   struct share_row *row;
+  uint64_t root;
   int code = readers_row(&store->readers, &row);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
   readers_pin(&store->readers, row);
-  uint64_t root = atomic_load_explicit(&store->share.header->live.root,
-                                       memory_order_acquire);
   struct node_source source = space_source(&store->space);
-  struct record_view record;
-  code = trie_lookup(&source, &store->hasher, root, &trie_key, &record);
-  if (code == MMCMAP_OK && value_out != NULL)
-    code = handle_buffer_set(value_out, record.value, record.value_size);
+  code = handle_find_root(store, &source, map, &root);
+  if (LIKELY(code == MMCMAP_OK))
+    code = find_record(store, &source, root, &trie_key, value_out);
   readers_unpin(row);
   return code;
 }
@@ -160,13 +222,14 @@ int mmcmap_get(mmcmap *handle, mmcmap_slice key, mmcmap_buffer *value_out) {
   struct store *store;
   value_out->size = 0;
   int code = enter(handle, &store);
-  return code == MMCMAP_OK ? find_live(store, key, value_out) : code;
+  return code == MMCMAP_OK ? find_live(store, map_of(handle), key, value_out)
+                           : code;
 }
 
 int mmcmap_has(mmcmap *handle, mmcmap_slice key) {
   struct store *store;
   int code = enter(handle, &store);
-  return code == MMCMAP_OK ? find_live(store, key, NULL) : code;
+  return code == MMCMAP_OK ? find_live(store, map_of(handle), key, NULL) : code;
 }
 
 int mmcmap_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
@@ -174,8 +237,8 @@ int mmcmap_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
   uint64_t epoch;
   int code = enter_to_write(handle, &store);
   if (code == MMCMAP_OK)
-    code = writer_put(&store->writer, key.data, key.size, value.data,
-                      value.size, change_mode_of(handle), &epoch);
+    code = writer_put(&store->writer, map_of(handle), key.data, key.size,
+                      value.data, value.size, change_mode_of(handle), &epoch);
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 
@@ -184,15 +247,34 @@ int mmcmap_delete(mmcmap *handle, mmcmap_slice key) {
   uint64_t epoch;
   int code = enter_to_write(handle, &store);
   if (code == MMCMAP_OK)
-    code = writer_delete(&store->writer, key.data, key.size,
+    code = writer_delete(&store->writer, map_of(handle), key.data, key.size,
                          change_mode_of(handle), &epoch);
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
+}
+
+/* A map that is not there has none. */
+static int count_map(struct store *store, const struct trie_key *map,
+                     uint64_t *count_out) {
+  struct share_row *row;
+  struct map_words words;
+  int code = readers_row(&store->readers, &row);
+  if (code != MMCMAP_OK) return code;
+  readers_pin(&store->readers, row);
+  struct node_source source = space_source(&store->space);
+  uint64_t top = atomic_load_explicit(&store->share.header->live.root,
+                                      memory_order_acquire);
+  code = catalog_find(&source, &store->hasher, top, map, &words);
+  *count_out = words.count;
+  readers_unpin(row);
+  return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 
 int mmcmap_count(mmcmap *handle, uint64_t *count_out) {
   struct store *store;
   *count_out = 0;
   int code = enter(handle, &store);
+  if (code == MMCMAP_OK && handle->is_map)
+    return count_map(store, map_of(handle), count_out);
   if (code == MMCMAP_OK)
     *count_out = atomic_load_explicit(&store->share.header->change.count,
                                       memory_order_relaxed);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Changes that depend on the present value. Each is decided under the writer
- * lock by a function below, so it is atomic among all threads and processes.
+ * lock by a function below, so it is atomic among all threads and processes. A
+ * transaction, which has the lock, is decided about in the same way.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -9,16 +10,42 @@
 #include "base/number.h"
 #include "handle.h"
 
-static int change(mmcmap *handle, mmcmap_slice key, decide_fn *decide,
-                  void *context) {
+/* What is changed: the live store, or a transaction. */
+struct target {
+  mmcmap *handle;
+  mmcmap_txn *txn;
+};
+
+static struct target live(mmcmap *handle) {
+  struct target target = {.handle = handle};
+  return target;
+}
+
+static struct target within(mmcmap_txn *txn) {
+  struct target target = {.txn = txn};
+  return target;
+}
+
+static int change_live(mmcmap *handle, mmcmap_slice key, decide_fn *decide,
+                       void *context) {
   struct store *store;
   uint64_t epoch = 0;
   int code = enter_to_write(handle, &store);
   if (code == MMCMAP_OK)
-    code = writer_change(&store->writer, key.data, key.size, decide, context,
-                         change_mode_of(handle), &epoch);
+    code = writer_change(&store->writer, map_of(handle), key.data, key.size,
+                         decide, context, change_mode_of(handle), &epoch);
   if (code != MMCMAP_OK || epoch == 0) return code;
   return finish_change(handle, store, epoch);
+}
+
+static int change(struct target target, mmcmap_slice key, decide_fn *decide,
+                  void *context) {
+  if (target.txn == NULL)
+    return change_live(target.handle, key, decide, context);
+  int code = enter_txn(target.txn);
+  if (code != MMCMAP_OK) return code;
+  return transaction_change(transaction_of(target.txn), map_of_txn(target.txn),
+                            key.data, key.size, decide, context);
 }
 
 /* ---- add, replace -------------------------------------------------------- */
@@ -36,7 +63,11 @@ static int decide_add(void *context, const uint8_t *value, uint32_t value_size,
 }
 
 int mmcmap_add(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
-  return change(handle, key, decide_add, &value);
+  return change(live(handle), key, decide_add, &value);
+}
+
+int mmcmap_txn_add(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value) {
+  return change(within(txn), key, decide_add, &value);
 }
 
 static int decide_replace(void *context, const uint8_t *value,
@@ -52,7 +83,11 @@ static int decide_replace(void *context, const uint8_t *value,
 }
 
 int mmcmap_replace(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
-  return change(handle, key, decide_replace, &value);
+  return change(live(handle), key, decide_replace, &value);
+}
+
+int mmcmap_txn_replace(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value) {
+  return change(within(txn), key, decide_replace, &value);
 }
 
 /* ---- cas ----------------------------------------------------------------- */
@@ -86,7 +121,13 @@ static int decide_cas(void *context, const uint8_t *value, uint32_t value_size,
 int mmcmap_cas(mmcmap *handle, mmcmap_slice key, const mmcmap_slice *expected,
                const mmcmap_slice *value) {
   struct cas cas = {.expected = expected, .wanted = value};
-  return change(handle, key, decide_cas, &cas);
+  return change(live(handle), key, decide_cas, &cas);
+}
+
+int mmcmap_txn_cas(mmcmap_txn *txn, mmcmap_slice key,
+                   const mmcmap_slice *expected, const mmcmap_slice *value) {
+  struct cas cas = {.expected = expected, .wanted = value};
+  return change(within(txn), key, decide_cas, &cas);
 }
 
 /* ---- swap ---------------------------------------------------------------- */
@@ -112,17 +153,27 @@ static int decide_swap(void *context, const uint8_t *value, uint32_t value_size,
   return MMCMAP_OK;
 }
 
-int mmcmap_swap(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
-                mmcmap_buffer *old_out, bool *found_out) {
+static int swap_in(struct target target, mmcmap_slice key, mmcmap_slice value,
+                   mmcmap_buffer *old_out, bool *found_out) {
   struct swap swap = {.wanted = value, .old_out = old_out};
   old_out->size = 0;
   *found_out = false;
-  int code = change(handle, key, decide_swap, &swap);
+  int code = change(target, key, decide_swap, &swap);
   if (code == MMCMAP_OK)
     *found_out = swap.was_there;
   else
     old_out->size = 0;
   return code;
+}
+
+int mmcmap_swap(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
+                mmcmap_buffer *old_out, bool *found_out) {
+  return swap_in(live(handle), key, value, old_out, found_out);
+}
+
+int mmcmap_txn_swap(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value,
+                    mmcmap_buffer *old_out, bool *found_out) {
+  return swap_in(within(txn), key, value, old_out, found_out);
 }
 
 /* ---- incr ---------------------------------------------------------------- */
@@ -148,11 +199,21 @@ static int decide_incr(void *context, const uint8_t *value, uint32_t value_size,
   return MMCMAP_OK;
 }
 
-int mmcmap_incr(mmcmap *handle, mmcmap_slice key, mmcmap_number by,
-                mmcmap_number init, mmcmap_number *sum_out) {
+static int incr_in(struct target target, mmcmap_slice key, mmcmap_number by,
+                   mmcmap_number init, mmcmap_number *sum_out) {
   struct incr incr = {.by = by, .sum = init};
   memset(sum_out, 0, sizeof *sum_out);
-  int code = change(handle, key, decide_incr, &incr);
+  int code = change(target, key, decide_incr, &incr);
   if (code == MMCMAP_OK) *sum_out = incr.sum;
   return code;
+}
+
+int mmcmap_incr(mmcmap *handle, mmcmap_slice key, mmcmap_number by,
+                mmcmap_number init, mmcmap_number *sum_out) {
+  return incr_in(live(handle), key, by, init, sum_out);
+}
+
+int mmcmap_txn_incr(mmcmap_txn *txn, mmcmap_slice key, mmcmap_number by,
+                    mmcmap_number init, mmcmap_number *sum_out) {
+  return incr_in(within(txn), key, by, init, sum_out);
 }

@@ -9,10 +9,13 @@
 
 #include "base/errors.h"
 #include "store.h"
+#include "txn/transaction.h"
 
 #define HANDLE_MAGIC UINT32_C(0x6d6d6331)
 #define SNAPSHOT_MAGIC UINT32_C(0x6d6d6332)
 #define CURSOR_MAGIC UINT32_C(0x6d6d6333)
+#define TXN_MAGIC UINT32_C(0x6d6d6334)
+#define DIFF_MAGIC UINT32_C(0x6d6d6336)
 
 struct mmcmap {
   uint32_t magic;
@@ -20,6 +23,22 @@ struct mmcmap {
   struct store *_Atomic store; /* replaced in a child, at the first use */
   mmcmap_options options;
   char *path;
+  bool is_map;         /* of a named map: */
+  struct trie_key map; /* its name, which is ours */
+};
+
+/* Belongs to the thread that began it. Each of its maps that was asked for is one
+   more of these, which ends with it. */
+struct mmcmap_txn {
+  uint32_t magic;
+  mmcmap *handle;
+  struct store *store;
+  bool is_map;
+  struct trie_key map;     /* the name; owned by who is in the list */
+  mmcmap_txn *base;        /* what has the transaction: mostly itself */
+  mmcmap_txn *maps;        /* of the base: a list */
+  mmcmap_txn *next_map;    /* in it */
+  struct transaction *own; /* of the base */
 };
 
 /* Every entry begins with this: a handle that is none is the caller's bug. A
@@ -40,6 +59,31 @@ static inline int enter_to_write(mmcmap *handle, struct store **store_out) {
   return code;
 }
 
+/* Every use of a transaction, but for its end, begins with this. */
+static inline int enter_txn(const mmcmap_txn *txn) {
+  CHECK(txn != NULL && txn->magic == TXN_MAGIC);
+  if (LIKELY(store_is_ours(txn->store))) return MMCMAP_OK;
+  return error_set(MMCMAP_EFORK, "a transaction from before fork()");
+}
+
+/* The name of the map that the calls are about; NULL: the default one. */
+static inline const struct trie_key *map_of(const mmcmap *handle) {
+  return handle->is_map ? &handle->map : NULL;
+}
+
+static inline const struct trie_key *map_of_txn(const mmcmap_txn *txn) {
+  return txn->is_map ? &txn->map : NULL;
+}
+
+static inline struct transaction *transaction_of(const mmcmap_txn *txn) {
+  return txn->base->own;
+}
+
+/* A copy of a map's name, to be freed with free((void *)key.data).
+   MMCMAP_ETOOBIG, MMCMAP_ENOMEM. */
+int handle_copy_name(const struct store *store, mmcmap_slice name,
+                     struct trie_key *key_out);
+
 /* A change has been published: makes it durable as the handle promises. */
 static inline int finish_change(const mmcmap *handle, struct store *store,
                                 uint64_t epoch) {
@@ -59,6 +103,19 @@ static inline struct change_mode change_mode_of(const mmcmap *handle) {
       .is_synced = handle->options.durability == MMCMAP_SYNC};
   return mode;
 }
+
+static inline mmcmap_slice slice_of(const uint8_t *data, size_t size) {
+  mmcmap_slice slice = {.data = data, .size = size};
+  return slice;
+}
+
+/* Sees to it that the caller's buffer has room for `size` bytes; what it holds
+   stays. MMCMAP_ENOMEM. */
+int handle_buffer_reserve(mmcmap_buffer *buffer, size_t size);
+
+/* The root of a live map; MMCMAP_NOTFOUND. The caller is pinned. */
+int handle_find_root(struct store *store, const struct node_source *source,
+                     const struct trie_key *map, uint64_t *root_out);
 
 /* Copies into the caller's buffer, which grows as needed; MMCMAP_ENOMEM. */
 int handle_buffer_set(mmcmap_buffer *buffer, const uint8_t *data, size_t size);

@@ -25,7 +25,8 @@
  *
  * Threads
  *   A store handle may be used by any number of threads at once. A snapshot
- *   or a cursor belongs to one thread at a time. No call may run while another
+ *   or a cursor belongs to one thread at a time, a transaction, with its cursors,
+ *   to the thread that began it. No call may run while another
  *   thread closes the handle that it uses. A thread's first call on a store
  *   takes a row of a table, which may have to grow: MMCMAP_ENOMEM,
  *   MMCMAP_ENOSPC.
@@ -41,8 +42,9 @@
  *   stopped while it writes holds up the others that write.
  *
  *   Handles may be used in a child after fork(), where the first use opens the
- *   file anew, by its absolute path; snapshots and cursors answer MMCMAP_EFORK
- *   there, and can only be closed. Both files must not be deleted, renamed or
+ *   file anew, by its absolute path; snapshots, cursors and transactions answer
+ *   MMCMAP_EFORK there, and can only be closed, a transaction by
+ *   mmcmap_txn_abort(). Both files must not be deleted, renamed or
  *   replaced while somebody has the store open. A process that may not write the
  *   lock file can read the store while nobody shares it, and keeps writers away.
  *
@@ -83,6 +85,8 @@ extern "C" {
 typedef struct mmcmap mmcmap;
 typedef struct mmcmap_snapshot mmcmap_snapshot;
 typedef struct mmcmap_cursor mmcmap_cursor;
+typedef struct mmcmap_diff mmcmap_diff;
+typedef struct mmcmap_txn mmcmap_txn;
 
 /* Bytes that somebody else owns. `data` may be NULL if `size` is 0. */
 typedef struct mmcmap_slice {
@@ -211,15 +215,15 @@ MMCMAP_API int mmcmap_open(const char *path, const mmcmap_options *options,
 
 /*
  * Ends the handle; the last one of a process commits what is not on disk yet,
- * of whatever process, and closes the file. Snapshots and cursors of the handle
- * must have been closed before. NULL is allowed. The handle is gone whatever is
+ * of whatever process, and closes the file. Snapshots, cursors and transactions
+ * of the handle must have been closed before. NULL is allowed. The handle is gone whatever is
  * returned; an error says that the last commit failed.
  */
 MMCMAP_API int mmcmap_close(mmcmap *store);
 
 /* Ends the handle like mmcmap_close(), without a commit, and deletes the file
    that it opened, and the lock file. If it fails, the handle lives on.
-   MMCMAP_EBUSY: there are snapshots or other handles of the same file, in this
+   MMCMAP_EBUSY: there are snapshots, transactions or other handles of the same file, in this
    or another process; MMCMAP_ENOENT: the path names another file by now, or
    none; MMCMAP_EREADONLY, MMCMAP_EACCES. */
 MMCMAP_API int mmcmap_remove(mmcmap *store);
@@ -235,6 +239,21 @@ MMCMAP_API int mmcmap_get(mmcmap *store, mmcmap_slice key,
 
 /* MMCMAP_OK if `key` is there, else MMCMAP_NOTFOUND. */
 MMCMAP_API int mmcmap_has(mmcmap *store, mmcmap_slice key);
+
+/* Called with a value of keys[index], which is good during the call. It must
+   not close what it was called through. Any code but MMCMAP_OK ends the calls and
+   is what the function that made them returns. */
+typedef int (*mmcmap_visit)(void *context, size_t index, mmcmap_slice value);
+
+/*
+ * Calls `visit` for each of `count` keys that is there, in their order. Many keys
+ * are looked up side by side: from 16 keys on that takes less than half as long
+ * as a get for each, if the store is larger than the processor's caches. Each key
+ * is read at a moment of its own: for one moment take a snapshot. Allocates
+ * nothing. MMCMAP_OK, also if no key is there; else the first failure.
+ */
+MMCMAP_API int mmcmap_get_many(mmcmap *store, const mmcmap_slice *keys,
+                               size_t count, mmcmap_visit visit, void *context);
 
 /* Sets the value of `key`, copying both.
    MMCMAP_ETOOBIG, MMCMAP_EREADONLY, MMCMAP_ENOSPC, MMCMAP_EFULL, MMCMAP_EBUSY
@@ -281,7 +300,134 @@ typedef struct mmcmap_number {
 MMCMAP_API int mmcmap_incr(mmcmap *store, mmcmap_slice key, mmcmap_number by,
                            mmcmap_number init, mmcmap_number *sum_out);
 
-/* The number of records now. */
+/* ---- Many changes at one instant --------------------------------------- */
+
+/* Puts `count` records: all of them or, if it fails, none. Of a key that comes
+   twice the last value counts. Errors as mmcmap_put(). */
+MMCMAP_API int mmcmap_put_many(mmcmap *store, const mmcmap_slice *keys,
+                               const mmcmap_slice *values, size_t count);
+
+/* Deletes all records of the map. Readers see that at one instant; the call then takes time
+   for each of the records that there were. Errors as mmcmap_put(). */
+MMCMAP_API int mmcmap_clear(mmcmap *store);
+
+/*
+ * Transactions: any number of changes that all readers see at one instant, when
+ * mmcmap_txn_commit() publishes them, in all maps, or never. Reads within a transaction see
+ * its own changes; nobody else sees anything of it before. If the thread or its
+ * process ends, so does the transaction, as by mmcmap_txn_abort().
+ *
+ * There is one at a time: it holds the lock that all changes need. Other threads
+ * and processes read on, and open snapshots of what was before; their changes
+ * and commits, mmcmap_sync() and the flusher's among them, wait until it ends,
+ * changes for `timeout_ms`. So it should be short. The thread that has begun it
+ * gets MMCMAP_EBUSY, at once, from changes, commits and mmcmap_stat_get() of the
+ * store itself; it may read there, and open snapshots, which see the store as it
+ * was before.
+ *
+ * A call that fails has changed nothing: the transaction can go on. On all calls
+ * but the two that end it: MMCMAP_EBUSY if it is another thread's, or if its
+ * thread has ended; MMCMAP_EFORK.
+ */
+MMCMAP_API int mmcmap_txn_begin(mmcmap *store, mmcmap_txn **txn_out);
+
+/* Makes all changes visible, then as durable as mmcmap_put() would. The
+   transaction is gone whatever is returned. If it fails, nothing has changed;
+   but for MMCMAP_SYNC, where what mmcmap_put() says about that holds here. */
+MMCMAP_API int mmcmap_txn_commit(mmcmap_txn *txn);
+
+/* Forgets all changes. NULL is allowed. */
+MMCMAP_API void mmcmap_txn_abort(mmcmap_txn *txn);
+
+/* Points at the value, without a copy: good until the transaction changes
+   something, or ends. MMCMAP_NOTFOUND if absent. */
+MMCMAP_API int mmcmap_txn_get(mmcmap_txn *txn, mmcmap_slice key,
+                              mmcmap_slice *value_out);
+MMCMAP_API int mmcmap_txn_has(mmcmap_txn *txn, mmcmap_slice key);
+
+/* As mmcmap_get_many(). `visit` must not change anything. */
+MMCMAP_API int mmcmap_txn_get_many(mmcmap_txn *txn, const mmcmap_slice *keys,
+                                   size_t count, mmcmap_visit visit,
+                                   void *context);
+
+/* As their namesakes above. Keys and values may be what mmcmap_txn_get() has
+   pointed at. Memory is needed for each record of before that is replaced or
+   deleted: 24 bytes, and as much for its way to the root. */
+MMCMAP_API int mmcmap_txn_put(mmcmap_txn *txn, mmcmap_slice key,
+                              mmcmap_slice value);
+MMCMAP_API int mmcmap_txn_delete(mmcmap_txn *txn, mmcmap_slice key);
+MMCMAP_API int mmcmap_txn_add(mmcmap_txn *txn, mmcmap_slice key,
+                              mmcmap_slice value);
+MMCMAP_API int mmcmap_txn_replace(mmcmap_txn *txn, mmcmap_slice key,
+                                  mmcmap_slice value);
+MMCMAP_API int mmcmap_txn_cas(mmcmap_txn *txn, mmcmap_slice key,
+                              const mmcmap_slice *expected,
+                              const mmcmap_slice *value);
+MMCMAP_API int mmcmap_txn_swap(mmcmap_txn *txn, mmcmap_slice key,
+                               mmcmap_slice value, mmcmap_buffer *old_out,
+                               bool *found_out);
+MMCMAP_API int mmcmap_txn_incr(mmcmap_txn *txn, mmcmap_slice key,
+                               mmcmap_number by, mmcmap_number init,
+                               mmcmap_number *sum_out);
+MMCMAP_API int mmcmap_txn_put_many(mmcmap_txn *txn, const mmcmap_slice *keys,
+                                   const mmcmap_slice *values, size_t count);
+MMCMAP_API int mmcmap_txn_clear(mmcmap_txn *txn);
+MMCMAP_API int mmcmap_txn_count(mmcmap_txn *txn, uint64_t *count_out);
+
+/* Walks the records that the transaction sees now, whatever it changes later.
+   The cursor must be closed before the transaction ends. */
+MMCMAP_API int mmcmap_txn_cursor_open(mmcmap_txn *txn,
+                                      mmcmap_cursor **cursor_out);
+
+/*
+ * Savepoints: mmcmap_txn_rollback_to() undoes all changes since the savepoint was
+ * made, and forgets those made after it; it stays, and can be returned to again.
+ * mmcmap_txn_release() forgets it, and those made after it, and undoes nothing.
+ * MMCMAP_EINVAL: there is no such savepoint any more.
+ */
+MMCMAP_API int mmcmap_txn_savepoint(mmcmap_txn *txn, size_t *savepoint_out);
+MMCMAP_API int mmcmap_txn_rollback_to(mmcmap_txn *txn, size_t savepoint);
+MMCMAP_API int mmcmap_txn_release(mmcmap_txn *txn, size_t savepoint);
+
+/* ---- Named maps -------------------------------------------------------- */
+
+/*
+ * A store can have any number of maps beside its default map, each with a name of
+ * any bytes, 0 to 65,535 of them. Keys of different maps have nothing to do with
+ * each other. The map's handle is one like that of the store: all calls on
+ * records, counts, cursors, snapshots and transactions are about the map then;
+ * the others, such as mmcmap_sync() and mmcmap_version(), about the store. It
+ * counts as a handle of the store, and is closed by mmcmap_close().
+ *
+ * A map is made by the first record that is put into it; before that it is empty.
+ * It stays when its last record is deleted, until it is dropped.
+ */
+MMCMAP_API int mmcmap_map(mmcmap *store, mmcmap_slice name, mmcmap **map_out);
+
+/* Deletes a map with all its records, in constant time; MMCMAP_NOTFOUND. Handles
+   of the map stay good: it is empty, and can be made again. */
+MMCMAP_API int mmcmap_drop(mmcmap *store, mmcmap_slice name);
+
+/* The map of that name in the transaction, with which all calls on records are
+   about the map. It ends with the transaction, and is not committed or aborted
+   itself. */
+MMCMAP_API int mmcmap_txn_map(mmcmap_txn *txn, mmcmap_slice name,
+                              mmcmap_txn **map_out);
+MMCMAP_API int mmcmap_txn_drop(mmcmap_txn *txn, mmcmap_slice name);
+
+/* The map of that name at the moment of the snapshot; to be closed before it. */
+MMCMAP_API int mmcmap_snapshot_map(mmcmap_snapshot *snapshot, mmcmap_slice name,
+                                   mmcmap_snapshot **map_out);
+
+/* Walks the names of the maps, in no order: they are what mmcmap_cursor_next()
+   gives as keys, without values. The default map has no name. */
+MMCMAP_API int mmcmap_snapshot_maps(mmcmap_snapshot *snapshot,
+                                    mmcmap_cursor **cursor_out);
+MMCMAP_API int mmcmap_txn_maps(mmcmap_txn *txn, mmcmap_cursor **cursor_out);
+
+/* ---- The whole store --------------------------------------------------- */
+
+/* The number of records of the map now. */
 MMCMAP_API int mmcmap_count(mmcmap *store, uint64_t *count_out);
 
 /* A number that changes with the content: as long as it is the same, so is the
@@ -321,6 +467,18 @@ MMCMAP_API void mmcmap_snapshot_close(mmcmap_snapshot *snapshot);
    used again. */
 MMCMAP_API int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
                                    mmcmap_slice *value_out);
+
+/* The same, but copies the value, which is good then whatever becomes of the
+   snapshot. */
+MMCMAP_API int mmcmap_snapshot_read(mmcmap_snapshot *snapshot, mmcmap_slice key,
+                                    mmcmap_buffer *value_out);
+
+/* As mmcmap_get_many(), at the one moment. */
+MMCMAP_API int mmcmap_snapshot_get_many(mmcmap_snapshot *snapshot,
+                                        const mmcmap_slice *keys, size_t count,
+                                        mmcmap_visit visit, void *context);
+
+/* The number of records in it, and what mmcmap_version() was. */
 MMCMAP_API uint64_t mmcmap_snapshot_count(const mmcmap_snapshot *snapshot);
 MMCMAP_API uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot);
 
@@ -331,7 +489,64 @@ MMCMAP_API int mmcmap_cursor_open(mmcmap_snapshot *snapshot,
 /* Points at the next record, without a copy. MMCMAP_NOTFOUND at the end. */
 MMCMAP_API int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
                                   mmcmap_slice *value_out);
+
+/* The same, but copies; `value_out` may be NULL: the key alone. */
+MMCMAP_API int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
+                                  mmcmap_buffer *value_out);
+
+/*
+ * A token of where the cursor is, for a later cursor, of another snapshot of the
+ * same file too, in whatever process: that walks what comes behind in the order of
+ * all cursors, which is that of the keys' hashes. So pages that are read one after
+ * the other hold every record that is there all the time exactly once. Bytes of no
+ * meaning, a few more than the last key has.
+ */
+MMCMAP_API int mmcmap_cursor_token(mmcmap_cursor *cursor,
+                                   mmcmap_buffer *token_out);
+
+/* A cursor that goes on behind a token; an empty one is the beginning.
+   MMCMAP_EINVAL: no token of this file. */
+MMCMAP_API int mmcmap_cursor_resume(mmcmap_snapshot *snapshot,
+                                    mmcmap_slice token,
+                                    mmcmap_cursor **cursor_out);
 MMCMAP_API void mmcmap_cursor_close(mmcmap_cursor *cursor);
+
+/* The snapshot's trie as indented text, for people, all of it in memory. Its form
+   may change with any version. */
+MMCMAP_API int mmcmap_snapshot_dump(mmcmap_snapshot *snapshot,
+                                    mmcmap_buffer *text_out);
+
+/* ---- The difference between two snapshots ------------------------------- */
+
+/* A record that is not the same in two snapshots: what it was and what it is,
+   one of which may be missing. */
+typedef struct mmcmap_change {
+  mmcmap_slice key;
+  bool has_old, has_new;
+  mmcmap_slice old_value, new_value; /* empty if missing */
+} mmcmap_change;
+
+/*
+ * Walks what differs between two snapshots of one store, each key once, in no
+ * order; either may be the older one. The time follows the number of differences,
+ * whatever the size of the store. What was put again with the same value is no
+ * difference. Both snapshots must stay open until the diff is closed.
+ * MMCMAP_EINVAL: snapshots of two stores.
+ */
+MMCMAP_API int mmcmap_diff_open(mmcmap_snapshot *from, mmcmap_snapshot *to,
+                                mmcmap_diff **diff_out);
+
+/* Points at the next difference, without a copy, in both snapshots.
+   MMCMAP_NOTFOUND at the end; MMCMAP_EEXPIRED, MMCMAP_EFORK: of one of them. */
+MMCMAP_API int mmcmap_diff_next(mmcmap_diff *diff, mmcmap_change *change_out);
+
+/* The same, but copies the bytes, one behind the other, into `bytes_out`, which
+   `change_out` points into until it is used again. */
+MMCMAP_API int mmcmap_diff_read(mmcmap_diff *diff, mmcmap_buffer *bytes_out,
+                                mmcmap_change *change_out);
+
+/* NULL is allowed. */
+MMCMAP_API void mmcmap_diff_close(mmcmap_diff *diff);
 
 /* ---- Figures ----------------------------------------------------------- */
 
@@ -387,6 +602,64 @@ MMCMAP_API int mmcmap_readers(mmcmap *store,
                               void (*visit)(void *context,
                                             const mmcmap_reader *reader),
                               void *context);
+
+/* ---- Upkeep ------------------------------------------------------------- */
+
+/* Called now and then during a long call, on the same thread, `done` of `total`
+   being behind it (of no unit); at its end both are equal. Anything but 0 ends
+   the call, which returns it. It may use the store, but not close it. */
+typedef int (*mmcmap_progress)(void *context, uint64_t done, uint64_t total);
+
+/* Something that is wrong in a file. */
+typedef struct mmcmap_fault {
+  int code;         /* mostly MMCMAP_ECORRUPT */
+  const char *rule; /* of docs/format.md: "F29 record checksum"; a constant
+                       string */
+  uint64_t offset;  /* in the file */
+} mmcmap_fault;
+
+/* Called for each fault that is found; `fault` is good during the call. */
+typedef void (*mmcmap_report)(void *context, const mmcmap_fault *fault);
+
+/*
+ * Compares the store with every rule of its format, while others read and write:
+ * all that this moment holds, byte for byte, the superblocks, and the log as far
+ * as it is on disk. Never changes anything, and what changes meanwhile is no
+ * fault. `progress` and `report` may be NULL.
+ *   MMCMAP_OK: all is sound; MMCMAP_ECORRUPT: there are faults, the first of
+ *   which mmcmap_last_error() tells; what `progress` returned; MMCMAP_ENOMEM.
+ */
+MMCMAP_API int mmcmap_check(mmcmap *store, mmcmap_progress progress,
+                            mmcmap_report report, void *context);
+
+/*
+ * Writes what the store is at this moment to a new store `path`, compact, while
+ * others read and write. It is made under a temporary name beside `path`, and has
+ * that name once it is whole and on disk; after a crash in between there may be a
+ * file `path`.new-... that can be deleted. A store that has the name already is
+ * replaced. The copy has a version of its own. Every record's checksum is looked at.
+ *   MMCMAP_EINVAL: `path` names the store itself; MMCMAP_EEXIST: something that
+ *   is no store; MMCMAP_EBUSY: a store that somebody has open; MMCMAP_ECORRUPT: a
+ *   record is damaged; what `progress` returned; as mmcmap_open(), mmcmap_put().
+ */
+MMCMAP_API int mmcmap_backup(mmcmap *store, const char *path,
+                             mmcmap_progress progress, void *context);
+
+/*
+ * Reads whatever records of the default map are whole out of the file `from`, which
+ * may be damaged anywhere, into a new store `to`, and gives their number. (Those of
+ * named maps are left out.) Of a key the current
+ * version counts, as far as that can be told; where the part of the log is damaged
+ * that tells it, the newest whole version does, and what was deleted may come back.
+ * `report`, unless it is NULL, is called for what is wrong in the file. `from` is
+ * only read, and must not be open; nothing is to be seen of `to` until it is whole.
+ *   MMCMAP_EFORMAT: nothing of a store is to be seen in it; MMCMAP_EEXIST: there is
+ *   a file `to`; MMCMAP_EBUSY: somebody has `from` open; MMCMAP_EINVAL, and as
+ *   mmcmap_open(), mmcmap_put().
+ */
+MMCMAP_API int mmcmap_salvage(const char *from, const char *to,
+                              mmcmap_report report, void *context,
+                              uint64_t *count_out);
 
 /* ---- Tools ------------------------------------------------------------- */
 

@@ -168,10 +168,10 @@ int store_acquire(const char *path, const mmcmap_options *options,
   }
 }
 
-/* A parent's store whose handles and snapshots in this process are gone. */
+/* A parent's store whose handles, snapshots and transactions in this process are
+   gone. */
 static void free_inherited(struct store *store) {
-  if (store->handle_count > 0 || atomic_load(&store->snapshot_count) > 0)
-    return;
+  if (store->handle_count > 0 || atomic_load(&store->child_count) > 0) return;
   store_forget(store);
   if (!store->is_ghost) free(store);
 }
@@ -236,6 +236,12 @@ int store_reconnect(struct store *_Atomic *cell,
   }
 }
 
+void store_hold_handle(struct store *store) {
+  pthread_mutex_lock(&registry_mutex);
+  store->handle_count++;
+  pthread_mutex_unlock(&registry_mutex);
+}
+
 int store_release(struct store *store, bool discard) {
   int code = MMCMAP_OK;
   pthread_mutex_lock(&registry_mutex);
@@ -254,12 +260,12 @@ int store_release(struct store *store, bool discard) {
   return code;
 }
 
-void store_hold_snapshot(struct store *store) {
-  atomic_fetch_add(&store->snapshot_count, 1);
+void store_hold_child(struct store *store) {
+  atomic_fetch_add(&store->child_count, 1);
 }
 
-void store_drop_snapshot(struct store *store) {
-  atomic_fetch_sub(&store->snapshot_count, 1);
+void store_drop_child(struct store *store) {
+  atomic_fetch_sub(&store->child_count, 1);
   if (store_is_ours(store)) return;
   pthread_mutex_lock(&registry_mutex);
   free_inherited(store);
@@ -288,8 +294,8 @@ static int unlink_both(struct store *store, const char *path) {
 int store_unlink(struct store *store, const char *path) {
   pthread_mutex_lock(&registry_mutex);
   int code = MMCMAP_OK;
-  if (store->handle_count > 1 || atomic_load(&store->snapshot_count) > 0)
-    code = error_set(MMCMAP_EBUSY, "other handles or snapshots are open");
+  if (store->handle_count > 1 || atomic_load(&store->child_count) > 0)
+    code = error_set(MMCMAP_EBUSY, "other handles, snapshots or transactions");
   if (code == MMCMAP_OK) code = share_begin_opening(&store->share, 0);
   if (code == MMCMAP_OK) {
     code = unlink_both(store, path);

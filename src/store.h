@@ -63,7 +63,7 @@ struct store {
   struct committer committer;
   struct flusher flusher;
   bool has_threads; /* the flusher, writer and committer are initialised */
-  _Atomic uint64_t snapshot_count;
+  _Atomic uint64_t child_count; /* snapshots and transactions */
   bool is_ghost;
   struct store *ghosts; /* structs of a parent's, by `next`, which a thread may
                            still be looking at */
@@ -97,13 +97,17 @@ int store_acquire(const char *path, const mmcmap_options *options,
    own. MMCMAP_EFORK: the path names another file by now. */
 int store_reconnect(struct store *_Atomic *cell, const mmcmap_options *options);
 
+/* One more reference of a handle to a store that is open. */
+void store_hold_handle(struct store *store);
+
 /* Gives one handle's reference back; the last commits and closes, unless
    `discard` is set. */
 int store_release(struct store *store, bool discard);
 
-/* A snapshot's reference; that of a parent's store keeps its memory alone. */
-void store_hold_snapshot(struct store *store);
-void store_drop_snapshot(struct store *store);
+/* The reference of a snapshot or a transaction; that of a parent's store keeps
+   its memory alone. */
+void store_hold_child(struct store *store);
+void store_drop_child(struct store *store);
 
 /* Deletes both files if `path` still names the data file and the caller has the
    only handle in any process, and no snapshot; MMCMAP_EBUSY. */

@@ -4,11 +4,11 @@
 
 top=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P) || exit 99
 
-# c_files, lua_files: the project's own, one a line, relative to $top. Folders
+# c_files (C++ too), lua_files: the project's own, one a line, relative to $top. Folders
 # of a build in place or under build/ hold none.
 c_files() {
-  (cd "$top" && find src spec fuzz bench examples -type f -name '*.[ch]' \
-    2>/dev/null | LC_ALL=C sort)
+  (cd "$top" && find src spec fuzz bench examples -type f \
+    \( -name '*.[ch]' -o -name '*.cc' \) 2>/dev/null | LC_ALL=C sort)
 }
 lua_files() {
   (cd "$top" && find lua spec tools bench examples -type f -name '*.lua' \

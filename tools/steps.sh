@@ -118,7 +118,7 @@ prepare_sources() {
     test ! -f config.status || die 'make distclean failed; do it by hand, please'
   fi
   local source
-  for source in configure.ac Makefile.am m4/mmcmap_lua.m4; do
+  for source in configure.ac Makefile.am m4/mmcmap_bench.m4 m4/mmcmap_lua.m4; do
     if test ! -f configure || test ! -f Makefile.in ||
       test "$source" -nt configure || test "$source" -nt Makefile.in; then
       mkdir -p "$logs"

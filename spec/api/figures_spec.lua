@@ -16,7 +16,8 @@ describe("the module", function()
     local names = {}
     for name in pairs(mmcmap) do names[#names + 1] = name end
     table.sort(names)
-    assert.same({ "_VERSION", "backend", "murmur3", "open" }, names)
+    assert.same({ "_VERSION", "backend", "dump", "murmur3", "open", "salvage" },
+      names)
     assert.equal("c", mmcmap.backend)
     assert.matches("^mmcmap %d+%.%d+%.%d+$", mmcmap._VERSION)
   end)

@@ -78,7 +78,8 @@ describe("misuse:", function()
   it("methods of a store called on something else", function()
     local stranger = setmetatable({}, getmetatable(db))
     for _, method in ipairs { "get", "put", "delete", "has", "count", "pairs",
-      "keys", "size", "sync", "close", "remove", "version", "stat" } do
+      "keys", "size", "sync", "close", "remove", "version", "stat", "update",
+      "put_many", "clear", "map", "maps", "drop" } do
       raises("mmcmap expected, got string", db[method], "k", "v")
       raises("mmcmap expected, got no value", db[method])
       raises("mmcmap expected, got table", db[method], {}, "k", "v")

@@ -11,7 +11,8 @@ local scratch = require "spec.support.scratch"
 
 local SEGMENT = 131072
 
--- What the process does, call by call: put, delete or sync.
+-- What the process does, call by call: put, delete, sync, or a transaction, which
+-- is a list of puts and deletions.
 local calls = {}
 for i = 1, 6 do calls[#calls + 1] = { "put", "key " .. i, ("v"):rep(i * 90) } end
 calls[#calls + 1] = { "sync" }
@@ -23,6 +24,12 @@ calls[#calls + 1] = { "delete", "key 1" }
 calls[#calls + 1] = { "put", "key 7", ("grow"):rep(8000) }
 calls[#calls + 1] = { "put", "key 8", ("grow"):rep(8000) }
 calls[#calls + 1] = { "sync" }
+calls[#calls + 1] = { "update", { { "put", "key 2", "of the transaction" },
+  { "delete", "key 4" }, { "put", "large", ("L"):rep(40000) },
+  { "put", "key 9", ("grow"):rep(15000) }, { "put", "key 2", "again" } } }
+calls[#calls + 1] = { "update", { { "put", "key 3", "more" },
+  { "delete", "key 5" } } }
+calls[#calls + 1] = { "sync" }
 
 -- models[i]: after call i - 1.
 local function models_of()
@@ -30,11 +37,22 @@ local function models_of()
   for i, call in ipairs(calls) do
     local next_model = {}
     for key, value in pairs(now) do next_model[key] = value end
-    if call[1] ~= "sync" then next_model[call[2]] = call[3] end
+    local changes = call[1] == "update" and call[2] or { call }
+    for _, change in ipairs(changes) do
+      if change[1] ~= "sync" then next_model[change[2]] = change[3] end
+    end
     now = next_model
     models[i + 1] = now
   end
   return models
+end
+
+local function update(db, changes)
+  local txn = assert(db:begin())
+  for _, change in ipairs(changes) do
+    assert(txn[change[1]](txn, change[2], change[3]))
+  end
+  return txn:commit()
 end
 
 local function work(path, level, plan)
@@ -42,7 +60,7 @@ local function work(path, level, plan)
   local db = assert(probe.store.open(path, { segment_size = SEGMENT,
     durability = level }))
   for i, call in ipairs(calls) do
-    assert(db[call[1]](db, call[2], call[3]))
+    assert((call[1] == "update" and update or db[call[1]])(db, call[2], call[3]))
     probe.child.say(tostring(i))
   end
   assert(db:close())

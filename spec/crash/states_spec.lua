@@ -25,6 +25,12 @@ describe("crash states", function()
     ["a sync that fails"] = "p0s_m1f_s_r_p2s_",
     ["a sync that fails with a large value"] = "p0s_P1f_s_r_p2s_P3s_",
     ["a sync that fails at the first change"] = "f_p0s_r_p1s_",
+    ["a transaction"] = "p0p1t0s_t2p3",
+    ["a transaction with a large value"] = "p0s_T1d1T3s_",
+    ["an aborted transaction"] = "p0a1p2s_a0m3s_",
+    ["a transaction first of all"] = "t0r_a0r_T1",
+    ["transactions one after the other"] = "t0t1t2a3t0s_T1t3",
+    ["a sync that fails after a transaction"] = "p0s_t1f_s_r_t2s_",
     ["a sync that fails while closing"] = "p0p1f_r_p2s_r_",
   } do
     it("keep the promise: " .. name, function()
@@ -62,7 +68,7 @@ describe("crash states", function()
     local seed = crash.seed()
     math.randomseed(seed)
     local words = { "p0", "p1", "p2", "p3", "m0", "m1", "m3", "P0", "P2", "d0",
-      "d1", "d2", "s_", "s_", "n_", "r_", "c1" }
+      "d1", "d2", "s_", "s_", "n_", "r_", "c1", "t0", "t1", "T2", "a3" }
     local rounds = math.ceil((crash.is_long and 20000 or 20) / crash.thinning)
     for round = 1, rounds do
       local ops = {}

@@ -196,6 +196,56 @@ end
 
 local conditional = { "add", "replace", "cas", "cas", "swap", "incr" }
 
+-- Changes in a transaction, which may go back to a savepoint, and is aborted now
+-- and then. It is compared with the store that it leaves alone.
+function Run:transaction()
+  local store, model, count = self.db, self.model, self.count
+  local changed, version = self.changed_since_version, self.db:version()
+  local function copy()
+    local other = {}
+    for key, value in pairs(self.model) do other[key] = value end
+    return other, self.count
+  end
+  self.db, self.model = assert(store:begin()), (copy())
+  for _ = 1, self.random(3) do
+    for _ = 1, self.random(60) do self:change() end
+    local saved, saved_count = copy()
+    local savepoint = assert(self.db:savepoint())
+    for _ = 1, self.random(40) do self:change() end
+    if self.random(2) == 1 then
+      assert(self.db:rollback_to(savepoint))
+      self.model, self.count = saved, saved_count
+    end
+  end
+  local records, met = assert(self.db:records())
+  assert(met == self.count and self.db:count() == met, "count within")
+  for key, value in pairs(self.model) do
+    if records[key] ~= value then error("within, a record differs: " .. key) end
+  end
+  assert(store:count() == count, "what others count")
+  local txn = self.db
+  self.db = store
+  if self.random(3) == 1 then
+    txn:abort()
+    self.model, self.count = model, count
+    assert(store:version() == version, "the version after an abort")
+  else
+    assert(txn:commit())
+  end
+  if store:version() ~= version then return end
+  self.changed_since_version = changed
+  for key, value in pairs(self.model) do
+    assert(model[key] == value, "the same version, another record")
+  end
+  assert(self.count == count, "the same version, another count")
+end
+
+function Run:clear()
+  assert(self.db:clear())
+  if self.count > 0 then self.changed_since_version = true end
+  self.model, self.count = {}, 0
+end
+
 -- A lost change is made in the store alone; its key may be one of the model's.
 function Run:change(lost)
   local random, name = self.random, "put"
@@ -225,8 +275,12 @@ function Run:look()
 end
 
 function Run:rare()
-  local choice = self.random(12)
-  if choice <= 3 then
+  local choice = self.random(16)
+  if choice > 13 then
+    self:transaction()
+  elseif choice == 13 then
+    if self.random(4) == 1 then self:clear() end
+  elseif choice <= 3 then
     assert(self.db:sync())
   elseif choice == 4 then
     self:compare()

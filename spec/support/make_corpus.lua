@@ -77,6 +77,9 @@ make_corpus.good = {
   { name = "good-v1-murmur3", changes = small_changes(), hash = "murmur3" },
   { name = "good-v1-collisions", changes = colliding(),
     masks = make_corpus.masks },
+  { name = "good-v1-maps", changes = small_changes(),
+    map = { name = "a map", records = { first = "1", second = "2",
+      third = "3" } } },
 }
 
 -- The content of a sound file, as {key = value}.
@@ -126,6 +129,11 @@ function make_corpus.make_good(file, path)
     else
       assert(db:delete(change[1]))
     end
+  end
+  if file.map then
+    local map = assert(db:map(file.map.name))
+    for key, value in pairs(file.map.records) do assert(map:put(key, value)) end
+    assert(map:close())
   end
   -- Written, but not part of any commit.
   if file.unclean then assert(db:put("never committed", "x")) end
@@ -191,7 +199,12 @@ local function nodes(bytes)
     end
     for i = 1, node.count do visit(at + 16 + 8 * i, level + 1, node) end
   end
-  visit(newest(bytes) + 96, 0, nil)
+  local root_at = newest(bytes) + 96
+  local is_store_root = binary.u64_at(bytes, root_at):sub(1, 4) == "0001"
+  if is_store_root then
+    root_at = slot_offset(binary.u64_at(bytes, root_at)) + 24
+  end
+  visit(root_at, 0, nil)
   return found
 end
 
@@ -213,6 +226,17 @@ local function branch_of(bytes, level, kind)
       and (not level or candidate.level == level)
   end)
   return node
+end
+
+-- The store root, and the record of the one map, which is the root of the
+-- catalogue.
+local function store_root_of(bytes)
+  return { at = slot_offset(binary.u64_at(bytes, newest(bytes) + 96)) }
+end
+
+local function map_record_of(bytes)
+  local store = store_root_of(bytes)
+  return { at = slot_offset(binary.u64_at(bytes, store.at + 32)), is_map = true }
 end
 
 -- The frames of the log, as offsets, from the first to the end.
@@ -241,6 +265,15 @@ end
 local function mend_record(bytes, record)
   local sum = checksum(bytes, record.at + 4, record.at + 24 + record.payload)
   return patch(bytes, record.at, u64(sum):sub(1, 4))
+end
+
+local function mend_map_record(bytes, record)
+  local key_size = number_at(bytes, record.at + 20) % 65536
+  local rest = checksum(bytes, record.at + 40, record.at + 48 + key_size)
+  local head = bytes:sub(record.at + 5, record.at + 24) .. u64(rest)
+  local secret = bytes:sub(newest(bytes) + 449, newest(bytes) + 640)
+  return patch(bytes, record.at,
+    u64(probe.base.xxh3_with_secret(secret, head)):sub(1, 4))
 end
 
 -- The checksums of all frames from the first on, each with that of the one
@@ -281,6 +314,7 @@ local function break_node(select, f)
     local offsets = frames(bytes)
     local node = select(bytes)
     bytes = f(bytes, node)
+    if node.is_map then bytes = mend_map_record(bytes, node) end
     if node.kind == RECORD and not node.keep_checksum then
       bytes = mend_record(bytes, node)
     end
@@ -483,6 +517,15 @@ local bad = {
     local slot = binary.u64_at(bytes, record_of(bytes, "large").slot_at)
     return patch(bytes, node.at + 24, u64(slot):rep(node.count))
   end) },
+
+  -- Named maps.
+  { "map-record", "maps", break_node(map_record_of, set_in_node(40, u64(0))) },
+  { "map-checksum", "maps", break_node(map_record_of, function(bytes, node)
+    node.is_map = nil
+    return patch(bytes, node.at, "none")
+  end) },
+  { "map-count", "maps", break_node(map_record_of, set_in_node(32, u64(2))) },
+  { "store-root", "maps", break_node(store_root_of, set_in_node(16, u64(1))) },
 
   -- The collision node.
   { "collision-branch", "collisions", break_branch(nil,

@@ -129,13 +129,12 @@ static int do_more(struct crash *crash, mmcmap *store,
   for (int i = 0; i < MORE_OPS && code == MMCMAP_OK; i++) {
     int key = (int)draw(crash, CRASH_KEYS);
     if (draw(crash, 4) == 0) {
-      code = mmcmap_delete(store, crash_key(key));
+      code = crash_delete(store, key);
       if (code == MMCMAP_NOTFOUND && model->tags[key] == 0) code = MMCMAP_OK;
       model->tags[key] = 0;
     } else {
       model->tags[key] = crash_tag(900 + i, sizes[draw(crash, 4)]);
-      code =
-          mmcmap_put(store, crash_key(key), crash_value(key, model->tags[key]));
+      code = crash_put(store, key, model->tags[key]);
     }
     if (code == MMCMAP_OK && i % 8 == 7) code = mmcmap_sync(store);
   }
@@ -496,6 +495,8 @@ static const struct {
     CRASH_BREAK(CLAIM_OWNER),        CRASH_BREAK(BURY_ALIVE),
     CRASH_BREAK(NO_INTENT),          CRASH_BREAK(SETTLE_LATE),
     CRASH_BREAK(NO_RECHECK),         CRASH_BREAK(TRUST_BOOT),
+    CRASH_BREAK(TXN_UNSEALED),       CRASH_BREAK(TXN_RECYCLER),
+    CRASH_BREAK(TXN_UNFROZEN),
 };
 
 static unsigned break_of(const char *name) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the parts of area crash of the probe share. A world is a short history
- * of one store with four keys, recorded on a simulated disk; a model is what
- * the store holds after one operation of it. probe_crash_run.c plays a world,
+ * of one store with four keys, two of them in a named map, recorded on a simulated
+ * disk; a model is what the store holds after one operation of it. probe_crash_run.c plays a world,
  * probe_crash.c builds the states that a power cut may leave and opens each.
  */
 #ifndef SUPPORT_PROBE_CRASH_H
@@ -13,6 +13,7 @@
 
 enum {
   CRASH_KEYS = 4,
+  CRASH_FIRST_IN_MAP = 2, /* the keys from here on are in a named map */
   CRASH_OPS_MAX = 400,
   CRASH_SEGMENT_BYTES = 131072,
   CRASH_LARGE_BYTES = 33000, /* just over a quarter of a segment */
@@ -43,6 +44,10 @@ mmcmap_slice crash_value(int key, uint32_t tag);
 uint32_t crash_tag(int number, char size);
 mmcmap_slice crash_key(int key);
 
+/* Changes of a key, in its map. */
+int crash_put(mmcmap *store, int key, uint32_t tag);
+int crash_delete(mmcmap *store, int key);
+
 /* Opens a store of a world, made if need be; nothing is flushed behind our
    back. */
 int crash_open(const char *path, int durability, mmcmap **store_out);
@@ -57,8 +62,9 @@ int crash_match(const struct crash_run *run, const struct disk_window *window,
 
 /*
  * Plays the operations, two characters each: p, m or P and a key puts a small,
- * a medium or a large value, d deletes, c overwrites CRASH_CHURN times; "s_"
- * syncs, "n_" takes a snapshot, "r_" closes and opens again, "f_" makes the
+ * a medium or a large value, d deletes, c overwrites CRASH_CHURN times; t and T
+ * are transactions of some changes, the second one with a large value, a is one
+ * that is aborted; "s_" syncs, "n_" takes a snapshot, "r_" closes and opens again, "f_" makes the
  * next sync fail. `start` is what the file holds already, NULL if it is to be
  * made. False, and run->failure, if an operation goes wrong.
  */

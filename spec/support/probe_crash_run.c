@@ -16,6 +16,38 @@ mmcmap_slice crash_key(int key) {
   return slice;
 }
 
+/* ---- The two maps -------------------------------------------------------- */
+
+static const mmcmap_slice crash_map_name = {"map", 3};
+
+static bool is_in_map(int key) { return key >= CRASH_FIRST_IN_MAP; }
+
+int crash_put(mmcmap *store, int key, uint32_t tag) {
+  mmcmap *map;
+  if (!is_in_map(key))
+    return mmcmap_put(store, crash_key(key), crash_value(key, tag));
+  int code = mmcmap_map(store, crash_map_name, &map);
+  if (code == MMCMAP_OK)
+    code = mmcmap_put(map, crash_key(key), crash_value(key, tag));
+  (void)mmcmap_close(map);
+  return code;
+}
+
+int crash_delete(mmcmap *store, int key) {
+  mmcmap *map;
+  if (!is_in_map(key)) return mmcmap_delete(store, crash_key(key));
+  int code = mmcmap_map(store, crash_map_name, &map);
+  if (code == MMCMAP_OK) code = mmcmap_delete(map, crash_key(key));
+  (void)mmcmap_close(map);
+  return code;
+}
+
+static mmcmap_txn *txn_of_key(mmcmap_txn *txn, int key) {
+  mmcmap_txn *map;
+  if (!is_in_map(key)) return txn;
+  return mmcmap_txn_map(txn, crash_map_name, &map) == MMCMAP_OK ? map : txn;
+}
+
 uint32_t crash_tag(int number, char size) {
   return (uint32_t)number << 8 | (uint8_t)size;
 }
@@ -43,11 +75,13 @@ int crash_open(const char *path, int durability, mmcmap **store_out) {
   return mmcmap_open_with(path, &options, &internals, store_out);
 }
 
-bool crash_matches(mmcmap *store, const struct crash_model *model) {
+/* Whether the keys from `first` on are as the model has them; `store` is theirs. */
+static bool map_matches(mmcmap *store, const struct crash_model *model,
+                        int first, int end) {
   uint64_t count, expected = 0;
   mmcmap_buffer buffer = {NULL, 0, 0};
   bool same = true;
-  for (int key = 0; key < CRASH_KEYS && same; key++) {
+  for (int key = first; key < end && same; key++) {
     int code = mmcmap_get(store, crash_key(key), &buffer);
     if (model->tags[key] == 0) {
       same = code == MMCMAP_NOTFOUND;
@@ -60,6 +94,15 @@ bool crash_matches(mmcmap *store, const struct crash_model *model) {
   }
   mmcmap_buffer_free(&buffer);
   return same && mmcmap_count(store, &count) == MMCMAP_OK && count == expected;
+}
+
+bool crash_matches(mmcmap *store, const struct crash_model *model) {
+  mmcmap *map;
+  if (mmcmap_map(store, crash_map_name, &map) != MMCMAP_OK) return false;
+  bool same = map_matches(store, model, 0, CRASH_FIRST_IN_MAP) &&
+              map_matches(map, model, CRASH_FIRST_IN_MAP, CRASH_KEYS);
+  (void)mmcmap_close(map);
+  return same;
 }
 
 int crash_match(const struct crash_run *run, const struct disk_window *window,
@@ -107,10 +150,52 @@ static bool play_change(struct crash_run *run, mmcmap *store, char op,
   run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
   now->tags[key] = op == 'd' ? 0 : crash_tag(run->done, op);
   if (op == 'd')
-    code = mmcmap_delete(store, crash_key(key));
+    code = crash_delete(store, key);
   else
-    code = mmcmap_put(store, crash_key(key), crash_value(key, now->tags[key]));
+    code = crash_put(store, key, now->tags[key]);
   return settle_change(run, store, code);
+}
+
+static int put_in_txn(mmcmap_txn *txn, int key, uint32_t tag) {
+  return mmcmap_txn_put(txn_of_key(txn, key), crash_key(key),
+                        crash_value(key, tag));
+}
+
+/* Of a transaction: a put, a put that is undone, a deletion, a put. */
+static int change_in_txn(mmcmap_txn *txn, const struct crash_run *run, int key,
+                         const int others[2], char op) {
+  const struct crash_model *now = &run->models[run->done];
+  size_t savepoint;
+  int code = put_in_txn(txn, key, now->tags[key]);
+  if (code == MMCMAP_OK) code = mmcmap_txn_savepoint(txn, &savepoint);
+  if (code == MMCMAP_OK)
+    code = put_in_txn(txn, others[0], crash_tag(run->done, op));
+  if (code == MMCMAP_OK) code = mmcmap_txn_rollback_to(txn, savepoint);
+  if (code == MMCMAP_OK)
+    code = mmcmap_txn_delete(txn_of_key(txn, others[0]), crash_key(others[0]));
+  if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return code;
+  return put_in_txn(txn, others[1], now->tags[others[1]]);
+}
+
+/* The moment before it is sealed when it begins. */
+static bool play_txn(struct crash_run *run, mmcmap *store, char op, int key) {
+  int others[2] = {(key + 1) % CRASH_KEYS, (key + 2) % CRASH_KEYS};
+  bool is_aborted = op == 'a';
+  struct crash_model *now = &run->models[run->done];
+  mmcmap_txn *txn;
+  run->is_commit[run->done - 1] = true;
+  run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
+  now->tags[key] = crash_tag(run->done, op == 'T' ? 'P' : 'm');
+  now->tags[others[0]] = 0;
+  now->tags[others[1]] = crash_tag(run->done, 'p');
+  int code = mmcmap_txn_begin(store, &txn);
+  if (code != MMCMAP_OK) return go_wrong(run, "begin", code);
+  code = change_in_txn(txn, run, key, others, op == 'T' ? 'P' : 'm');
+  if (!is_aborted && code == MMCMAP_OK)
+    return settle_change(run, store, mmcmap_txn_commit(txn));
+  mmcmap_txn_abort(txn);
+  *now = run->models[run->done - 1];
+  return crash_matches(store, now) || go_wrong(run, "not aborted", code);
 }
 
 static bool play_snapshot(struct crash_run *run, mmcmap *store) {
@@ -167,6 +252,10 @@ static bool play_op(struct crash_run *run, const char *path, mmcmap **store,
       return play_snapshot(run, *store);
     case 'r':
       return play_reopen(run, path, store);
+    case 't':
+    case 'T':
+    case 'a':
+      return play_txn(run, *store, op, key);
     default:
       return play_change(run, *store, op == 'c' ? 'p' : op, key);
   }

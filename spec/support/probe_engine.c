@@ -77,6 +77,7 @@ static int engine_new(lua_State *L) {
   engine->trie.map_id = MAP_ID_DEFAULT;
   engine->trie.root = &engine->root;
   engine->trie.count = &engine->count;
+  engine->trie.top = &engine->root;
   struct superblock_head heads[SUPERBLOCK_HEADS] = {{0, 0}};
   lua_getfield(L, 1, "head");
   heads[HEAD_LOG].offset =

@@ -37,7 +37,7 @@
   ENTRY(open) ENTRY(close) ENTRY(duplicate) ENTRY(pread) ENTRY(pwrite) \
   ENTRY(fdatasync) ENTRY(fsync) ENTRY(ftruncate) ENTRY(fallocate) \
   ENTRY(fstat) ENTRY(stat) ENTRY(statx) ENTRY(fstatfs) ENTRY(fchmod) \
-  ENTRY(fchown) ENTRY(realpath) ENTRY(link) ENTRY(unlink) ENTRY(lock) \
+  ENTRY(fchown) ENTRY(realpath) ENTRY(link) ENTRY(rename) ENTRY(unlink) ENTRY(lock) \
   ENTRY(mmap) ENTRY(munmap) ENTRY(madvise) ENTRY(getrandom)
 /* clang-format on */
 
@@ -228,6 +228,10 @@ static char *faults_realpath(const char *path, char *resolved_out) {
 
 static int faults_link(const char *from, const char *to) {
   return faults_refuse(FAULTS_link) ? -1 : faults_real.link(from, to);
+}
+
+static int faults_rename(const char *from, const char *to) {
+  return faults_refuse(FAULTS_rename) ? -1 : faults_real.rename(from, to);
 }
 
 static int faults_unlink(const char *path) {

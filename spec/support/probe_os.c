@@ -205,6 +205,11 @@ static int os_file_link(lua_State *L) {
   return probe_result(L, file_link(from, to));
 }
 
+static int os_file_rename(lua_State *L) {
+  return probe_result(
+      L, file_rename(luaL_checkstring(L, 1), luaL_checkstring(L, 2)));
+}
+
 static int os_file_unlink(lua_State *L) {
   return probe_result(L, file_unlink(luaL_checkstring(L, 1)));
 }
@@ -516,6 +521,7 @@ static const luaL_Reg os_functions[] = {
     {"chdir", os_chdir},
     {"file_is_network", os_file_is_network},
     {"file_link", os_file_link},
+    {"file_rename", os_file_rename},
     {"file_unlink", os_file_unlink},
     {"stat", os_stat},
     {"is_close_on_exec", os_is_close_on_exec},

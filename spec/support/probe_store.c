@@ -6,15 +6,17 @@
  *   open(path [, {durability=, flush_interval_ms=, readonly=, create=, lock=,
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
- * Store: put, get, has, delete, add, replace, cas, swap, incr, count, version,
- * size, sync, stat, snapshot, records, close, remove.
- * Snapshot: get, count, version, records, close.
+ * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
+ * incr, count, version, size, sync, stat, snapshot, records, map, maps, drop,
+ * close, remove; and see probe_txn.c.
+ * Snapshot: get, count, version, page, records, map, maps, close.
  * records() returns {key = value} and how many records a cursor met.
  */
 #include <string.h>
 
 #include "probe.h"
 #include "probe_fields.h"
+#include "probe_store.h"
 #include "store.h"
 
 #define STORE_TYPE "mmcmap_probe.store"
@@ -30,6 +32,8 @@ static struct probe_store *store_check(lua_State *L) {
   luaL_argcheck(L, store->handle != NULL, 1, "closed");
   return store;
 }
+
+mmcmap *probe_store_handle(lua_State *L) { return store_check(L)->handle; }
 
 static mmcmap_slice store_slice(lua_State *L, int arg) {
   mmcmap_slice slice;
@@ -223,6 +227,66 @@ static int store_incr(lua_State *L) {
   return code == MMCMAP_OK ? 1 : 4;
 }
 
+/* What get_many() finds, as long as there are not too many. */
+struct many {
+  lua_State *L;
+  lua_Integer most;
+  lua_Integer count;
+};
+
+static int add_found(void *context, size_t index, mmcmap_slice value) {
+  struct many *many = context;
+  if (many->count == many->most) return MMCMAP_EBUSY;
+  many->count++;
+  lua_pushlstring(many->L, value.data, value.size);
+  lua_rawseti(many->L, -2, (int)index + 1);
+  return MMCMAP_OK;
+}
+
+/* get_many(keys [, most]): {[index of the key] = value}; if there are more than
+   `most`, as probe_fail() with EBUSY, the last result being how many came. */
+static int store_get_many(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  struct many many = {.L = L, .most = luaL_optinteger(L, 3, 1000000)};
+  mmcmap_slice keys[200];
+  int count = 0;
+  for (lua_settop(L, 2); count < 200; count++) {
+    lua_rawgeti(L, 2, count + 1);
+    if (lua_isnil(L, -1)) break;
+    keys[count].data = lua_tolstring(L, -1, &keys[count].size);
+    lua_pop(L, 1); /* the table keeps it */
+  }
+  lua_newtable(L);
+  int code =
+      mmcmap_get_many(store->handle, keys, (size_t)count, add_found, &many);
+  if (code == MMCMAP_OK) return 1;
+  probe_fail(L, code);
+  lua_pop(L, 1);
+  lua_pushinteger(L, many.count);
+  return 3;
+}
+
+static void add_fault(void *context, const mmcmap_fault *fault) {
+  lua_State *L = context;
+  lua_pushstring(L, fault->rule);
+  lua_rawseti(L, -2, (int)fields_length(L, -2) + 1);
+}
+
+/* check(): the rules of what is wrong. */
+static int store_do_check(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  lua_newtable(L);
+  int code = mmcmap_check(store->handle, NULL, add_fault, L);
+  if (code != MMCMAP_OK && code != MMCMAP_ECORRUPT) return probe_fail(L, code);
+  return 1;
+}
+
+static int store_backup(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return probe_result(
+      L, mmcmap_backup(store->handle, luaL_checkstring(L, 2), NULL, NULL));
+}
+
 static int store_count(lua_State *L) {
   uint64_t count;
   int code = mmcmap_count(store_check(L)->handle, &count);
@@ -328,12 +392,10 @@ static int snapshot_version(lua_State *L) {
   return 1;
 }
 
-static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
-  mmcmap_cursor *cursor;
+int probe_store_push_records(lua_State *L, mmcmap_cursor *cursor) {
   mmcmap_slice key, value;
   lua_Integer count = 0;
-  int code = mmcmap_cursor_open(snapshot, &cursor);
-  if (code != MMCMAP_OK) return probe_fail(L, code);
+  int code;
   lua_newtable(L);
   while ((code = mmcmap_cursor_next(cursor, &key, &value)) == MMCMAP_OK) {
     lua_pushlstring(L, key.data, key.size);
@@ -345,6 +407,85 @@ static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
   if (code != MMCMAP_NOTFOUND) return probe_fail(L, code);
   lua_pushinteger(L, count);
   return 2;
+}
+
+/* page(token, most): up to `most` keys behind the token, and the next token. */
+static int snapshot_page(lua_State *L) {
+  mmcmap_cursor *cursor;
+  mmcmap_slice key, value;
+  mmcmap_buffer token = {0};
+  int most = probe_check_int(L, 3), count = 0;
+  int code =
+      mmcmap_cursor_resume(snapshot_check(L), store_slice(L, 2), &cursor);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_newtable(L);
+  while (count < most &&
+         (code = mmcmap_cursor_next(cursor, &key, &value)) == MMCMAP_OK) {
+    lua_pushlstring(L, key.data, key.size);
+    lua_rawseti(L, -2, ++count);
+  }
+  if (code == MMCMAP_OK || code == MMCMAP_NOTFOUND)
+    code = mmcmap_cursor_token(cursor, &token);
+  mmcmap_cursor_close(cursor);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushlstring(L, token.size ? token.data : "", token.size);
+  mmcmap_buffer_free(&token);
+  return 2;
+}
+
+static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
+  mmcmap_cursor *cursor;
+  int code = mmcmap_cursor_open(snapshot, &cursor);
+  return code == MMCMAP_OK ? probe_store_push_records(L, cursor)
+                           : probe_fail(L, code);
+}
+
+/* map(name): to be closed before the snapshot. */
+static int snapshot_map(lua_State *L) {
+  mmcmap_snapshot *snapshot = snapshot_check(L);
+  mmcmap_snapshot **map = lua_newuserdata(L, sizeof(mmcmap_snapshot *));
+  *map = NULL;
+  luaL_getmetatable(L, STORE_SNAPSHOT_TYPE);
+  lua_setmetatable(L, -2);
+  int code = mmcmap_snapshot_map(snapshot, store_slice(L, 2), map);
+  return code == MMCMAP_OK ? 1 : probe_fail(L, code);
+}
+
+/* maps(): {name = ""}, and how many. */
+static int push_maps(lua_State *L, mmcmap_snapshot *snapshot) {
+  mmcmap_cursor *cursor;
+  int code = mmcmap_snapshot_maps(snapshot, &cursor);
+  return code == MMCMAP_OK ? probe_store_push_records(L, cursor)
+                           : probe_fail(L, code);
+}
+
+static int snapshot_maps(lua_State *L) {
+  return push_maps(L, snapshot_check(L));
+}
+
+static int store_maps(lua_State *L) {
+  mmcmap_snapshot *snapshot;
+  int code = mmcmap_snapshot_open(store_check(L)->handle, &snapshot);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  int results = push_maps(L, snapshot);
+  mmcmap_snapshot_close(snapshot);
+  return results;
+}
+
+/* map(name): a store object, of the map. */
+static int store_map(lua_State *L) {
+  mmcmap *handle = store_check(L)->handle;
+  struct probe_store *map = lua_newuserdata(L, sizeof *map);
+  memset(map, 0, sizeof *map);
+  luaL_getmetatable(L, STORE_TYPE);
+  lua_setmetatable(L, -2);
+  int code = mmcmap_map(handle, store_slice(L, 2), &map->handle);
+  return code == MMCMAP_OK ? 1 : probe_fail(L, code);
+}
+
+static int store_drop(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return store_found(L, mmcmap_drop(store->handle, store_slice(L, 2)));
 }
 
 static int snapshot_records(lua_State *L) {
@@ -373,28 +514,48 @@ static void store_new_type(lua_State *L, const char *name,
 
 void probe_store_open(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"put", store_put},           {"get", store_get},
-      {"has", store_has},           {"delete", store_delete},
-      {"add", store_add},           {"replace", store_replace},
-      {"cas", store_cas},           {"swap", store_swap},
-      {"incr", store_incr},         {"count", store_count},
-      {"version", store_version},   {"size", store_size},
-      {"sync", store_sync},         {"stat", store_stat},
-      {"snapshot", store_snapshot}, {"records", store_records},
-      {"close", store_close},       {"remove", store_remove},
-      {"__gc", store_close},        {NULL, NULL},
+      {"backup", store_backup},
+      {"check", store_do_check},
+      {"get_many", store_get_many},
+      {"put", store_put},
+      {"get", store_get},
+      {"has", store_has},
+      {"delete", store_delete},
+      {"add", store_add},
+      {"replace", store_replace},
+      {"cas", store_cas},
+      {"swap", store_swap},
+      {"incr", store_incr},
+      {"count", store_count},
+      {"version", store_version},
+      {"size", store_size},
+      {"sync", store_sync},
+      {"stat", store_stat},
+      {"snapshot", store_snapshot},
+      {"records", store_records},
+      {"close", store_close},
+      {"remove", store_remove},
+      {"begin", probe_txn_begin},
+      {"put_many", probe_txn_store_put_many},
+      {"clear", probe_txn_store_clear},
+      {"map", store_map},
+      {"maps", store_maps},
+      {"drop", store_drop},
+      {"leave_open", probe_txn_leave_open},
+      {"from_thread", probe_txn_from_thread},
+      {"__gc", store_close},
+      {NULL, NULL},
   };
   static const luaL_Reg snapshot_methods[] = {
-      {"get", snapshot_get},
-      {"count", snapshot_count},
-      {"version", snapshot_version},
-      {"records", snapshot_records},
-      {"close", snapshot_close},
-      {"__gc", snapshot_close},
-      {NULL, NULL},
+      {"get", snapshot_get},         {"count", snapshot_count},
+      {"version", snapshot_version}, {"page", snapshot_page},
+      {"records", snapshot_records}, {"map", snapshot_map},
+      {"maps", snapshot_maps},       {"close", snapshot_close},
+      {"__gc", snapshot_close},      {NULL, NULL},
   };
   store_new_type(L, STORE_TYPE, methods);
   store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);
+  probe_txn_open(L);
   lua_pushcfunction(L, store_open);
   lua_setfield(L, -2, "open");
 }

@@ -10,6 +10,8 @@
  *   records([root [, count]])  {key = value}, and how many, by a cursor
  *   walk(root, most)     how many records a cursor finds, up to `most`, and
  *                        the name of what ended it
+ *   diff(old root, new root [, nodes])  {key = {old, new}}, false for what is not
+ *                        there, and how many
  *   shape([root])        the form of the trie without any offset or epoch
  *   set_root(slot, count)
  *   primary(key), secondary(key)
@@ -22,6 +24,7 @@
 #include "probe.h"
 #include "probe_engine.h"
 #include "probe_fields.h"
+#include "trie/diff.h"
 
 static struct trie_key trie_check_key(lua_State *L, struct engine *engine) {
   size_t size;
@@ -129,6 +132,40 @@ static int trie_walk(lua_State *L) {
   return 2;
 }
 
+static void trie_push_value(lua_State *L, bool is_there,
+                            const struct record_view *record, int index) {
+  if (is_there)
+    lua_pushlstring(L, (const char *)record->value, record->value_size);
+  else
+    lua_pushboolean(L, false);
+  lua_rawseti(L, -2, index);
+}
+
+static int trie_do_diff(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  struct node_source source = space_source(&engine->space);
+  struct trie_diff diff;
+  struct trie_change change;
+  int code, count = 0;
+  trie_diff_init(&diff, probe_check_u64(L, 2), probe_check_u64(L, 3),
+                 probe_opt_u64(L, 4, 1000000));
+  lua_newtable(L);
+  while ((code = trie_diff_next(&diff, &source, &engine->hasher, &change)) ==
+         MMCMAP_OK) {
+    const struct record_view *any =
+        change.has_new ? &change.new_record : &change.old_record;
+    lua_pushlstring(L, (const char *)any->key, any->key_size);
+    lua_newtable(L);
+    trie_push_value(L, change.has_old, &change.old_record, 1);
+    trie_push_value(L, change.has_new, &change.new_record, 2);
+    lua_rawset(L, -3);
+    count++;
+  }
+  if (code != MMCMAP_NOTFOUND) return probe_fail(L, code);
+  lua_pushinteger(L, count);
+  return 2;
+}
+
 /* Adds the form below `slot` to the buffer: a branch as its level, bitmap,
    place and children, a record as its tag and key. */
 static int trie_add_shape(lua_State *L, luaL_Buffer *buffer,
@@ -218,6 +255,7 @@ void probe_trie_methods(lua_State *L) {
       {"records", trie_records},
       {"walk", trie_walk},
       {"shape", trie_shape},
+      {"diff", trie_do_diff},
       {"set_root", trie_set_root},
       {"primary", trie_primary},
       {"secondary", trie_secondary},

@@ -64,6 +64,7 @@ static int push_report(lua_State *L, const struct verify_report *report) {
   VERIFY_FIELD(branch_count)
   VERIFY_FIELD(collision_count)
   VERIFY_FIELD(record_count)
+  VERIFY_FIELD(map_count)
   VERIFY_FIELD(large_count)
   VERIFY_FIELD(node_bytes)
   VERIFY_FIELD(frame_count)

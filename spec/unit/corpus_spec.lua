@@ -203,6 +203,11 @@ describe("the corpus", function()
         local public = helper.store({ create = false }, path)
         assert.equal(file.hash or "xxh3", public:stat().hash)
         assert.same(content, (helper.records(public)))
+        assert.same(file.map and { file.map.name } or {}, public:maps())
+        if file.map then
+          assert.same(file.map.records,
+            (helper.records(public:map(file.map.name))))
+        end
         public:close()
       end
     end)

@@ -247,7 +247,7 @@ describe("format.record", function()
       refused("F21", format.record_read(
         binary.patch(bytes, META_AT, meta(kind, 0)), 0))
     end
-    for _, flags in ipairs { 2, 3, 128, 255 } do
+    for _, flags in ipairs { 3, 4, 128, 255 } do
       local hostile = binary.patch(bytes, META_AT, meta(2, flags))
       refused("F28", format.record_read(hostile, 0))
       refused("F28", format.node_measure(hostile, 0, #hostile))
@@ -379,7 +379,7 @@ describe("format.node_measure", function()
     local bytes = format.record_write { map_id = 1, epoch = 1, key = "k",
       value = "v" }
     for kind = 0, 255 do
-      if kind < 1 or kind > 3 then
+      if kind < 1 or kind > 4 then
         refused("F21", format.node_measure(
           binary.patch(bytes, META_AT, meta(kind, 0)), 0, #bytes))
       end

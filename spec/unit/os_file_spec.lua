@@ -746,6 +746,19 @@ describe("os.file", function()
         failure(os_.file_link(path, scratch.path())))
     end)
 
+    it("gives a name to another file, in place of its own", function()
+      local _, path = new_file()
+      local other = scratch.write(scratch.path(), "other")
+      assert.is_true(os_.file_rename(path, other))
+      assert.is_nil(scratch.read(path))
+      assert.not_equal("other", scratch.read(other))
+      assert.same({ "ENOENT", "rename", "ENOENT" },
+        failure(os_.file_rename(path, other)))
+      os_.fail("rename", 1, "EACCES")
+      assert.same({ "EACCES", "rename", "EACCES" },
+        failure(os_.file_rename(other, path)))
+    end)
+
     it("takes a name away", function()
       local _, path = new_file()
       assert.is_true(os_.file_unlink(path))

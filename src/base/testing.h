@@ -28,10 +28,13 @@ enum testing_break {
   BREAK_CLAIM_OWNER = 1 << 16,        /* rows that own a lock are used again */
   BREAK_BURY_ALIVE = 1 << 17,         /* rows are cleared unasked */
   BREAK_NO_INTENT = 1 << 18,          /* an inherited count is left as it is */
-  BREAK_SETTLE_LATE = 1 << 19, /* a node is linked before the head moves */
-  BREAK_NO_RECHECK = 1 << 20,  /* a snapshot does not look again */
-  BREAK_TRUST_BOOT = 1 << 21,  /* takeover looks at the boot alone */
-  TESTING_POISON = 1 << 30     /* no mistake: nodes are poisoned before they are
+  BREAK_SETTLE_LATE = 1 << 19,  /* a node is linked before the head moves */
+  BREAK_NO_RECHECK = 1 << 20,   /* a snapshot does not look again */
+  BREAK_TRUST_BOOT = 1 << 21,   /* takeover looks at the boot alone */
+  BREAK_TXN_UNSEALED = 1 << 27, /* a transaction begins without a seal */
+  BREAK_TXN_RECYCLER = 1 << 28, /* what an aborted one recycled is kept */
+  BREAK_TXN_UNFROZEN = 1 << 29, /* a savepoint freezes nothing */
+  TESTING_POISON = 1 << 30 /* no mistake: nodes are poisoned before they are
                               used again, so that who still reads them fails */
 };
 

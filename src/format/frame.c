@@ -65,8 +65,7 @@ static bool flags_are_good(const struct frame *frame) {
     return false;
   if ((frame->flags & FRAME_ENDS_EPOCH) == 0)
     return frame->root == 0 && frame->count == 0 && frame->catalog == 0;
-  return (frame->root == SLOT_EMPTY) == (frame->count == 0) &&
-         frame->catalog == 0;
+  return slot_fits_count(frame->root, frame->count) && frame->catalog == 0;
 }
 
 int frame_read_closed(const struct node_source *source, uint64_t offset,

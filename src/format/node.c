@@ -122,6 +122,27 @@ static int view_extent(const struct node_source *source,
   return MMCMAP_OK;
 }
 
+/* Views the record of a map, whose header lies within the source. */
+static int view_map(const struct node_source *source, uint64_t offset,
+                    struct record_view *view_out) {
+  const uint8_t *at = source->base + offset;
+  uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);
+  struct record_view view = {.at = at,
+                             .offset = offset,
+                             .epoch = node_epoch(at),
+                             .key = at + NODE_HEADER_BYTES + RECORD_MAP_BYTES,
+                             .value = at + NODE_HEADER_BYTES,
+                             .value_size = RECORD_MAP_BYTES,
+                             .key_size = (uint16_t)(shape >> 32),
+                             .is_map = true};
+  if ((uint32_t)shape != RECORD_MAP_BYTES ||
+      !bytes_within(offset, record_size(view.key_size, RECORD_MAP_BYTES, false),
+                    source->size))
+    return error_set_corrupt("F28 record lengths and flags", offset);
+  *view_out = view;
+  return MMCMAP_OK;
+}
+
 int node_record_other(const struct node_source *source, uint64_t offset,
                       struct record_view *view_out) {
   struct node_source now;
@@ -135,8 +156,12 @@ int node_record_other(const struct node_source *source, uint64_t offset,
   uint64_t key_size = shape >> 32;
   if (node_meta_kind(meta) != NODE_RECORD)
     return error_set_corrupt("F21 node kind", offset);
-  if (node_meta_flags(meta) != RECORD_LARGE || key_size > MMCMAP_KEY_SIZE_MAX)
+  if ((node_meta_flags(meta) != RECORD_LARGE &&
+       node_meta_flags(meta) != RECORD_MAP) ||
+      key_size > MMCMAP_KEY_SIZE_MAX)
     return error_set_corrupt("F28 record lengths and flags", offset);
+  if (node_meta_flags(meta) == RECORD_MAP)
+    return view_map(source, offset, view_out);
   struct record_view view = {.at = at, .offset = offset, .is_large = true};
   view.key_size = (uint16_t)key_size;
   view.value_size = (uint32_t)shape;
@@ -159,6 +184,31 @@ static uint32_t record_checksum(const uint8_t *at, uint64_t payload_size,
       NODE_HEADER_BYTES - RECORD_CHECKSUM_FROM + payload_size);
 }
 
+/* Without what changes in place: of the words of a map only its id. */
+static uint32_t map_checksum(const uint8_t *at, uint16_t key_size,
+                             const struct hasher *hasher) {
+  uint8_t bytes[NODE_HEADER_BYTES - RECORD_CHECKSUM_FROM + 8];
+  memcpy(bytes, at + RECORD_CHECKSUM_FROM, sizeof bytes - 8);
+  bytes_set_u64(
+      bytes + sizeof bytes - 8,
+      hasher_checksum(hasher, at + RECORD_MAP_ID_AT, 8 + (size_t)key_size));
+  return (uint32_t)hasher_checksum(hasher, bytes, sizeof bytes);
+}
+
+static void write_map_record(uint8_t *at, const struct record_parts *parts,
+                             const struct hasher *hasher) {
+  struct map_words words;
+  memcpy(&words, parts->value, sizeof words);
+  bytes_store_relaxed(at + RECORD_MAP_ROOT_AT, words.root);
+  bytes_store_relaxed(at + RECORD_MAP_COUNT_AT, words.count);
+  bytes_set_u64(at + RECORD_MAP_ID_AT, words.id);
+  if (parts->key_size > 0)
+    memcpy(at + NODE_HEADER_BYTES + RECORD_MAP_BYTES, parts->key,
+           parts->key_size);
+  bytes_set_u32(at + RECORD_CHECKSUM_AT,
+                map_checksum(at, parts->key_size, hasher));
+}
+
 void record_write(uint8_t *at, const struct record_parts *parts,
                   const struct hasher *hasher) {
   uint64_t size =
@@ -166,10 +216,17 @@ void record_write(uint8_t *at, const struct record_parts *parts,
   bytes_set_u32(at + NODE_MAP_ID_AT, parts->map_id);
   bytes_store_relaxed(
       at + NODE_META_AT,
-      node_meta(NODE_RECORD, parts->is_large ? RECORD_LARGE : 0, parts->epoch));
+      node_meta(
+          NODE_RECORD,
+          parts->is_large ? RECORD_LARGE : (parts->is_map ? RECORD_MAP : 0),
+          parts->epoch));
   bytes_store_relaxed(at + NODE_SHAPE_AT,
                       record_shape(parts->key_size, parts->value_size));
   bytes_set_u64(at + size - 8, 0); /* padding; the payload covers the rest */
+  if (parts->is_map) {
+    write_map_record(at, parts, hasher);
+    return;
+  }
   uint8_t *end = at + NODE_HEADER_BYTES;
   if (parts->is_large) {
     bytes_set_u64(end, parts->extent_offset);
@@ -193,8 +250,10 @@ int record_verify(const struct node_source *source,
   uint64_t payload_size =
       record->key_size +
       (record->is_large ? RECORD_LARGE_BYTES : (uint64_t)record->value_size);
-  if (bytes_u32(record->at + RECORD_CHECKSUM_AT) !=
-      record_checksum(record->at, payload_size, hasher))
+  uint32_t checksum = record->is_map
+                          ? map_checksum(record->at, record->key_size, hasher)
+                          : record_checksum(record->at, payload_size, hasher);
+  if (bytes_u32(record->at + RECORD_CHECKSUM_AT) != checksum)
     return error_set_corrupt("F29 record checksum", record->offset);
   if (!record->is_large) return MMCMAP_OK;
   const uint8_t *extent = source->base + record->extent_offset;
@@ -216,6 +275,38 @@ uint64_t extent_write(uint8_t *at, uint32_t map_id, uint64_t primary,
   if (value_size > 0) memcpy(at + EXTENT_HEADER_BYTES, value, value_size);
   return hasher_checksum(hasher, at, EXTENT_HEADER_BYTES + (size_t)value_size);
 }
+
+/* ---- Store roots --------------------------------------------------------- */
+
+int node_store(const struct node_source *source, uint64_t slot,
+               struct store_view *view_out) {
+  struct node_source now;
+  uint64_t offset = slot_offset(slot);
+  if (!bytes_within(offset, STORE_BYTES, source->size)) {
+    if (source_has_grown(source, &now)) return node_store(&now, slot, view_out);
+    return beyond(source, offset);
+  }
+  const uint8_t *at = source->base + offset;
+  uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
+  if (meta >> 48 != NODE_STORE << 8)
+    return error_set_corrupt("F21 node kind", offset);
+  struct store_view view = {
+      .at = at, .offset = offset, .epoch = node_meta_epoch(meta)};
+  *view_out = view;
+  return MMCMAP_OK;
+}
+
+void store_write(uint8_t *at, uint64_t epoch, uint64_t default_root,
+                 uint64_t catalog_root, uint64_t next_id) {
+  bytes_set_u64(at, 0); /* no map's: its id is MAP_ID_NONE */
+  bytes_store_relaxed(at + NODE_META_AT, node_meta(NODE_STORE, 0, epoch));
+  bytes_store_relaxed(at + NODE_SHAPE_AT, 0);
+  bytes_store_relaxed(at + STORE_DEFAULT_AT, default_root);
+  bytes_store_relaxed(at + STORE_CATALOG_AT, catalog_root);
+  bytes_store_relaxed(at + STORE_NEXT_ID_AT, next_id);
+}
+
+/* ---- Any node ----------------------------------------------------------- */
 
 int node_measure(const struct node_source *source, uint64_t offset,
                  uint64_t limit, enum node_kind *kind_out, uint64_t *size_out) {
@@ -243,10 +334,14 @@ int node_measure(const struct node_source *source, uint64_t offset,
     case NODE_RECORD:
       *kind_out = NODE_RECORD;
       if (shape >> 32 > MMCMAP_KEY_SIZE_MAX ||
-          (flags & ~(unsigned)RECORD_LARGE) != 0)
+          (flags != 0 && flags != RECORD_LARGE && flags != RECORD_MAP))
         return error_set_corrupt("F28 record lengths and flags", offset);
       size = record_size((uint16_t)(shape >> 32), (uint32_t)shape,
                          flags & RECORD_LARGE);
+      break;
+    case NODE_STORE:
+      *kind_out = NODE_STORE;
+      size = STORE_BYTES;
       break;
     default:
       return error_set_corrupt("F21 node kind", offset);

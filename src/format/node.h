@@ -28,7 +28,12 @@
 #include "format/slot.h"
 #include "mmcmap.h"
 
-enum node_kind { NODE_BRANCH = 1, NODE_RECORD = 2, NODE_COLLISION = 3 };
+enum node_kind {
+  NODE_BRANCH = 1,
+  NODE_RECORD = 2,
+  NODE_COLLISION = 3,
+  NODE_STORE = 4 /* the root of a store that has named maps */
+};
 
 enum {
   NODE_MAP_ID_AT = 4,
@@ -52,6 +57,17 @@ enum {
   RECORD_CHECKSUM_FROM = 4, /* the checksum covers from here to the end */
   RECORD_LARGE = 1,         /* flag: the value has pages of its own */
   RECORD_LARGE_BYTES = 16,  /* extent offset and checksum, before the key */
+  RECORD_MAP = 2, /* flag: it stands for a named map, whose name is the
+                               key; root, count and id come before it */
+  RECORD_MAP_ROOT_AT = 24,
+  RECORD_MAP_COUNT_AT = 32,
+  RECORD_MAP_ID_AT = 40,
+  RECORD_MAP_BYTES = 24,
+
+  STORE_DEFAULT_AT = 24, /* slot of the default map's root */
+  STORE_CATALOG_AT = 32, /* slot of the catalogue's root */
+  STORE_NEXT_ID_AT = 40, /* the id of the map that is made next */
+  STORE_BYTES = 48,
 
   /* A large value's pages begin with this header. */
   EXTENT_HEADER_BYTES = 64,
@@ -62,7 +78,12 @@ enum {
 #define EXTENT_MAGIC UINT64_C(0x0a656772616c636d) /* "mclarge\n" */
 
 /* The map ids of a store; named maps come after them. */
-enum { MAP_ID_DEFAULT = 1 };
+enum {
+  MAP_ID_NONE = 0,
+  MAP_ID_DEFAULT = 1,
+  MAP_ID_CATALOG = 2,
+  MAP_ID_NAMED = 3
+};
 
 /* Where nodes are read: the first `size` bytes at `base` are mapped. A writer
    may make the file longer while a reader walks, and store slots there that the
@@ -232,6 +253,7 @@ struct record_view {
   uint32_t value_size;
   uint16_t key_size;
   bool is_large;
+  bool is_map;
   uint64_t extent_offset;   /* if large */
   uint64_t extent_checksum; /* if large */
 };
@@ -281,7 +303,7 @@ static inline int node_record(const struct node_source *source, uint64_t offset,
   view_out->value = at + NODE_HEADER_BYTES + key_size;
   view_out->value_size = (uint32_t)value_size;
   view_out->key_size = (uint16_t)key_size;
-  view_out->is_large = false;
+  view_out->is_large = view_out->is_map = false;
   view_out->extent_offset = 0;
   view_out->extent_checksum = 0;
   return MMCMAP_OK;
@@ -303,6 +325,7 @@ struct record_parts {
   uint16_t key_size;
   uint32_t value_size;
   bool is_large;
+  bool is_map; /* the value is root, count and id, as struct map_words */
   uint64_t extent_offset;
   uint64_t extent_checksum;
 };
@@ -321,6 +344,45 @@ int record_verify(const struct node_source *source,
 uint64_t extent_write(uint8_t *at, uint32_t map_id, uint64_t primary,
                       const void *value, uint32_t value_size,
                       const struct hasher *hasher);
+
+/*
+ * What the record of a map says. Root and count are changed in place, by single
+ * stores, as long as the record is of the open epoch; so its checksum leaves them
+ * out.
+ */
+struct map_words {
+  uint64_t root;
+  uint64_t count;
+  uint64_t id;
+};
+
+_Static_assert(sizeof(struct map_words) == RECORD_MAP_BYTES, "no padding");
+
+/* The words of a checked map record, as they are now. */
+static inline struct map_words
+record_map_words(const struct record_view *record) {
+  struct map_words words = {
+      .root = bytes_load_acquire(record->at + RECORD_MAP_ROOT_AT),
+      .count = bytes_load_relaxed(record->at + RECORD_MAP_COUNT_AT),
+      .id = bytes_u64(record->at + RECORD_MAP_ID_AT)};
+  return words;
+}
+
+/* ---- Store roots --------------------------------------------------------- */
+
+struct store_view {
+  const uint8_t *at;
+  uint64_t offset;
+  uint64_t epoch;
+};
+
+/* Checks the store root that `slot`, of its kind, refers to. */
+int node_store(const struct node_source *source, uint64_t slot,
+               struct store_view *view_out);
+
+/* Writes one. */
+void store_write(uint8_t *at, uint64_t epoch, uint64_t default_root,
+                 uint64_t catalog_root, uint64_t next_id);
 
 /* ---- Any node ----------------------------------------------------------- */
 

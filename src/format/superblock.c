@@ -150,8 +150,7 @@ static const char *broken_rule(const struct superblock *superblock) {
   if (superblock->epoch >= superblock->next_epoch ||
       superblock->next_epoch >= NODE_EPOCH_LIMIT)
     return "F8 epoch";
-  if (superblock->root == SLOT_EMPTY ? superblock->count != 0
-                                     : superblock->count == 0)
+  if (!slot_fits_count(superblock->root, superblock->count))
     return "F9 root and count";
   if (superblock->catalog != SLOT_EMPTY) return "F9 root and count";
   if (!segment_count_is_good(superblock)) return "F10 segments and size";

@@ -17,9 +17,11 @@
 #if LUA_VERSION_NUM < 502
 #define compat_get_uservalue(L, index) lua_getfenv(L, index)
 #define compat_set_uservalue(L, index) ((void)lua_setfenv(L, index))
+#define compat_rawlen(L, index) lua_objlen(L, index)
 #else
 #define compat_get_uservalue(L, index) ((void)lua_getuservalue(L, index))
 #define compat_set_uservalue(L, index) ((void)lua_setuservalue(L, index))
+#define compat_rawlen(L, index) lua_rawlen(L, index)
 #endif
 
 /* Pushes a count or a size: an integer where Lua has them. */
@@ -37,6 +39,24 @@ static inline void compat_push_i64(lua_State *L, int64_t value) {
   lua_pushinteger(L, (lua_Integer)value);
 #else
   lua_pushnumber(L, (lua_Number)value);
+#endif
+}
+
+/* Pushes `message` with the traceback of the caller. */
+static inline void compat_traceback(lua_State *L, const char *message) {
+#if LUA_VERSION_NUM >= 502
+  luaL_traceback(L, L, message, 1);
+#else
+  lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+  lua_getfield(L, -1, "debug");
+  if (lua_istable(L, -1)) lua_getfield(L, -1, "traceback");
+  bool is_there = lua_isfunction(L, -1); /* nobody took it away */
+  lua_pushstring(L, message);
+  lua_pushinteger(L, 2);
+  if (is_there)
+    lua_call(L, 2, 1);
+  else
+    lua_pop(L, 1);
 #endif
 }
 

@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Iterators of a store form a list that begins in it and is linked through
- * them. An iterator is in the list if and only if it holds a snapshot. It
- * leaves the list at the end of its loop, at an error, when it is closed or
- * collected, and when its store is closed. So finalizers may run in any order:
- * the store's ends its iterators, and theirs then find nothing to do.
- *
- * While an iterator is in the list its `store` pointer is good: its user value
- * holds the store, and the store's finalizer clears the list.
+ * An iterator is a child of what it reads from if and only if it is running. It
+ * leaves at the end of its loop, at an error, when it is closed or collected,
+ * and when its parent is closed. Its user value does not hold a transaction: that
+ * ends in any case before update() returns, which does.
  */
 #include "iterator.h"
 
@@ -20,21 +16,22 @@
 
 enum iterator_state {
   ITERATOR_NEW,      /* holds nothing yet */
-  ITERATOR_RUNNING,  /* in the list */
+  ITERATOR_RUNNING,  /* a child */
   ITERATOR_FINISHED, /* has come to its end, or failed */
   ITERATOR_CLOSED,   /* by its user */
-  ITERATOR_ORPHANED  /* its store has been closed */
+  ITERATOR_ORPHANED, /* its store has been closed */
+  ITERATOR_BEREFT    /* its snapshot has been closed, its transaction ended */
 };
 
 typedef struct lua_iterator {
+  struct lua_child child;
   enum iterator_state state;
   bool keys_only;
   bool has_codec;
-  mmcmap_snapshot *snapshot;
+  bool is_txn;               /* of a transaction */
+  mmcmap_snapshot *snapshot; /* NULL if it is not its own */
   mmcmap_cursor *cursor;
   lua_store *store;
-  struct lua_iterator *next;
-  struct lua_iterator **link; /* what points here: a `next`, or `children` */
 } lua_iterator;
 
 /* The addresses are keys of Lua's registry: of the metatable, of next(). */
@@ -43,8 +40,7 @@ static char iterator_next_key;
 
 static void iterator_end(lua_iterator *it, enum iterator_state state) {
   if (it->state == ITERATOR_RUNNING) {
-    *it->link = it->next;
-    if (it->next) it->next->link = it->link;
+    children_remove(&it->child);
     mmcmap_cursor_close(it->cursor);
     mmcmap_snapshot_close(it->snapshot);
     it->cursor = NULL;
@@ -54,9 +50,9 @@ static void iterator_end(lua_iterator *it, enum iterator_state state) {
   it->state = state;
 }
 
-void iterator_end_all(lua_store *store) {
-  while (store->children)
-    iterator_end(store->children, ITERATOR_ORPHANED);
+static void iterator_orphan(struct lua_child *child, bool store_closed) {
+  iterator_end((lua_iterator *)child,
+               store_closed ? ITERATOR_ORPHANED : ITERATOR_BEREFT);
 }
 
 /* The first upvalue of each function here is the metatable. */
@@ -80,17 +76,15 @@ static int iterator_fail(lua_State *L, lua_iterator *it, int code) {
   return luaL_error(L, "%s", lua_tostring(L, -1));
 }
 
-static int iterator_push_record(lua_State *L, lua_iterator *it,
-                                struct scratch *scratch, mmcmap_slice key,
-                                mmcmap_slice value) {
-  if (it->keys_only) value.size = 0;
-  int code = scratch_fill(scratch, key, value);
-  if (code < 0) return iterator_fail(L, it, code);
+static int iterator_push_record(lua_State *L, const lua_iterator *it,
+                                struct scratch *scratch) {
   if (it->keys_only) {
-    scratch_push(L, scratch);
+    scratch_begin_pushing(scratch);
+    scratch_push_bytes(L, &scratch->key, 0, scratch->key.size);
+    scratch_end_pushing(scratch);
     return 1;
   }
-  scratch_push_two(L, scratch, key.size);
+  scratch_push_record(L, scratch);
   if (it->has_codec) lua_records_decode(L, 1);
   return 2;
 }
@@ -104,15 +98,19 @@ static bool iterator_running(lua_State *L, const lua_iterator *it) {
       return false;
     case ITERATOR_ORPHANED:
       return luaL_error(L, "attempt to use an iterator: the store is closed");
+    case ITERATOR_BEREFT:
+      return luaL_error(
+          L, "attempt to use an iterator: the %s",
+          it->is_txn ? "transaction has ended" : "snapshot is closed");
     default:
       return luaL_error(L, "attempt to use a closed iterator");
   }
 }
 
 /***
-An iteration over a store. `pairs(db)`, `db:pairs()` and `db:keys()` make one;
-it is the second value that they return. In a child after `fork()`, and when it
-has become older than `max_snapshot_age`, it raises.
+An iteration over a store, a snapshot or a transaction. `pairs(db)`, `db:pairs()` and
+`db:keys()` make one; it is the second value that they return. In a child after
+`fork()`, and when it has become older than `max_snapshot_age`, it raises.
 @classmod iterator
 */
 
@@ -131,12 +129,11 @@ static int iterator_next(lua_State *L) {
   lua_iterator *it = iterator_check(L);
   struct scratch *scratch = NULL;
   if (iterator_running(L, it)) scratch = scratch_take(L, &it->store->scratch);
-  mmcmap_slice key, value;
   int code = MMCMAP_NOTFOUND;
   if (iterator_running(L, it)) /* again: a finalizer may have come by */
-    code = mmcmap_cursor_next(it->cursor, &key, &value);
-  if (code == MMCMAP_OK)
-    return iterator_push_record(L, it, scratch, key, value);
+    code = mmcmap_cursor_read(it->cursor, &scratch->key,
+                              it->keys_only ? NULL : &scratch->buffer);
+  if (code == MMCMAP_OK) return iterator_push_record(L, it, scratch);
   if (code != MMCMAP_NOTFOUND) return iterator_fail(L, it, code);
   iterator_end(it, ITERATOR_FINISHED);
   lua_pushnil(L);
@@ -155,7 +152,8 @@ it:close()
 */
 static int iterator_close(lua_State *L) {
   lua_iterator *it = iterator_check(L);
-  if (it->state != ITERATOR_ORPHANED) iterator_end(it, ITERATOR_CLOSED);
+  if (it->state != ITERATOR_ORPHANED && it->state != ITERATOR_BEREFT)
+    iterator_end(it, ITERATOR_CLOSED);
   return 0;
 }
 
@@ -194,46 +192,76 @@ void iterator_register(lua_State *L) {
   lua_rawset(L, LUA_REGISTRYINDEX);
 }
 
-static lua_iterator *iterator_new(lua_State *L, const lua_store *store) {
+/* Pushes what keeps alive the object at index 1 and what that reads from. */
+static void iterator_push_env(lua_State *L, const lua_snapshot *snapshot) {
+  compat_get_uservalue(L, 1);
+  if (!snapshot) return;
+  lua_createtable(L, STORE_ENV_PARENT, 0);
+  for (int i = STORE_ENV_STORE; i < STORE_ENV_PARENT; i++) {
+    lua_rawgeti(L, -2, i);
+    lua_rawseti(L, -2, i);
+  }
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, STORE_ENV_PARENT);
+  lua_replace(L, -2);
+}
+
+static lua_iterator *iterator_new(lua_State *L, const lua_store *store,
+                                  const lua_snapshot *snapshot) {
   lua_iterator *it = lua_newuserdata(L, sizeof *it);
   memset(it, 0, sizeof *it);
+  it->child.orphan = iterator_orphan;
   it->has_codec = store->has_codec;
+  it->is_txn = store->is_txn;
   lua_pushlightuserdata(L, &iterator_key);
   lua_rawget(L, LUA_REGISTRYINDEX);
   lua_setmetatable(L, -2);
-  compat_get_uservalue(L, 1);
+  iterator_push_env(L, snapshot);
   compat_set_uservalue(L, -2);
   return it;
 }
 
-/* Takes the snapshot and joins the list. */
-static int iterator_start(lua_iterator *it, lua_store *store) {
+/* Opens the cursor, and the snapshot if there is none and one is needed. */
+static int iterator_open_cursor(lua_iterator *it, const lua_store *store,
+                                const lua_snapshot *parent) {
+  if (store->is_txn) return mmcmap_txn_cursor_open(store->txn, &it->cursor);
+  if (parent) return mmcmap_cursor_open(parent->snapshot, &it->cursor);
   int code = mmcmap_snapshot_open(store->handle, &it->snapshot);
   if (code < 0) return code;
   code = mmcmap_cursor_open(it->snapshot, &it->cursor);
   if (code < 0) {
     mmcmap_snapshot_close(it->snapshot);
     it->snapshot = NULL;
-    return code;
   }
+  return code;
+}
+
+/* Opens what it reads from, and joins the list. */
+static int iterator_start(lua_iterator *it, lua_store *store,
+                          lua_snapshot *parent) {
+  int code = iterator_open_cursor(it, store, parent);
+  if (code < 0) return code;
   it->store = store;
-  it->next = store->children;
-  it->link = &store->children;
-  if (it->next) it->next->link = &it->next;
-  store->children = it;
+  children_add(parent ? &parent->children : &store->children, &it->child);
   it->state = ITERATOR_RUNNING;
   return MMCMAP_OK;
 }
 
-int iterator_open(lua_State *L, lua_store *store, bool keys_only) {
+int iterator_open(lua_State *L, lua_store *store, lua_snapshot *snapshot,
+                  bool keys_only) {
   lua_settop(L, 1);
   lua_pushlightuserdata(L, &iterator_next_key);
   lua_rawget(L, LUA_REGISTRYINDEX);
-  lua_iterator *it = iterator_new(L, store);
+  lua_iterator *it = iterator_new(L, store, snapshot);
   it->keys_only = keys_only;
   lua_pushnil(L);
   lua_pushvalue(L, -2);
-  if (!store->handle) return luaL_error(L, "attempt to use a closed store");
-  int code = iterator_start(it, store);
+  if (snapshot)
+    (void)lua_snapshot_handle(L, snapshot);
+  else if (store->is_txn)
+    (void)lua_store_txn(L, store);
+  else
+    (void)lua_store_handle(L, store);
+  int code = iterator_start(it, store, snapshot);
   return code < 0 ? failure_raise(L, lua_store_path(L, 1), code) : 4;
 }

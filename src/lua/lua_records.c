@@ -7,6 +7,8 @@
  */
 #include "lua_records.h"
 
+#include "lua_target.h"
+
 #include <math.h>
 
 /* The argument of a method as bytes, which live as long as it is there. */
@@ -42,8 +44,7 @@ void lua_records_decode(lua_State *L, int owner) {
   records_convert(L, owner, STORE_ENV_DECODE);
 }
 
-/* Replaces the value on top of the stack by its encoding. Runs Lua code. */
-static void records_encode(lua_State *L) {
+void lua_records_encode(lua_State *L) {
   records_convert(L, 1, STORE_ENV_ENCODE);
   if (!lua_isstring(L, -1))
     luaL_error(L, "codec: encode must return a string, got %s",
@@ -56,7 +57,7 @@ static mmcmap_slice records_value(lua_State *L, const lua_store *store) {
   luaL_argcheck(L, lua_isnoneornil(L, 4), 4, "options are not supported yet");
   if (store->has_codec && !lua_isnoneornil(L, 3)) {
     lua_settop(L, 3);
-    records_encode(L);
+    lua_records_encode(L);
   }
   return records_bytes(L, 3);
 }
@@ -74,7 +75,7 @@ static int records_done(lua_State *L, int code) {
 /* Pushes the value if the key is there. */
 static int records_lookup(lua_State *L, lua_store *store, mmcmap_slice key) {
   struct scratch *scratch = scratch_take(L, &store->scratch);
-  int code = mmcmap_get(lua_store_handle(L, store), key, &scratch->buffer);
+  int code = target_get(L, store, key, scratch);
   if (code == MMCMAP_OK) {
     scratch_push(L, scratch);
     if (store->has_codec) lua_records_decode(L, 1);
@@ -132,7 +133,7 @@ static int records_put(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
   mmcmap_slice value = records_value(L, store);
-  return records_done(L, mmcmap_put(lua_store_handle(L, store), key, value));
+  return records_done(L, target_put(L, store, key, value));
 }
 
 /***
@@ -150,7 +151,7 @@ db:delete("hello")  -- false
 static int records_delete(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
-  return records_done(L, mmcmap_delete(lua_store_handle(L, store), key));
+  return records_done(L, target_delete(L, store, key));
 }
 
 /***
@@ -166,7 +167,7 @@ Tells whether a key is there, without reading its value.
 static int records_has(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
-  return records_done(L, mmcmap_has(lua_store_handle(L, store), key));
+  return records_done(L, target_has(L, store, key));
 }
 
 /* ---- Changes that depend on the present value --------------------------- */
@@ -188,7 +189,7 @@ static int records_add(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
   mmcmap_slice value = records_value(L, store);
-  return records_done(L, mmcmap_add(lua_store_handle(L, store), key, value));
+  return records_done(L, target_add(L, store, key, value));
 }
 
 /***
@@ -209,8 +210,7 @@ static int records_replace(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
   mmcmap_slice value = records_value(L, store);
-  return records_done(L,
-                      mmcmap_replace(lua_store_handle(L, store), key, value));
+  return records_done(L, target_replace(L, store, key, value));
 }
 
 /* The argument, encoded if there is a codec, in `bytes`, which are returned;
@@ -221,7 +221,7 @@ static const mmcmap_slice *records_optional(lua_State *L,
   if (lua_isnil(L, arg)) return NULL;
   if (store->has_codec) {
     lua_pushvalue(L, arg);
-    records_encode(L);
+    lua_records_encode(L);
     lua_replace(L, arg);
   }
   *bytes = records_bytes(L, arg);
@@ -253,8 +253,7 @@ static int records_cas(lua_State *L) {
   lua_settop(L, 4);
   const mmcmap_slice *expected = records_optional(L, store, 3, &bytes[0]);
   const mmcmap_slice *value = records_optional(L, store, 4, &bytes[1]);
-  return records_done(
-      L, mmcmap_cas(lua_store_handle(L, store), key, expected, value));
+  return records_done(L, target_cas(L, store, key, expected, value));
 }
 
 /***
@@ -279,8 +278,7 @@ static int records_swap(lua_State *L) {
   mmcmap_slice value = records_value(L, store);
   struct scratch *scratch = scratch_take(L, &store->scratch);
   bool found;
-  int code = mmcmap_swap(lua_store_handle(L, store), key, value,
-                         &scratch->buffer, &found);
+  int code = target_swap(L, store, key, value, &scratch->buffer, &found);
   if (code < 0) return lua_store_fail(L, code);
   if (!found) {
     lua_pushnil(L);
@@ -332,7 +330,7 @@ static int records_incr(lua_State *L) {
   mmcmap_number by = records_number(L, 3, 1);
   mmcmap_number init = records_number(L, 4, 0);
   mmcmap_number sum;
-  int code = mmcmap_incr(lua_store_handle(L, store), key, by, init, &sum);
+  int code = target_incr(L, store, key, by, init, &sum);
   if (code < 0) return lua_store_fail(L, code);
   if (sum.is_float)
     lua_pushnumber(L, (lua_Number)sum.real);
@@ -380,11 +378,11 @@ int lua_records_newindex(lua_State *L) {
   lua_settop(L, 3);
   int code;
   if (lua_isnil(L, 3)) {
-    code = mmcmap_delete(lua_store_handle(L, store), key);
+    code = target_delete(L, store, key);
   } else {
-    if (store->has_codec) records_encode(L);
+    if (store->has_codec) lua_records_encode(L);
     mmcmap_slice value = records_operand(L, 3, "value");
-    code = mmcmap_put(lua_store_handle(L, store), key, value);
+    code = target_put(L, store, key, value);
   }
   if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_raise(L, code);
   return 0;

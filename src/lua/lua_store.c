@@ -7,7 +7,13 @@
 
 #include "failure.h"
 #include "iterator.h"
+#include "lua_diff.h"
+#include "lua_maint.h"
+#include "lua_many.h"
+#include "lua_maps.h"
 #include "lua_records.h"
+#include "lua_snapshot.h"
+#include "lua_txn.h"
 #include "options.h"
 
 #include <string.h>
@@ -22,7 +28,9 @@ lua_store *lua_store_check(lua_State *L) {
     lua_pop(L, 1);
     if (same) return store;
   }
-  lua_pushfstring(L, STORE_TYPE " expected, got %s", luaL_typename(L, 1));
+  const char *got = luaL_typename(L, 1);
+  lua_getfield(L, lua_upvalueindex(1), "__name");
+  lua_pushfstring(L, "%s expected, got %s", lua_tostring(L, -1), got);
   luaL_argerror(L, 1, lua_tostring(L, -1));
   return NULL;
 }
@@ -37,6 +45,17 @@ const char *lua_store_path(lua_State *L, int owner) {
 mmcmap *lua_store_handle(lua_State *L, const lua_store *store) {
   if (!store->handle) luaL_error(L, "attempt to use a closed store");
   return store->handle;
+}
+
+mmcmap *lua_store_writer(lua_State *L, const lua_store *store) {
+  if (store->updating || (store->owner && store->owner->updating))
+    luaL_error(L, "attempt to change a store inside its own update");
+  return lua_store_handle(L, store);
+}
+
+mmcmap_txn *lua_store_txn(lua_State *L, const lua_store *store) {
+  if (!store->txn) luaL_error(L, "attempt to use a transaction that has ended");
+  return store->txn;
 }
 
 lua_store *lua_store_new(lua_State *L) {
@@ -81,26 +100,6 @@ static int store_figure(lua_State *L, int (*read)(mmcmap *, uint64_t *)) {
 }
 
 /***
-The number of records now. The same as `#db`, which raises if it fails.
-@function count
-@treturn[1] number
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage print(db:count(), #db)
-*/
-static int store_count(lua_State *L) { return store_figure(L, mmcmap_count); }
-
-static int store_len(lua_State *L) {
-  lua_store *store = lua_store_check(L);
-  uint64_t count;
-  int code = mmcmap_count(lua_store_handle(L, store), &count);
-  if (code < 0) return lua_store_raise(L, code);
-  compat_push_u64(L, count);
-  return 1;
-}
-
-/***
 Bytes of the file.
 @function size
 @treturn[1] number
@@ -130,35 +129,6 @@ static int store_version(lua_State *L) {
 }
 
 /***
-Iterates over keys and values, in no order. The loop sees the store as it was
-at the call, whatever is put or deleted meanwhile. The snapshot is let go of at
-the end of the loop and, in Lua 5.4, when the loop is left early. (There
-`pairs(db)` cannot: Lua's `pairs` drops the value that closes it, so its
-snapshot waits for the garbage collector, as before 5.4. For loops that may be
-left early, use `db:pairs()`.) Raises if it fails.
-@function pairs
-@treturn function `iterator.next`
-@treturn iterator
-@usage
-for key, value in db:pairs() do print(key, value) end
-for key, value in pairs(db) do print(key, value) end  -- not in Lua 5.1
-*/
-static int store_pairs(lua_State *L) {
-  return iterator_open(L, lua_store_check(L), false);
-}
-
-/***
-Iterates like `pairs`, over the keys only, and does not read the values.
-@function keys
-@treturn function `iterator.next`
-@treturn iterator
-@usage for key in db:keys() do print(key) end
-*/
-static int store_keys(lua_State *L) {
-  return iterator_open(L, lua_store_check(L), true);
-}
-
-/***
 Returns when all that was put or deleted before, by any process, is on disk. A
 read-only store commits nothing.
 @function sync
@@ -172,7 +142,7 @@ assert(db:sync())
 */
 static int store_sync(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  int code = mmcmap_sync(lua_store_handle(L, store));
+  int code = mmcmap_sync(lua_store_writer(L, store));
   if (code < 0) return lua_store_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;
@@ -195,7 +165,7 @@ static int store_step(lua_State *L) {
   lua_store *store = lua_store_check(L);
   lua_Number seconds = luaL_checknumber(L, 2);
   luaL_argcheck(L, seconds >= 0 && seconds <= 1e9, 2, "seconds out of range");
-  int code = mmcmap_step(lua_store_handle(L, store), (uint64_t)(seconds * 1e9));
+  int code = mmcmap_step(lua_store_writer(L, store), (uint64_t)(seconds * 1e9));
   if (code < 0) return lua_store_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;
@@ -356,21 +326,31 @@ static int store_tostring(lua_State *L) {
 /* Closes the handle and all that reads from it. Does not touch Lua. */
 static int store_end(lua_store *store) {
   mmcmap *handle = store->handle;
-  iterator_end_all(store);
+  lua_txn_abort(store);
+  lua_maps_end_all(store);
+  children_end(&store->children, true);
   store->handle = NULL;
   scratch_release(&store->scratch);
   return mmcmap_close(handle);
 }
 
+static void store_check_idle(lua_State *L, const lua_store *store) {
+  if (store->calls > 0)
+    luaL_error(L, "attempt to close a store from within a call of it");
+}
+
 /* Closes the store. If that fails, pushes nil, message, code. */
 static int store_end_or_push(lua_State *L, lua_store *store) {
+  store_check_idle(L, store);
+  if (store->handle) (void)lua_store_writer(L, store);
   int code = store->handle ? store_end(store) : MMCMAP_OK;
   if (code < 0) lua_store_fail(L, code);
   return code;
 }
 
 /***
-Closes the store: writes to disk what is not there yet, and ends the iterators.
+Closes the store: writes to disk what is not there yet, and ends its snapshots
+and iterators.
 A closed store may be closed again. The store is closed even if this fails,
 which means that the last changes may not be on disk. A store is also closed at
 the end of the scope of a `local db <close>`, which raises if that fails, and
@@ -398,8 +378,9 @@ static int store_close_scope(lua_State *L) {
 
 static int store_gc(lua_State *L) {
   lua_store *store = lua_store_check(L);
+  store_check_idle(L, store); /* it was called by hand */
   if (store->handle) (void)store_end(store);
-  mmcmap_buffer_free(&store->scratch.buffer);
+  scratch_free(&store->scratch);
   return 0;
 }
 
@@ -415,8 +396,10 @@ the file is open elsewhere too, in this process or another.
 */
 static int store_remove(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap *handle = lua_store_handle(L, store);
-  iterator_end_all(store);
+  mmcmap *handle = lua_store_writer(L, store);
+  store_check_idle(L, store);
+  lua_maps_end_all(store);
+  children_end(&store->children, true);
   int code = mmcmap_remove(handle);
   if (code < 0) return lua_store_fail(L, code); /* the handle lives on */
   store->handle = NULL;
@@ -428,27 +411,33 @@ static int store_remove(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"count", store_count},     {"pairs", store_pairs},
-    {"keys", store_keys},       {"size", store_size},
-    {"sync", store_sync},       {"step", store_step},
-    {"close", store_close},     {"remove", store_remove},
-    {"version", store_version}, {"stat", store_stat},
-    {"readers", store_readers}, {NULL, NULL},
+    {"size", store_size},
+    {"sync", store_sync},
+    {"step", store_step},
+    {"close", store_close},
+    {"remove", store_remove},
+    {"version", store_version},
+    {"stat", store_stat},
+    {"readers", store_readers},
+    {"snapshot", lua_snapshot_open},
+    {"diff", lua_diff_open},
+    {"check", lua_maint_check},
+    {"backup", lua_maint_backup},
+    {"update", lua_txn_update},
+    {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {
     {"__newindex", lua_records_newindex},
-    {"__len", store_len},
-    {"__pairs", store_pairs},
+    {"__len", lua_many_len},
+    {"__pairs", lua_many_pairs},
     {"__tostring", store_tostring},
     {"__gc", store_gc},
     {"__close", store_close_scope},
     {NULL, NULL},
 };
 
-/* Adds the functions to the table on top, each with the metatable at the
-   index `metatable` for an upvalue. */
-static void store_add(lua_State *L, const luaL_Reg *functions, int metatable) {
+void lua_store_add(lua_State *L, const luaL_Reg *functions, int metatable) {
   for (; functions->name; functions++) {
     lua_pushvalue(L, metatable);
     lua_pushcclosure(L, functions->func, 1);
@@ -457,15 +446,19 @@ static void store_add(lua_State *L, const luaL_Reg *functions, int metatable) {
 }
 
 void lua_store_register(lua_State *L) {
+  lua_txn_register(L);
+  lua_maps_register(L);
   lua_createtable(L, 0, 8);
   int metatable = lua_gettop(L);
-  store_add(L, store_metamethods, metatable);
+  lua_store_add(L, store_metamethods, metatable);
   lua_pushliteral(L, STORE_TYPE);
   lua_setfield(L, metatable, "__name");
   lua_pushvalue(L, metatable);
   lua_createtable(L, 0, 32);
-  store_add(L, store_methods, metatable);
-  store_add(L, lua_records_methods, metatable);
+  lua_store_add(L, store_methods, metatable);
+  lua_store_add(L, lua_records_methods, metatable);
+  lua_store_add(L, lua_many_methods, metatable);
+  lua_store_add(L, lua_maps_methods, metatable);
   lua_pushcclosure(L, lua_records_index, 2);
   lua_setfield(L, metatable, "__index");
 }

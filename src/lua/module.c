@@ -7,6 +7,9 @@
 #include "compat.h"
 #include "failure.h"
 #include "iterator.h"
+#include "lua_diff.h"
+#include "lua_maint.h"
+#include "lua_snapshot.h"
 #include "lua_store.h"
 #include "mmcmap.h"
 #include "options.h"
@@ -105,10 +108,20 @@ MMCMAP_API int luaopen_mmcmap_core(lua_State *L);
 int luaopen_mmcmap_core(lua_State *L) {
   scratch_register(L);
   iterator_register(L);
-  lua_createtable(L, 0, 3);
+  lua_snapshot_register(L);
+  lua_diff_register(L);
+  lua_createtable(L, 0, 4);
   lua_store_register(L);
+  lua_getfield(L, -1, "__index");
+  lua_getupvalue(L, -1, 2);
+  lua_setfield(L, -4, "methods");
+  lua_pop(L, 1);
   lua_pushcclosure(L, module_open, 1);
   lua_setfield(L, -2, "open");
+  lua_pushcfunction(L, lua_snapshot_dump);
+  lua_setfield(L, -2, "dump");
+  lua_pushcfunction(L, lua_maint_salvage);
+  lua_setfield(L, -2, "salvage");
   lua_pushcfunction(L, module_murmur3);
   lua_setfield(L, -2, "murmur3");
   lua_pushfstring(L, "mmcmap %s", mmcmap_library_version());

@@ -14,9 +14,13 @@
 /* The address is the key of the metatable in Lua's registry. */
 static char scratch_key;
 
-static int scratch_gc(lua_State *L) {
-  struct scratch *scratch = lua_touserdata(L, 1);
+void scratch_free(struct scratch *scratch) {
   mmcmap_buffer_free(&scratch->buffer);
+  mmcmap_buffer_free(&scratch->key);
+}
+
+static int scratch_gc(lua_State *L) {
+  scratch_free(lua_touserdata(L, 1));
   return 0;
 }
 
@@ -38,51 +42,50 @@ struct scratch *scratch_take(lua_State *L, struct scratch *own) {
   return other;
 }
 
-int scratch_fill(struct scratch *scratch, mmcmap_slice first,
-                 mmcmap_slice second) {
+int scratch_append(struct scratch *scratch, mmcmap_slice bytes) {
   mmcmap_buffer *buffer = &scratch->buffer;
-  if (second.size > SIZE_MAX - first.size) return MMCMAP_ENOMEM;
-  size_t size = first.size + second.size;
+  if (bytes.size > SIZE_MAX / 2 - buffer->size) return MMCMAP_ENOMEM;
+  size_t size = buffer->size + bytes.size;
   if (size > buffer->capacity) {
-    size_t capacity = size <= SCRATCH_KEEP_BYTES / 2 ? 2 * size : size;
-    void *data = realloc(buffer->data, capacity);
+    void *data = realloc(buffer->data, 2 * size);
     if (!data) return MMCMAP_ENOMEM;
     buffer->data = data;
-    buffer->capacity = capacity;
+    buffer->capacity = 2 * size;
   }
-  if (first.size) memcpy(buffer->data, first.data, first.size);
-  if (second.size)
-    memcpy((char *)buffer->data + first.size, second.data, second.size);
+  if (bytes.size)
+    memcpy((char *)buffer->data + buffer->size, bytes.data, bytes.size);
   buffer->size = size;
   return MMCMAP_OK;
 }
 
-static void scratch_done(struct scratch *scratch) {
+void scratch_begin_pushing(struct scratch *scratch) { scratch->busy = true; }
+
+void scratch_end_pushing(struct scratch *scratch) {
   scratch->busy = false;
   if (scratch->buffer.capacity > SCRATCH_KEEP_BYTES)
     mmcmap_buffer_free(&scratch->buffer);
 }
 
 /* lua_pushlstring() wants a pointer even for no bytes. */
-static const char *scratch_bytes(const struct scratch *scratch) {
-  return scratch->buffer.data ? scratch->buffer.data : "";
+void scratch_push_bytes(lua_State *L, const mmcmap_buffer *buffer, size_t from,
+                        size_t size) {
+  const char *bytes = buffer->data ? buffer->data : "";
+  lua_pushlstring(L, bytes + from, size);
 }
 
 void scratch_push(lua_State *L, struct scratch *scratch) {
-  scratch->busy = true;
-  lua_pushlstring(L, scratch_bytes(scratch), scratch->buffer.size);
-  scratch_done(scratch);
+  scratch_begin_pushing(scratch);
+  scratch_push_bytes(L, &scratch->buffer, 0, scratch->buffer.size);
+  scratch_end_pushing(scratch);
 }
 
-void scratch_push_two(lua_State *L, struct scratch *scratch,
-                      size_t first_size) {
-  const char *bytes = scratch_bytes(scratch);
-  scratch->busy = true;
-  lua_pushlstring(L, bytes, first_size);
-  lua_pushlstring(L, bytes + first_size, scratch->buffer.size - first_size);
-  scratch_done(scratch);
+void scratch_push_record(lua_State *L, struct scratch *scratch) {
+  scratch_begin_pushing(scratch);
+  scratch_push_bytes(L, &scratch->key, 0, scratch->key.size);
+  scratch_push_bytes(L, &scratch->buffer, 0, scratch->buffer.size);
+  scratch_end_pushing(scratch);
 }
 
 void scratch_release(struct scratch *scratch) {
-  if (!scratch->busy) mmcmap_buffer_free(&scratch->buffer);
+  if (!scratch->busy) scratch_free(scratch);
 }

@@ -18,8 +18,9 @@
 #include "mmcmap.h"
 
 struct scratch {
-  mmcmap_buffer buffer;
-  bool busy; /* strings are being made of `buffer` */
+  mmcmap_buffer buffer; /* a value, or several */
+  mmcmap_buffer key;
+  bool busy; /* strings are being made of the buffers */
 };
 
 /* Makes the metatable of scratches that are userdata. Once per state. */
@@ -28,15 +29,23 @@ void scratch_register(lua_State *L);
 /* Returns `own`, or if it is busy another, whose userdata is pushed. */
 struct scratch *scratch_take(lua_State *L, struct scratch *own);
 
-/* Copies `first` and `second`, one after the other. MMCMAP_ENOMEM. */
-int scratch_fill(struct scratch *scratch, mmcmap_slice first,
-                 mmcmap_slice second);
+/* Copies `bytes` behind those in the buffer. MMCMAP_ENOMEM. */
+int scratch_append(struct scratch *scratch, mmcmap_slice bytes);
 
 /* Pushes the bytes in the buffer as a string. */
 void scratch_push(lua_State *L, struct scratch *scratch);
 
-/* Pushes the first `first_size` bytes as a string and the rest as another. */
-void scratch_push_two(lua_State *L, struct scratch *scratch, size_t first_size);
+/* Pushes the key as a string, and the bytes in the buffer as another. */
+void scratch_push_record(lua_State *L, struct scratch *scratch);
+
+/* Around making strings of a part of the buffers: scratch_push_bytes(). */
+void scratch_begin_pushing(struct scratch *scratch);
+void scratch_end_pushing(struct scratch *scratch);
+void scratch_push_bytes(lua_State *L, const mmcmap_buffer *buffer, size_t from,
+                        size_t size);
+
+/* Frees the memory, for good, whatever is made of it. */
+void scratch_free(struct scratch *scratch);
 
 /* Frees the memory, unless it is busy. */
 void scratch_release(struct scratch *scratch);

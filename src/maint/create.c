@@ -114,8 +114,7 @@ int create_is_unfinished(int fd, bool *unfinished_out) {
                         unfinished_out);
 }
 
-/* A name beside `path` that nobody else uses; the caller frees it. */
-static int temporary_name(const char *path, char **name_out) {
+int create_temporary_name(const char *path, char **name_out) {
   uint64_t random;
   *name_out = NULL;
   int code = process_random(&random, sizeof random);
@@ -133,7 +132,7 @@ int create_file(const char *path, const struct create_options *options,
   char *name;
   int fd = -1;
   *fd_out = -1;
-  int code = temporary_name(path, &name);
+  int code = create_temporary_name(path, &name);
   if (code != MMCMAP_OK) return code;
   code = file_create(name, options->mode, &fd);
   if (code != MMCMAP_OK) goto done;

@@ -17,6 +17,9 @@ struct create_options {
   uint32_t segment_size;
 };
 
+/* A name beside `path` that nobody else uses; the caller frees it. */
+int create_temporary_name(const char *path, char **name_out);
+
 /* Makes `path`, complete and synced, and returns its descriptor.
    MMCMAP_EEXIST if the name is taken. */
 int create_file(const char *path, const struct create_options *options,

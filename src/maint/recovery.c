@@ -163,9 +163,10 @@ static int take_commit(const struct node_source *source,
     code = frame_read(source, offset, next.segment_size, next.salt, next.chain,
                       hasher, &frame, &next.chain);
     if (code != MMCMAP_OK) break;
-    if (epoch == 0) epoch = frame.epoch;
-    if (frame.epoch != epoch || epoch < state->next_epoch)
+    /* A transaction may go through several epochs. */
+    if (frame.epoch < epoch || frame.epoch < state->next_epoch)
       code = error_set_corrupt("F15 frame salt and chain", offset);
+    epoch = frame.epoch;
     if (code == MMCMAP_OK && (frame.flags & FRAME_HAS_LARGE) != 0)
       code =
           take_large_values(source, hasher, offset, &frame, &next, recovered);

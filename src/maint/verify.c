@@ -13,11 +13,15 @@
 #include "format/frame.h"
 #include "format/segment.h"
 #include "maint/recovery.h"
+#include "trie/trie.h"
 
 /* At levels 10 and 21 four bits are left: the lower two of a way are 0. */
 #define LAST_LEVEL_WAYS UINT64_C(0x1111111111111111)
 
 enum { FRAME_SALT_AT = 16 };
+
+/* Nodes, or frames, between two calls of the progress function. */
+enum { PROGRESS_STEP = 1024 };
 
 struct step {
   struct branch_view branch;
@@ -31,8 +35,10 @@ struct walk {
   const struct hasher *hasher;
   struct verify_report *report;
   uint32_t map_id;
-  uint64_t count; /* records that there may be */
+  uint64_t count;       /* of records */
+  uint64_t count_limit; /* how many there may be in the report */
   uint64_t newest_epoch;
+  uint64_t steps_taken;
   unsigned depth;
   bool is_over; /* it would not end */
   /* The bits of the hashes that lead to steps[depth - 1]'s child. */
@@ -41,27 +47,38 @@ struct walk {
   struct step steps[COLLISION_LEVEL + 1];
 };
 
-static void fail(struct verify_report *report, int code, const char *rule,
+void verify_fail(struct verify_report *report, int code, const char *rule,
                  uint64_t offset) {
+  struct verify_failure failure = {
+      .code = code, .rule = rule, .offset = offset};
   uint64_t index = report->failure_count++;
-  if (index >= VERIFY_FAILURES_MAX) return;
-  report->failures[index].code = code;
-  report->failures[index].rule = rule;
-  report->failures[index].offset = offset;
+  if (index < VERIFY_FAILURES_MAX) report->failures[index] = failure;
+  if (report->watch != NULL && report->watch->found != NULL)
+    report->watch->found(report->watch->context, &failure);
+}
+
+/* Whether to go on; nodes and frames are counted for this. */
+static bool goes_on(struct verify_report *report, uint64_t number) {
+  if (report->stopped == 0 && report->watch != NULL &&
+      report->watch->progress != NULL && number % PROGRESS_STEP == 0)
+    report->stopped = report->watch->progress(
+        report->watch->context, report->node_bytes + report->frame_bytes);
+  return report->stopped == 0;
 }
 
 static void fail_walk(struct walk *walk, const char *rule, uint64_t offset) {
-  fail(walk->report, MMCMAP_ECORRUPT, rule, offset);
+  verify_fail(walk->report, MMCMAP_ECORRUPT, rule, offset);
 }
 
 /* Notes what a reading function has said. */
 static void fail_as_noted(struct verify_report *report, int code) {
   mmcmap_error error;
   mmcmap_last_error(&error);
-  fail(report, code, error.what, error.offset);
+  verify_fail(report, code, error.what, error.offset);
 }
 
-static int first_failure(const struct verify_report *report) {
+int verify_outcome(const struct verify_report *report) {
+  if (report->stopped != 0) return report->stopped;
   if (report->failure_count == 0) return MMCMAP_OK;
   const struct verify_failure *first = &report->failures[0];
   if (first->code == MMCMAP_ECORRUPT)
@@ -116,8 +133,9 @@ static void check_extent(struct walk *walk, const struct record_view *record,
 
 static void check_padding(struct walk *walk, const struct record_view *record,
                           uint64_t size) {
-  const uint8_t *end = record->is_large ? record->key + record->key_size
-                                        : record->value + record->value_size;
+  const uint8_t *end = record->is_large || record->is_map
+                           ? record->key + record->key_size
+                           : record->value + record->value_size;
   for (; end < record->at + size; end++)
     if (*end != 0) {
       fail_walk(walk, "F37 record padding", record->offset);
@@ -164,7 +182,7 @@ static void check_record(struct walk *walk, uint64_t slot) {
   struct verify_report *report = walk->report;
   uint64_t offset = slot_offset(slot);
   struct record_view record;
-  if (++report->record_count > walk->count) {
+  if (++report->record_count > walk->count_limit) {
     fail_walk(walk, "F36 more records than counted", offset);
     walk->is_over = true;
     return;
@@ -187,6 +205,8 @@ static void check_record(struct walk *walk, uint64_t slot) {
   check_record_place(walk, &record, slot, primary);
   check_order(walk, &record);
   check_padding(walk, &record, size);
+  if (record.is_map && walk->map_id != MAP_ID_CATALOG)
+    fail_walk(walk, "F41 record of a map", offset);
   if (record.is_large) check_extent(walk, &record, primary);
   code = record_verify(walk->source, &record, walk->hasher);
   if (code != MMCMAP_OK) fail_as_noted(report, code);
@@ -290,23 +310,120 @@ static void walk_trie(struct walk *walk, uint64_t root) {
   if (root == SLOT_EMPTY) return;
   do
     check_slot(walk, slot);
-  while (!walk->is_over && next_slot(walk, &slot));
+  while (!walk->is_over && goes_on(walk->report, ++walk->steps_taken) &&
+         next_slot(walk, &slot));
+}
+
+/* Walks the trie of one map and compares its count. */
+static void verify_map(struct walk *walk, uint64_t root) {
+  uint64_t before = walk->report->record_count;
+  uint64_t failures = walk->report->failure_count;
+  walk->count_limit = before + walk->count;
+  walk_trie(walk, root);
+  if (walk->report->failure_count == failures && walk->report->stopped == 0 &&
+      walk->report->record_count - before < walk->count)
+    verify_fail(walk->report, MMCMAP_ECORRUPT, "F40 fewer records than counted",
+                0);
+}
+
+/* The rules for the record of a map, which has been looked at as a record. */
+static bool check_map_record(struct verify_report *report,
+                             const struct record_view *record,
+                             const struct map_words *words, uint64_t next_id) {
+  if (!record->is_map || words->id < MAP_ID_NAMED || words->id >= next_id ||
+      words->id >= UINT32_MAX || slot_is_store(words->root) ||
+      !slot_fits_count(words->root, words->count)) {
+    verify_fail(report, MMCMAP_ECORRUPT, "F41 record of a map", record->offset);
+    return false;
+  }
+  report->map_count++;
+  return true;
+}
+
+/* All maps that the catalogue names, which has been walked itself. */
+static void verify_maps(const struct walk *walk, uint64_t catalog_root,
+                        uint64_t next_id) {
+  struct trie_cursor cursor;
+  struct record_view record;
+  trie_cursor_init(&cursor, catalog_root,
+                   walk->source->size / NODE_HEADER_BYTES);
+  while (trie_cursor_next(&cursor, walk->source, &record) == MMCMAP_OK) {
+    struct map_words words = {0, 0, 0};
+    struct walk map = {.source = walk->source,
+                       .hasher = walk->hasher,
+                       .report = walk->report,
+                       .newest_epoch = record.epoch};
+    if (record.is_map) words = record_map_words(&record);
+    if (!check_map_record(walk->report, &record, &words, next_id)) continue;
+    map.map_id = (uint32_t)words.id;
+    map.count = words.count;
+    verify_map(&map, words.root);
+    if (map.is_over || map.report->stopped != 0) return;
+  }
+}
+
+static void verify_catalog(const struct walk *store_walk,
+                           const struct store_view *store) {
+  uint64_t root = bytes_load_relaxed(store->at + STORE_CATALOG_AT);
+  uint64_t next_id = bytes_load_relaxed(store->at + STORE_NEXT_ID_AT);
+  struct verify_report *report = store_walk->report;
+  uint64_t records = report->record_count, failures = report->failure_count;
+  struct walk walk = {.source = store_walk->source,
+                      .hasher = store_walk->hasher,
+                      .report = report,
+                      .map_id = MAP_ID_CATALOG,
+                      .count_limit = UINT64_MAX,
+                      .newest_epoch = store->epoch};
+  walk_trie(&walk, root);
+  report->record_count = records; /* names are no records */
+  if (report->failure_count == failures && report->stopped == 0)
+    verify_maps(&walk, root, next_id);
+}
+
+/* The store root, and what hangs on it. */
+static void verify_store_root(struct walk *walk, uint64_t top) {
+  struct store_view store;
+  int code = node_store(walk->source, top, &store);
+  if (code != MMCMAP_OK) {
+    fail_as_noted(walk->report, code);
+    return;
+  }
+  if (!count_bytes(walk, STORE_BYTES, store.offset)) return;
+  check_header(walk, store.at, store.offset);
+  uint64_t root = bytes_load_relaxed(store.at + STORE_DEFAULT_AT);
+  if (slot_is_store(root) || !slot_fits_count(root, walk->count) ||
+      bytes_u64(store.at + NODE_SHAPE_AT) != 0 || bytes_u32(store.at) != 0)
+    fail_walk(walk, "F42 store root", store.offset);
+  walk->map_id = MAP_ID_DEFAULT;
+  walk->newest_epoch = store.epoch;
+  verify_map(walk, root);
+  if (!walk->is_over && walk->report->stopped == 0)
+    verify_catalog(walk, &store);
+}
+
+void verify_trie_into(const struct node_source *source,
+                      const struct hasher *hasher, uint32_t map_id,
+                      uint64_t root, uint64_t count, uint64_t newest_epoch,
+                      struct verify_report *report) {
+  struct walk walk = {.source = source,
+                      .hasher = hasher,
+                      .report = report,
+                      .map_id = slot_is_store(root) ? MAP_ID_NONE : map_id,
+                      .count = count,
+                      .newest_epoch = newest_epoch};
+  if (slot_is_store(root))
+    verify_store_root(&walk, root);
+  else
+    verify_map(&walk, root);
 }
 
 int verify_trie(const struct node_source *source, const struct hasher *hasher,
                 uint32_t map_id, uint64_t root, uint64_t count,
                 uint64_t newest_epoch, struct verify_report *report_out) {
   memset(report_out, 0, sizeof *report_out);
-  struct walk walk = {.source = source,
-                      .hasher = hasher,
-                      .report = report_out,
-                      .map_id = map_id,
-                      .count = count,
-                      .newest_epoch = newest_epoch};
-  walk_trie(&walk, root);
-  if (report_out->failure_count == 0 && report_out->record_count < count)
-    fail(report_out, MMCMAP_ECORRUPT, "F40 fewer records than counted", 0);
-  return first_failure(report_out);
+  verify_trie_into(source, hasher, map_id, root, count, newest_epoch,
+                   report_out);
+  return verify_outcome(report_out);
 }
 
 /* ---- The file ------------------------------------------------------------ */
@@ -330,7 +447,7 @@ static void check_segments(const struct node_source *source,
     struct segment_header header;
     uint64_t offset = segment_header_offset(number, state->segment_size);
     if (!bytes_within(offset, SEGMENT_HEADER_BYTES, source->size)) {
-      fail(report, MMCMAP_ECORRUPT, "F10 segments and size", offset);
+      verify_fail(report, MMCMAP_ECORRUPT, "F10 segments and size", offset);
       return;
     }
     int code = segment_decode(source->base + offset, number, state->file_id,
@@ -357,7 +474,7 @@ static void check_nodes(const struct node_source *source, uint64_t offset,
       return;
     }
     if (node_epoch(source->base + at) != frame->epoch)
-      fail(report, MMCMAP_ECORRUPT, "F27 node epoch", at);
+      verify_fail(report, MMCMAP_ECORRUPT, "F27 node epoch", at);
     at += size;
   }
 }
@@ -420,33 +537,58 @@ static void check_log(const struct node_source *source,
     report->frame_count++;
     report->frame_bytes += frame.size_bytes;
     if (frame.epoch < epoch || report->frame_bytes > source->size) {
-      fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", offset);
+      verify_fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", offset);
       return;
     }
     check_nodes(source, offset, &frame, report);
+    if (!goes_on(report, report->frame_count)) return;
     epoch = frame.epoch;
     offset = frame.next_offset;
   }
   if (chain != state->chain)
-    fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", end);
+    verify_fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", end);
+}
+
+void verify_log_into(const struct node_source *source,
+                     const struct hasher *hasher,
+                     const struct superblock *state,
+                     struct verify_report *report) {
+  check_segments(source, state, report);
+  check_log(source, hasher, state, report);
+}
+
+static int verify_file_into(const struct node_source *source,
+                            const struct hasher *hasher,
+                            const struct superblock *superblock,
+                            struct verify_report *report_out) {
+  struct recovered recovered;
+  int code = recovery_roll_forward(source, hasher, superblock, &recovered);
+  if (code != MMCMAP_OK) return code;
+  const struct superblock *state = &recovered.state;
+  verify_trie_into(source, hasher, MAP_ID_DEFAULT, state->root, state->count,
+                   state->epoch, report_out);
+  if (superblock->used_bytes > source->size)
+    verify_fail(report_out, MMCMAP_ECORRUPT, "F10 file shorter than used",
+                source->size);
+  check_superblocks(source, report_out);
+  verify_log_into(source, hasher, state, report_out);
+  recovered_forget(&recovered);
+  return verify_outcome(report_out);
 }
 
 int verify_file(const struct node_source *source, const struct hasher *hasher,
                 const struct superblock *superblock,
                 struct verify_report *report_out) {
-  struct recovered recovered;
   memset(report_out, 0, sizeof *report_out);
-  int code = recovery_roll_forward(source, hasher, superblock, &recovered);
-  if (code != MMCMAP_OK) return code;
-  const struct superblock *state = &recovered.state;
-  (void)verify_trie(source, hasher, MAP_ID_DEFAULT, state->root, state->count,
-                    state->epoch, report_out);
-  if (superblock->used_bytes > source->size)
-    fail(report_out, MMCMAP_ECORRUPT, "F10 file shorter than used",
-         source->size);
-  check_superblocks(source, report_out);
-  check_segments(source, state, report_out);
-  check_log(source, hasher, state, report_out);
-  recovered_forget(&recovered);
-  return first_failure(report_out);
+  return verify_file_into(source, hasher, superblock, report_out);
+}
+
+void verify_file_watched(const struct node_source *source,
+                         const struct hasher *hasher,
+                         const struct superblock *superblock,
+                         const struct verify_watch *watch) {
+  struct verify_report report;
+  memset(&report, 0, sizeof report);
+  report.watch = watch;
+  (void)verify_file_into(source, hasher, superblock, &report);
 }

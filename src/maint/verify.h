@@ -22,11 +22,25 @@ struct verify_failure {
   uint64_t offset;  /* in the file */
 };
 
+/* Who follows a verification. */
+struct verify_watch {
+  /* Called now and then with bytes looked at; anything but 0 stops it. NULL is
+     allowed. */
+  int (*progress)(void *context, uint64_t bytes);
+  /* Called for each failure. NULL is allowed. */
+  void (*found)(void *context, const struct verify_failure *failure);
+  void *context;
+};
+
 struct verify_report {
+  const struct verify_watch *watch; /* NULL: nobody */
+  int stopped;                      /* what `progress` has stopped it with */
+
   uint64_t branch_count;
   uint64_t collision_count;
   uint64_t record_count;
   uint64_t large_count; /* records with pages of their own */
+  uint64_t map_count;   /* named ones */
   uint64_t node_bytes;  /* of all these, pages included */
   uint64_t frame_count; /* verify_file() only, as are the next ones */
   uint64_t frame_bytes;
@@ -37,13 +51,36 @@ struct verify_report {
 };
 
 /*
- * Verifies the trie under `root`, a root of `map_id` with `count` records, none
+ * Verifies the trie under `root`, a root of `map_id` with `count` records, or the
+ * maps of a store under its store root, the default one with `count` records; none
  * of whose nodes may be younger than `newest_epoch`. The root's epoch must be
  * sealed, or the writer lock held. The first failure's code.
  */
 int verify_trie(const struct node_source *source, const struct hasher *hasher,
                 uint32_t map_id, uint64_t root, uint64_t count,
                 uint64_t newest_epoch, struct verify_report *report_out);
+
+/* The same, adding to a report that the caller has emptied. */
+void verify_trie_into(const struct node_source *source,
+                      const struct hasher *hasher, uint32_t map_id,
+                      uint64_t root, uint64_t count, uint64_t newest_epoch,
+                      struct verify_report *report);
+
+/* Verifies segment headers, and the log from its first frame to the head of
+   `state`, which recovery has found: nothing before that head changes, so this
+   may be called while others write. Adds to the report. */
+void verify_log_into(const struct node_source *source,
+                     const struct hasher *hasher,
+                     const struct superblock *state,
+                     struct verify_report *report);
+
+/* Notes a failure. */
+void verify_fail(struct verify_report *report, int code, const char *rule,
+                 uint64_t offset);
+
+/* The first failure's code, noted as the thread's last error; or what stopped
+   it; or MMCMAP_OK. */
+int verify_outcome(const struct verify_report *report);
 
 /*
  * Verifies a file that nobody writes: superblocks, segment headers, the whole
@@ -54,5 +91,11 @@ int verify_trie(const struct node_source *source, const struct hasher *hasher,
 int verify_file(const struct node_source *source, const struct hasher *hasher,
                 const struct superblock *superblock,
                 struct verify_report *report_out);
+
+/* The same, for one who follows it and needs no figures. */
+void verify_file_watched(const struct node_source *source,
+                         const struct hasher *hasher,
+                         const struct superblock *superblock,
+                         const struct verify_watch *watch);
 
 #endif

@@ -7,6 +7,7 @@
 #include "os/calls.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -68,6 +69,7 @@ struct os_calls os_calls = {
     .fchown = fchown,
     .realpath = realpath,
     .link = link,
+    .rename = rename,
     .unlink = unlink,
     .lock = calls_lock,
     .mmap = mmap,

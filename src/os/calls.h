@@ -46,6 +46,7 @@ struct os_calls {
   int (*fchown)(int fd, uid_t owner, gid_t group);
   char *(*realpath)(const char *path, char *resolved_out);
   int (*link)(const char *from, const char *to);
+  int (*rename)(const char *from, const char *to);
   int (*unlink)(const char *path);
   int (*lock)(int fd, int command, struct flock *lock); /* fcntl F_OFD_* */
   void *(*mmap)(void *at, size_t size, int protection, int flags, int fd,

@@ -361,6 +361,11 @@ int file_link(const char *from, const char *to) {
   return error_set_errno(errno == EPERM ? EOPNOTSUPP : errno, "link");
 }
 
+int file_rename(const char *from, const char *to) {
+  if (os_calls.rename(from, to) != 0) return error_set_errno(errno, "rename");
+  return MMCMAP_OK;
+}
+
 int file_unlink(const char *path) {
   if (os_calls.unlink(path) != 0) return error_set_errno(errno, "unlink");
   return MMCMAP_OK;

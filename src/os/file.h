@@ -102,6 +102,10 @@ int file_is_network(int fd, bool *network_out);
    on a file system where a file has one name only. */
 int file_link(const char *from, const char *to);
 
+/* Gives the file the name `to` in place of `from`, at one instant; a file that had
+   it is without that name then. */
+int file_rename(const char *from, const char *to);
+
 /* MMCMAP_ENOENT if there is no such name. */
 int file_unlink(const char *path);
 

@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 1,
+  SHARE_LAYOUT = 2,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -145,6 +145,8 @@ struct share_header {
   struct share_live live;
   struct share_sealed sealed;
   _Alignas(SHARE_LINE_BYTES) struct share_lock writer_lock;
+  _Atomic uint64_t intent_count_place; /* of `change`: where the count is; the
+                                          line is that of whoever has the lock */
   struct share_change change;
   struct share_log log[2];
   _Alignas(SHARE_LINE_BYTES) struct share_lock growth_lock;

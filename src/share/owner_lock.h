@@ -35,6 +35,13 @@ bool owner_lock_try(struct share_lock *lock, uint32_t owner,
 bool owner_lock_inherit(struct readers *readers, struct share_lock *lock,
                         uint32_t owner);
 
+/* Whether that row has the lock. */
+static inline bool owner_lock_is_owned(const struct share_lock *lock,
+                                       uint32_t owner) {
+  return (atomic_load_explicit(&lock->word, memory_order_relaxed) &
+          ~OWNER_LOCK_WAITED) == owner;
+}
+
 void owner_lock_release(struct share_lock *lock);
 
 /* Gives the lock up with what it guards as it is: who takes it next inherits. */

@@ -83,7 +83,10 @@ int log_load(struct log *log) {
   log->sealed.catalog = 0;
   log->space->segment_count = shared->segment_count;
   log->appended_bytes = atomic_load(&log->header->change.appended_bytes);
-  if (log->epoch != epoch_before) recycler_clear(&log->recycler);
+  if (log->epoch != epoch_before ||
+      (log->is_private && !BROKEN(BREAK_TXN_RECYCLER)))
+    recycler_clear(&log->recycler);
+  log->is_private = false;
   int code = space_check_range(log->space);
   if (code != MMCMAP_OK) return code;
   const char *bad = bad_state(log);
@@ -319,6 +322,56 @@ int log_open_frame(struct log *log) {
   else
     log_abandon(log);
   return code;
+}
+
+/* ---- Transactions -------------------------------------------------------- */
+
+void log_begin_private(struct log *log) {
+  CHECK(log->stage_size == 0);
+  log->is_current = false;
+  log->is_staging = false; /* what it has written is read before it settles */
+  log->is_private = true;
+  log->is_moved = true;
+}
+
+void log_end_private(struct log *log) {
+  log->is_private = false;
+  log->is_moved = true;
+}
+
+int log_next_epoch(struct log *log) {
+  uint64_t next = log->cursor;
+  int code = MMCMAP_OK;
+  if (log->epoch + 1 >= NODE_EPOCH_LIMIT)
+    return error_set(MMCMAP_EFULL, "epochs are used up");
+  if (next + 2 * FRAME_HEADER_BYTES > log->segment_end)
+    code = begin_segment(log, 0, log->epoch + 1, &next);
+  else
+    code = space_ensure(log->space, next + 2 * FRAME_HEADER_BYTES);
+  if (code == MMCMAP_OK) code = close_frame(log, log->epoch, next, NULL);
+  if (code != MMCMAP_OK) return code;
+  log->epoch++;
+  recycler_clear(&log->recycler);
+  return open_frame(log, next);
+}
+
+struct log_mark log_mark(const struct log *log) {
+  struct log_mark mark = {.frame_offset = log->frame_offset,
+                          .cursor = log->cursor,
+                          .appended_bytes = log->appended_bytes,
+                          .large = log->large,
+                          .flags = log->flags};
+  return mark;
+}
+
+void log_return_to(struct log *log, const struct log_mark *mark) {
+  if (log->frame_offset != mark->frame_offset) return;
+  log->cursor = mark->cursor;
+  log->flags = mark->flags;
+  if (log->large.limit == mark->large.limit) {
+    log->large = mark->large;
+    log->appended_bytes = mark->appended_bytes;
+  }
 }
 
 struct superblock_head log_head(const struct log *log) {

@@ -51,6 +51,8 @@ struct log {
   uint64_t connection; /* whose working copy this is */
   bool is_current;     /* the copy was equal when this connection left it */
   bool is_moved;       /* more than the cursor has changed since log_enter() */
+  bool is_private;     /* log_begin_private(): what the recycler has is not of
+                          the log that is shared */
 
   uint64_t salt;
   uint64_t epoch;        /* the open epoch */
@@ -137,12 +139,13 @@ static inline int log_settle(struct log *log) {
 }
 
 /*
- * Says which slot is about to be stored at `place` (0: the root), and what the
- * count will be then. R11: in this order, the slot last to become true: an
- * intent that is half the one before matches nothing, or what is done already.
+ * Says which slot is about to be stored at `place` (0: the root), what the
+ * count will be then, and where that is kept (enum trie_count_place). R11: in this
+ * order, the slot last to become true: an intent that is half the one before
+ * matches nothing, or what is done already.
  */
 static inline int log_announce(struct log *log, uint64_t place, uint64_t slot,
-                               uint64_t count) {
+                               uint64_t count, uint64_t count_place) {
   struct share_change *change = &log->header->change;
   int code = log_settle(log);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
@@ -151,6 +154,8 @@ static inline int log_announce(struct log *log, uint64_t place, uint64_t slot,
   atomic_store_explicit(&change->intent_slot, slot, memory_order_release);
   atomic_store_explicit(&change->intent_place, place, memory_order_release);
   atomic_store_explicit(&change->intent_count, count, memory_order_release);
+  atomic_store_explicit(&log->header->intent_count_place, count_place,
+                        memory_order_release);
   return MMCMAP_OK;
 }
 
@@ -220,6 +225,35 @@ void log_seal(struct log *log, const struct log_root *root);
 /* Closes the sealed frame, if there is one, and opens one of the open epoch.
    On failure nothing has changed. */
 int log_open_frame(struct log *log);
+
+/*
+ * A transaction appends to the working copy alone for as long as it likes, and
+ * settles it in the end with log_settle(), or abandons it. Until then nobody may
+ * go on with this copy as with the shared one, or with what the recycler gets:
+ * whoever comes to the lock next, after a thread's end perhaps, loads it anew.
+ */
+void log_begin_private(struct log *log);
+void log_end_private(struct log *log);
+
+/* Within a transaction: closes the open frame and opens one of the next epoch,
+   without an end of the first: what was born before is as good as sealed, but
+   both are of one commit. On failure nothing has changed. */
+int log_next_epoch(struct log *log);
+
+/* How far a frame, and the large values, are filled. */
+struct log_mark {
+  uint64_t frame_offset;
+  uint64_t cursor;
+  uint64_t appended_bytes;
+  struct superblock_head large;
+  uint32_t flags;
+};
+struct log_mark log_mark(const struct log *log);
+
+/* Gives back what was appended since `mark`, nothing of which may be linked, or
+   in the recycler; as far as it lies in the same frame, and in the same run of
+   large values. Else it stays, as nodes that nothing refers to. */
+void log_return_to(struct log *log, const struct log_mark *mark);
 
 /* Where the open frame begins: the head that a superblock names if all closed
    frames are on disk. */

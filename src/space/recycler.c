@@ -11,6 +11,9 @@
 #include "base/check.h"
 #include "base/testing.h"
 
+/* Below every tick that a pin can have. */
+enum { UNSEEN_TICK = 0 };
+
 void recycler_init(struct recycler *recycler, struct readers *readers) {
   memset(recycler, 0, sizeof *recycler);
   recycler->readers = readers;
@@ -57,16 +60,22 @@ void recycler_put(struct recycler *recycler, int class, uint64_t offset) {
   put(recycler, class, offset, readers_tick(recycler->readers));
 }
 
+void recycler_put_unseen(struct recycler *recycler, int class,
+                         uint64_t offset) {
+  put(recycler, class, offset, UNSEEN_TICK);
+}
+
 void recycler_put_rest(struct recycler *recycler, uint32_t slot_count,
                        uint64_t offset) {
   /* Nobody could see the branch that it was cut from. */
-  put(recycler, recycler_class_of_branch(slot_count), offset, 0);
+  recycler_put_unseen(recycler, recycler_class_of_branch(slot_count), offset);
 }
 
 static bool take_oldest(struct recycler *recycler, struct recycler_ring *ring,
                         uint64_t *offset_out) {
   struct recycled *oldest = ring_item(ring, 0);
-  if (oldest->tick >= recycler->horizon && !BROKEN(BREAK_RECYCLE_EARLY)) {
+  if (oldest->tick != UNSEEN_TICK && oldest->tick >= recycler->horizon &&
+      !BROKEN(BREAK_RECYCLE_EARLY)) {
     if (++recycler->tries < RECYCLER_TRIES_PER_ADVANCE) return false;
     recycler->tries = 0;
     recycler->horizon = readers_advance(recycler->readers);

@@ -63,6 +63,9 @@ void recycler_destroy(struct recycler *recycler);
 /* Keeps a node that has just been unlinked. Without memory it is dropped. */
 void recycler_put(struct recycler *recycler, int class, uint64_t offset);
 
+/* The same for a node that nobody could ever see. */
+void recycler_put_unseen(struct recycler *recycler, int class, uint64_t offset);
+
 /* True and a node of this class that nobody can see, if there is one. */
 bool recycler_take(struct recycler *recycler, int class, uint64_t *offset_out);
 

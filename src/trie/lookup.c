@@ -7,10 +7,8 @@
 #include "base/errors.h"
 #include "trie/trie.h"
 
-/* Compares keys as the slots of a collision node are sorted: bytes first, then
-   length. */
-static int compare_keys(const struct trie_key *key,
-                        const struct record_view *record) {
+int trie_compare_keys(const struct trie_key *key,
+                      const struct record_view *record) {
   size_t common = key->size < record->key_size ? key->size : record->key_size;
   int order = common == 0 ? 0 : memcmp(key->data, record->key, common);
   if (order != 0) return order;
@@ -31,7 +29,7 @@ int trie_search_collision(const struct node_source *source,
     struct record_view record;
     int code = node_record(source, slot_offset(slot), &record);
     if (code != MMCMAP_OK) return code;
-    int order = compare_keys(key, &record);
+    int order = trie_compare_keys(key, &record);
     if (order == 0) {
       *found_out = true;
       low = middle;

@@ -118,31 +118,42 @@ static int copy_branch(const struct trie *trie, const struct trie_step *step,
   return MMCMAP_OK;
 }
 
-/* The one store that makes a change visible, and the count after it. */
-static int publish(const struct trie *trie, uint64_t place, uint64_t slot,
-                   int count_change) {
-  uint64_t count = atomic_load_explicit(trie->count, memory_order_relaxed) +
-                   (uint64_t)(int64_t)count_change;
-  int code = log_announce(trie->log, place, slot, count);
+/* In a draft nobody else sees it, and nothing has to be left to an heir. */
+int trie_store(const struct trie *trie, uint64_t place, uint64_t slot,
+               uint64_t count) {
+  bool is_draft = trie->draft != NULL;
+  int code =
+      is_draft ? MMCMAP_OK
+               : log_announce(trie->log, place, slot, count, trie->count_place);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
-  TEST_POINT("publish");
+  TEST_POINT(is_draft ? "draft" : "publish");
   if (place == 0)
-    atomic_store_explicit(trie->root, slot, memory_order_release);
+    atomic_store_explicit(trie->top, slot, memory_order_release);
   else
     bytes_store_release(log_at(trie->log, place), slot);
-  TEST_POINT("published");
-  atomic_store_explicit(trie->count, count, memory_order_release);
+  TEST_POINT(is_draft ? "drafted" : "published");
+  if (LIKELY(trie->count_place == TRIE_COUNT_IN_CELL))
+    atomic_store_explicit(trie->count, count, memory_order_release);
+  else if (trie->count_place != TRIE_COUNT_NOWHERE)
+    bytes_store_release(log_at(trie->log, trie->count_place), count);
   return MMCMAP_OK;
+}
+
+int trie_publish_root(const struct trie *trie, uint64_t slot, uint64_t count) {
+  if (LIKELY(trie->hang == NULL)) return trie_store(trie, 0, slot, count);
+  return trie->hang(trie, slot, count);
 }
 
 int trie_publish(const struct trie *trie, const struct trie_path *path,
                  unsigned depth, uint64_t slot, int count_change) {
+  uint64_t count = atomic_load_explicit(trie->count, memory_order_relaxed) +
+                   (uint64_t)(int64_t)count_change;
   while (depth > 0) {
     const struct trie_step *step = &path->steps[depth - 1];
     if (step->epoch == trie->log->epoch || BROKEN(BREAK_WRITE_SEALED)) {
       uint64_t place =
           step->branch.offset + NODE_HEADER_BYTES + 8 * (uint64_t)step->index;
-      return publish(trie, place, slot, count_change);
+      return trie_store(trie, place, slot, count);
     }
     uint64_t offset;
     int code = copy_branch(trie, step, slot, &offset);
@@ -150,21 +161,41 @@ int trie_publish(const struct trie *trie, const struct trie_path *path,
     slot = slot_of_branch(offset);
     depth--;
   }
-  return publish(trie, 0, slot, count_change);
+  return trie_publish_root(trie, slot, count);
+}
+
+/* Keeps a node of the open epoch to be used again; of a draft at once. */
+static void recycle(const struct trie *trie, int class, uint64_t offset) {
+  if (trie->draft != NULL)
+    recycler_put_unseen(&trie->log->recycler, class, offset);
+  else
+    recycler_put(&trie->log->recycler, class, offset);
 }
 
 void trie_retire_branch(const struct trie *trie,
                         const struct branch_view *branch, uint64_t epoch) {
+  if (trie->draft != NULL && epoch != trie->log->epoch) {
+    trie_draft_add(trie->draft, branch->at, branch->offset);
+    return;
+  }
   if (epoch != trie->log->epoch || branch->level >= BRANCH_TRAILER_LEVEL)
     return;
-  recycler_put(&trie->log->recycler,
-               recycler_class_of_branch(branch->slot_count), branch->offset);
+  recycle(trie, recycler_class_of_branch(branch->slot_count), branch->offset);
 }
 
 void trie_retire_record(const struct trie *trie,
                         const struct record_view *record) {
+  if (trie->draft != NULL && record->epoch != trie->log->epoch) {
+    trie_draft_add(trie->draft, record->at, record->offset);
+    return;
+  }
   if (record->epoch != trie->log->epoch || record->is_large) return;
   uint64_t size = record_size(record->key_size, record->value_size, false);
-  recycler_put(&trie->log->recycler, recycler_class_of_record(size),
-               record->offset);
+  recycle(trie, recycler_class_of_record(size), record->offset);
+}
+
+void trie_retire_store(const struct trie *trie,
+                       const struct store_view *store) {
+  if (trie->draft != NULL && store->epoch != trie->log->epoch)
+    trie_draft_add(trie->draft, store->at, store->offset);
 }

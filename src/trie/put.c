@@ -39,11 +39,13 @@ static int write_record(const struct trie *trie, const struct trie_key *key,
                                .key = key->data,
                                .value = value,
                                .key_size = (uint16_t)key->size,
-                               .value_size = value_size};
+                               .value_size = value_size,
+                               .is_map = trie->map_id == MAP_ID_CATALOG};
   uint64_t size = record_size(parts.key_size, value_size, false);
   uint64_t offset = 0;
   int code = MMCMAP_OK;
-  if (size > log->space->segment_size / 4 && value_size > RECORD_LARGE_BYTES) {
+  if (size > log->space->segment_size / 4 && value_size > RECORD_LARGE_BYTES &&
+      !parts.is_map) {
     code = write_large_record(trie, key, value, &parts, &offset);
   } else {
     if (recycler_take(&log->recycler, recycler_class_of_record(size),

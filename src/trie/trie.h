@@ -62,14 +62,46 @@ static inline unsigned trie_way(const struct hasher *hasher,
   return branch_way(key->primary, 0, level);
 }
 
+/* A node that was unlinked but may not be retired yet: the words of its header
+   that tell all. */
+struct trie_unlinked {
+  uint64_t offset;
+  uint64_t meta;
+  uint64_t shape;
+};
+
+/*
+ * What a transaction unlinks: nodes that others still see, because it is not
+ * published, and nodes of its own from before it froze them. A node that is
+ * left out for want of memory is never retired: its space is counted as alive
+ * for longer. Owned by the transaction, which the writer lock guards.
+ */
+struct trie_draft {
+  struct trie_unlinked *items;
+  size_t count;
+  size_t capacity;
+};
+
 /* What a trie is written with. */
 struct trie {
   struct log *log;
   const struct hasher *hasher;
   uint32_t map_id;
-  _Atomic uint64_t *root;  /* the cell of the root's slot */
-  _Atomic uint64_t *count; /* the cell of the number of records */
+  struct trie_draft *draft; /* not NULL: the nodes of the open epoch, and the
+                               two cells, are private */
+  _Atomic uint64_t *root;   /* the cell of the root's slot */
+  _Atomic uint64_t *count;  /* the cell of the number of records, */
+  uint64_t count_place;     /* and where it is stored: an offset in the file, or
+                              enum trie_count_place */
+  _Atomic uint64_t *top;    /* the root of the store: the place 0 */
+  /* Stores another root; NULL: it is the root of the store. */
+  int (*hang)(const struct trie *trie, uint64_t slot, uint64_t count);
+  void *context; /* for that function */
 };
+
+/* No offset of a count: in the trie's cell, or with something else that is
+   stored. */
+enum trie_count_place { TRIE_COUNT_IN_CELL = 0, TRIE_COUNT_NOWHERE = 1 };
 
 /* ---- lookup.c ---------------------------------------------------------- */
 
@@ -78,12 +110,35 @@ int trie_lookup(const struct node_source *source, const struct hasher *hasher,
                 uint64_t root, struct trie_key *key,
                 struct record_view *record_out);
 
+/* Compares keys as the slots of a collision node are sorted: bytes first, then
+   length. */
+int trie_compare_keys(const struct trie_key *key,
+                      const struct record_view *record);
+
 /* Looks for `key` among the sorted slots of a collision node: the index where
    it is or belongs, and whether it is there. */
 int trie_search_collision(const struct node_source *source,
                           const struct branch_view *node,
                           const struct trie_key *key, unsigned *index_out,
                           bool *found_out);
+
+/* ---- lookup_many.c ------------------------------------------------------ */
+
+enum { TRIE_LANES = 32 };
+
+/* One of several lookups. The caller sets the key; `code` and `record` are the
+   outcome, as of trie_lookup(). */
+struct trie_lane {
+  struct trie_key key;
+  struct record_view record;
+  uint64_t slot;
+  int code;
+};
+
+/* Looks up `count` keys, at most TRIE_LANES, under one root. */
+void trie_lookup_many(const struct node_source *source,
+                      const struct hasher *hasher, uint64_t root,
+                      struct trie_lane *lanes, unsigned count);
 
 /* ---- path.c ------------------------------------------------------------ */
 
@@ -121,6 +176,14 @@ int trie_find_path(const struct trie *trie, struct trie_key *key,
 int trie_publish(const struct trie *trie, const struct trie_path *path,
                  unsigned depth, uint64_t slot, int count_change);
 
+/* Stores another root, whose nodes are written, and its count. */
+int trie_publish_root(const struct trie *trie, uint64_t slot, uint64_t count);
+
+/* The one store that makes a change visible: of `slot` at an offset of the file,
+   or at `place` 0, the store's root; and the count after it. */
+int trie_store(const struct trie *trie, uint64_t place, uint64_t slot,
+               uint64_t count);
+
 /* Of nodes that are to be used again: fills all but what a scan of the frame
    reads, in a test build that was told to. */
 static inline void trie_poison(const struct trie *trie, uint64_t offset,
@@ -136,11 +199,28 @@ int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
                       unsigned level, uint64_t *offset_out);
 
 /* Called after a node has been unlinked by a published store: recycles it if
-   it was born in the open epoch. */
+   it was born in the open epoch. In a draft: recycles it, or keeps it for
+   trie_retire_draft(). */
 void trie_retire_branch(const struct trie *trie,
                         const struct branch_view *branch, uint64_t epoch);
 void trie_retire_record(const struct trie *trie,
                         const struct record_view *record);
+void trie_retire_store(const struct trie *trie, const struct store_view *store);
+
+/* ---- draft.c ----------------------------------------------------------- */
+
+/* Keeps a node of `draft` that was unlinked; dropped without memory. */
+void trie_draft_add(struct trie_draft *draft, const uint8_t *at,
+                    uint64_t offset);
+
+/* Keeps all nodes under `root`, of which nothing is used any more. */
+void trie_draft_add_all(struct trie_draft *draft, uint64_t root);
+
+/* Retires what `draft` has kept, now that it is published by `trie`, which has
+   no draft. */
+void trie_retire_draft(const struct trie *trie, struct trie_draft *draft);
+
+void trie_draft_free(struct trie_draft *draft);
 
 /* ---- put.c, remove.c --------------------------------------------------- */
 
@@ -176,6 +256,12 @@ struct trie_cursor {
 
 void trie_cursor_init(struct trie_cursor *cursor, uint64_t root,
                       uint64_t count);
+
+/* Puts a new cursor behind where `key` is or would be: the order is that of the
+   primary hash, then the secondary, then the keys themselves. */
+int trie_cursor_seek(struct trie_cursor *cursor,
+                     const struct node_source *source,
+                     const struct hasher *hasher, struct trie_key *key);
 
 /* The next record; MMCMAP_NOTFOUND at the end. After an error the cursor stays
    at its end. */

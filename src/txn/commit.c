@@ -315,9 +315,23 @@ static int try_to_lead(struct committer *committer, uint64_t epoch, bool probe,
   return code;
 }
 
+/* A leader may be waiting for the writer lock: whoever has it does not wait for
+   that leader. */
+static int check_waits_for_nobody(struct committer *committer) {
+  struct writer *writer = committer->writer;
+  uint32_t owner;
+  int code = readers_owner(writer->readers, &owner);
+  if (code == MMCMAP_OK &&
+      owner_lock_is_owned(&writer->header->writer_lock, owner))
+    code = error_set(MMCMAP_EBUSY, "this thread has a transaction under way");
+  return code;
+}
+
 int commit_epoch(struct committer *committer, uint64_t epoch) {
   struct share_commit *shared = committer->shared;
   if (is_durable(committer, epoch)) return MMCMAP_OK;
+  int allowed = check_waits_for_nobody(committer);
+  if (UNLIKELY(allowed != MMCMAP_OK)) return allowed;
   atomic_fetch_add_explicit(&shared->waiting, 1, memory_order_relaxed);
   for (bool probe = false;;) {
     uint32_t sequence =

@@ -36,7 +36,8 @@ void committer_install(struct committer *committer,
 
 /* Returns when `epoch` is durable. MMCMAP_EIO and others: it is not known to
    be, and the store takes no more changes. MMCMAP_ENOSPC, MMCMAP_EFULL,
-   MMCMAP_ENOMEM: it is not, and may be tried again. */
+   MMCMAP_ENOMEM: it is not, and may be tried again. MMCMAP_EBUSY, at once: this
+   thread has the writer lock, for a transaction. */
 int commit_epoch(struct committer *committer, uint64_t epoch);
 
 /* The same for all that was visible before the call. */

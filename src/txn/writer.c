@@ -15,11 +15,10 @@ void writer_init(struct writer *writer, struct space *space,
   writer->readers = readers;
   writer->header = readers->share->header;
   log_init(&writer->log, space, readers, hasher);
-  writer->trie.log = &writer->log;
-  writer->trie.hasher = hasher;
-  writer->trie.map_id = MAP_ID_DEFAULT;
-  writer->trie.root = &writer->header->live.root;
-  writer->trie.count = &writer->header->change.count;
+  writer->catalog.log = &writer->log;
+  writer->catalog.hasher = hasher;
+  writer->catalog.top = &writer->header->live.root;
+  writer->catalog.count = &writer->header->change.count;
 }
 
 void writer_destroy(struct writer *writer) { log_destroy(&writer->log); }
@@ -72,21 +71,41 @@ static bool was_published(struct writer *writer) {
   return bytes_load_acquire(writer->log.space->map.read + place) == slot;
 }
 
+/* Sets the count of a change that was published. Of a named map it stands in the
+   data file, which this process may not be allowed to write. */
+static int repair_count(struct writer *writer) {
+  struct share_header *header = writer->header;
+  const struct map *mapped = &writer->log.space->map;
+  uint64_t count = atomic_load(&header->change.intent_count);
+  uint64_t place = atomic_load(&header->intent_count_place);
+  if (place == TRIE_COUNT_IN_CELL) atomic_store(&header->change.count, count);
+  if (place % 8 != 0 || place == TRIE_COUNT_IN_CELL ||
+      !bytes_within(place, 8, space_look(writer->log.space)) ||
+      bytes_load_relaxed(mapped->read + place) == count)
+    return MMCMAP_OK;
+  if (mapped->write == NULL)
+    return error_set(MMCMAP_EREADONLY, "a writer has to repair a count");
+  bytes_store_release(mapped->write + place, count);
+  return MMCMAP_OK;
+}
+
 /* R11: what a writer that died has left. Its nodes that are not linked lie
    behind the cursor; doing this again does no harm. */
-static void repair(struct writer *writer) {
+static int repair(struct writer *writer) {
   struct share_header *header = writer->header;
-  struct share_change *change = &header->change;
+  int code = MMCMAP_OK;
   if (was_published(writer) && !BROKEN(BREAK_NO_INTENT))
-    atomic_store(&change->count, atomic_load(&change->intent_count));
+    code = repair_count(writer);
+  if (code != MMCMAP_OK) return code;
   /* The next intent may be half written over this one. */
-  atomic_store(&change->intent_count, atomic_load(&change->count));
+  atomic_store(&header->intent_count_place, TRIE_COUNT_NOWHERE);
   const struct share_log *shared = log_shared(&writer->log);
-  if ((atomic_load(&shared->flags) & SHARE_LOG_SEALED) == 0) return;
+  if ((atomic_load(&shared->flags) & SHARE_LOG_SEALED) == 0) return MMCMAP_OK;
   struct moment moment = {.root = shared->sealed_root,
                           .count = shared->sealed_count,
                           .epoch = shared->sealed_epoch};
   store_moment(header, &moment);
+  return MMCMAP_OK;
 }
 
 int writer_enter(struct writer *writer, uint32_t timeout_ms) {
@@ -98,14 +117,16 @@ int writer_enter(struct writer *writer, uint32_t timeout_ms) {
                               owner, timeout_ms, &inherited);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
   TEST_POINT("locked");
+  if (UNLIKELY(!writer_has_transaction(writer, 0)))
+    writer_end_transaction(writer); /* its thread has ended */
   if (UNLIKELY(inherited)) {
     log_abandon(&writer->log);
     code = space_check_range(writer->log.space);
+    if (code == MMCMAP_OK) code = repair(writer);
     if (code != MMCMAP_OK) {
       owner_lock_abandon(&writer->header->writer_lock);
       return code;
     }
-    repair(writer);
   }
   code = log_enter(&writer->log);
   if (UNLIKELY(code != MMCMAP_OK)) writer_leave(writer);
@@ -116,21 +137,39 @@ void writer_leave(struct writer *writer) {
   owner_lock_release(&writer->header->writer_lock);
 }
 
+/* ---- Transactions -------------------------------------------------------- */
+
+uint64_t writer_begin_transaction(struct writer *writer) {
+  uint64_t serial = ++writer->last_transaction;
+  atomic_store_explicit(&writer->transaction, serial, memory_order_relaxed);
+  return serial;
+}
+
+void writer_end_transaction(struct writer *writer) {
+  atomic_store_explicit(&writer->transaction, 0, memory_order_relaxed);
+}
+
 /* ---- Changes ------------------------------------------------------------- */
 
-/* Takes the lock and sees to it that changes may be made. */
-static int begin_change(struct writer *writer, struct change_mode mode) {
-  int code = writer_enter(writer, mode.timeout_ms);
-  if (UNLIKELY(code != MMCMAP_OK)) return code;
+int writer_prepare(struct writer *writer, bool is_staging) {
+  int code = MMCMAP_OK;
   int failed = commit_failure(&writer->header->commit);
   if (UNLIKELY(failed != MMCMAP_OK))
     code = error_set(failed, "an earlier commit failed");
   else if (UNLIKELY(!log_is_started(&writer->log)))
     code = writer->start(writer->start_context);
-  writer->log.is_staging = mode.is_synced;
+  writer->log.is_staging = is_staging;
   if (code == MMCMAP_OK &&
       UNLIKELY((writer->log.flags & SHARE_LOG_SEALED) != 0))
     code = log_open_frame(&writer->log);
+  return code;
+}
+
+/* Takes the lock and sees to it that changes may be made. */
+static int begin_change(struct writer *writer, struct change_mode mode) {
+  int code = writer_enter(writer, mode.timeout_ms);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
+  code = writer_prepare(writer, mode.is_synced);
   if (UNLIKELY(code != MMCMAP_OK)) writer_leave(writer);
   return code;
 }
@@ -145,76 +184,52 @@ static int end_change(struct writer *writer, int code, uint64_t *epoch_out) {
   return code;
 }
 
-int writer_put(struct writer *writer, const void *key, size_t key_size,
-               const void *value, size_t value_size, struct change_mode mode,
+int writer_put(struct writer *writer, const struct trie_key *map,
+               const void *key, size_t key_size, const void *value,
+               size_t value_size, struct change_mode mode,
                uint64_t *epoch_out) {
   *epoch_out = 0;
-  if (UNLIKELY(key_size > MMCMAP_KEY_SIZE_MAX))
-    return error_set(MMCMAP_ETOOBIG, "key");
-  if (UNLIKELY(value_size > MMCMAP_VALUE_SIZE_MAX))
-    return error_set(MMCMAP_ETOOBIG, "value");
-  struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
-  int code = begin_change(writer, mode);
+  int code = change_check_sizes(key_size, value_size);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
+  struct trie_key trie_key = trie_key_of(writer->catalog.hasher, key, key_size);
+  code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  bool created;
-  code =
-      trie_put(&writer->trie, &trie_key, value, (uint32_t)value_size, &created);
+  struct catalog_map found;
+  code = catalog_open(&writer->catalog, map, &found);
+  if (LIKELY(code == MMCMAP_OK))
+    code = change_put(&found.trie, &trie_key, value, value_size);
   return end_change(writer, code, epoch_out);
 }
 
-int writer_delete(struct writer *writer, const void *key, size_t key_size,
-                  struct change_mode mode, uint64_t *epoch_out) {
+int writer_delete(struct writer *writer, const struct trie_key *map,
+                  const void *key, size_t key_size, struct change_mode mode,
+                  uint64_t *epoch_out) {
   *epoch_out = 0;
   if (key_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
-  struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
+  struct trie_key trie_key = trie_key_of(writer->catalog.hasher, key, key_size);
   int code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  const struct share_header *header = writer->header;
-  if (LIKELY(atomic_load_explicit(&header->change.count, memory_order_relaxed) >
-             0))
-    code = trie_remove(&writer->trie, &trie_key);
-  else if (atomic_load_explicit(&header->live.root, memory_order_relaxed) ==
-           SLOT_EMPTY)
-    code = MMCMAP_NOTFOUND;
-  else
-    code = error_set_corrupt("F36 more records than counted", 0);
+  struct catalog_map found;
+  code = catalog_open(&writer->catalog, map, &found);
+  if (LIKELY(code == MMCMAP_OK)) code = change_delete(&found.trie, &trie_key);
   return end_change(writer, code, epoch_out);
 }
 
-static int change_at(struct writer *writer, struct trie_key *key,
-                     decide_fn *decide, void *context, bool *changed_out) {
-  struct trie_path path;
-  enum decision decision = DECIDE_KEEP;
-  const void *value = NULL;
-  size_t value_size = 0;
-  int code = trie_find_path(&writer->trie, key, &path);
-  if (code != MMCMAP_OK) return code;
-  bool is_there = path.ending == TRIE_ENDS_SAME;
-  if (is_there && atomic_load_explicit(&writer->header->change.count,
-                                       memory_order_relaxed) == 0)
-    return error_set_corrupt("F36 more records than counted", 0);
-  code = decide(context, is_there ? path.record.value : NULL,
-                is_there ? path.record.value_size : 0, &decision, &value,
-                &value_size);
-  if (code != MMCMAP_OK || decision == DECIDE_KEEP) return code;
-  *changed_out = true;
-  if (decision == DECIDE_DELETE) return trie_remove_at(&writer->trie, &path);
-  if (value_size > MMCMAP_VALUE_SIZE_MAX)
-    return error_set(MMCMAP_ETOOBIG, "value");
-  return trie_put_at(&writer->trie, key, &path, value, (uint32_t)value_size);
-}
-
-int writer_change(struct writer *writer, const void *key, size_t key_size,
-                  decide_fn *decide, void *context, struct change_mode mode,
-                  uint64_t *epoch_out) {
+int writer_change(struct writer *writer, const struct trie_key *map,
+                  const void *key, size_t key_size, decide_fn *decide,
+                  void *context, struct change_mode mode, uint64_t *epoch_out) {
   bool has_changed = false;
   *epoch_out = 0;
-  if (UNLIKELY(key_size > MMCMAP_KEY_SIZE_MAX))
-    return error_set(MMCMAP_ETOOBIG, "key");
-  struct trie_key trie_key = trie_key_of(writer->trie.hasher, key, key_size);
-  int code = begin_change(writer, mode);
+  int code = change_check_sizes(key_size, 0);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
+  struct trie_key trie_key = trie_key_of(writer->catalog.hasher, key, key_size);
+  code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  code = change_at(writer, &trie_key, decide, context, &has_changed);
+  struct catalog_map found;
+  code = catalog_open(&writer->catalog, map, &found);
+  if (LIKELY(code == MMCMAP_OK))
+    code =
+        change_decided(&found.trie, &trie_key, decide, context, &has_changed);
   code = end_change(writer, code, epoch_out);
   if (!has_changed) *epoch_out = 0;
   return code;
@@ -251,6 +266,7 @@ void writer_install(struct writer *writer, const struct superblock *state) {
   atomic_store(&header->change.intent_slot, state->root);
   atomic_store(&header->change.intent_place, 0);
   atomic_store(&header->change.intent_count, state->count);
+  atomic_store(&header->intent_count_place, TRIE_COUNT_IN_CELL);
   store_moment(header, &moment);
 }
 

@@ -19,6 +19,8 @@
 #include "share/readers.h"
 #include "space/log.h"
 #include "trie/trie.h"
+#include "txn/catalog.h"
+#include "txn/change.h"
 
 /* A moment that stays: a root whose epoch is sealed. */
 struct moment {
@@ -36,10 +38,14 @@ static inline int commit_failure(const struct share_commit *commit) {
 struct writer {
   struct readers *readers;
   struct share_header *header;
-  struct log log; /* this, and what is below, the lock guards */
-  struct trie trie;
+  struct log log;              /* this, and what is below, the lock guards */
+  struct catalog catalog;      /* of the live store */
   int (*start)(void *context); /* called with the lock held */
   void *start_context;
+  uint64_t last_transaction;    /* serials of transactions of this process */
+  _Atomic uint64_t transaction; /* the one under way; 0: none, or its thread has
+                                   ended and the lock was taken since. Looked at
+                                   by whoever has a transaction at hand */
 };
 
 void writer_init(struct writer *writer, struct space *space,
@@ -52,6 +58,20 @@ void writer_destroy(struct writer *writer);
 int writer_enter(struct writer *writer, uint32_t timeout_ms);
 void writer_leave(struct writer *writer);
 
+/* Sees to it that changes may be made; the lock is held. Starts the session and
+   opens a frame, if need be. */
+int writer_prepare(struct writer *writer, bool is_staging);
+
+/* Names the transaction that has just taken the lock; its end. */
+uint64_t writer_begin_transaction(struct writer *writer);
+void writer_end_transaction(struct writer *writer);
+
+static inline bool writer_has_transaction(const struct writer *writer,
+                                          uint64_t serial) {
+  return atomic_load_explicit(&writer->transaction, memory_order_relaxed) ==
+         serial;
+}
+
 /* How a change is made: how long it waits for the lock, and whether its caller
    is about to commit it, which makes staging worth while (space/log.h). */
 struct change_mode {
@@ -59,35 +79,24 @@ struct change_mode {
   bool is_synced;
 };
 
-/* Sets a key. MMCMAP_ETOOBIG, MMCMAP_EBUSY after the time-out, MMCMAP_ENOSPC,
-   MMCMAP_EFULL, ...: nothing has changed. `epoch_out` is the epoch that the
+/* Sets a key. `map` is the name of its map, or NULL, here and below.
+   MMCMAP_ETOOBIG, MMCMAP_EBUSY after the time-out, MMCMAP_ENOSPC, MMCMAP_EFULL,
+   ...: nothing has changed. `epoch_out` is the epoch that the
    change belongs to. */
-int writer_put(struct writer *writer, const void *key, size_t key_size,
-               const void *value, size_t value_size, struct change_mode mode,
-               uint64_t *epoch_out);
+int writer_put(struct writer *writer, const struct trie_key *map,
+               const void *key, size_t key_size, const void *value,
+               size_t value_size, struct change_mode mode, uint64_t *epoch_out);
 
 /* Deletes a key; MMCMAP_NOTFOUND. */
-int writer_delete(struct writer *writer, const void *key, size_t key_size,
-                  struct change_mode mode, uint64_t *epoch_out);
-
-/* What a change that depends on the present value comes to. */
-enum decision { DECIDE_KEEP, DECIDE_PUT, DECIDE_DELETE };
-
-/*
- * Decides about a record under the writer lock: `value` is the present one, NULL
- * if the key is absent, and good during the call. With DECIDE_PUT `value_out` is
- * the new value, which must stay until writer_change() returns. Any code but
- * MMCMAP_OK ends the change; nothing has happened then. It must not block.
- */
-typedef int decide_fn(void *context, const uint8_t *value, uint32_t value_size,
-                      enum decision *decision_out, const void **value_out,
-                      size_t *value_size_out);
+int writer_delete(struct writer *writer, const struct trie_key *map,
+                  const void *key, size_t key_size, struct change_mode mode,
+                  uint64_t *epoch_out);
 
 /* Changes a key as `decide` says, at one instant. `epoch_out` is 0 if nothing
    has changed. */
-int writer_change(struct writer *writer, const void *key, size_t key_size,
-                  decide_fn *decide, void *context, struct change_mode mode,
-                  uint64_t *epoch_out);
+int writer_change(struct writer *writer, const struct trie_key *map,
+                  const void *key, size_t key_size, decide_fn *decide,
+                  void *context, struct change_mode mode, uint64_t *epoch_out);
 
 /* Seals the open epoch if it has changes. The lock is held. */
 void writer_seal(struct writer *writer);

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of area store of the probe share.
+ */
+#ifndef SUPPORT_PROBE_STORE_H
+#define SUPPORT_PROBE_STORE_H
+
+#include "mmcmap.h"
+#include "probe.h"
+
+/* The handle of the store at index 1; raises if it is closed. */
+mmcmap *probe_store_handle(lua_State *L);
+
+/* Pushes {key = value} and how many records the cursor met, and closes it. */
+int probe_store_push_records(lua_State *L, mmcmap_cursor *cursor);
+
+/* Methods of a store, and the types behind them. */
+void probe_txn_open(lua_State *L);
+int probe_txn_begin(lua_State *L);
+int probe_txn_store_put_many(lua_State *L);
+int probe_txn_store_clear(lua_State *L);
+int probe_txn_leave_open(lua_State *L);
+int probe_txn_from_thread(lua_State *L);
+
+#endif

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Transactions, and what is one in a single call. What depends on the present
+ * value stands in api_change.c.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "handle.h"
+
+/* ---- Begin and end ------------------------------------------------------- */
+
+/* Whatever has its memory, but for the transaction's own. */
+static void free_txn(mmcmap_txn *txn) {
+  while (txn->maps != NULL) {
+    mmcmap_txn *map = txn->maps;
+    txn->maps = map->next_map;
+    free((void *)(uintptr_t)map->map.data);
+    map->magic = 0;
+    free(map);
+  }
+  txn->magic = 0;
+  free(txn->own);
+  free(txn);
+}
+
+int mmcmap_txn_begin(mmcmap *handle, mmcmap_txn **txn_out) {
+  struct store *store;
+  *txn_out = NULL;
+  int code = enter_to_write(handle, &store);
+  if (code != MMCMAP_OK) return code;
+  mmcmap_txn *txn = calloc(1, sizeof *txn);
+  if (txn != NULL) txn->own = malloc(sizeof *txn->own);
+  if (txn == NULL || txn->own == NULL)
+    code = error_set(MMCMAP_ENOMEM, "transaction");
+  if (code == MMCMAP_OK)
+    code =
+        transaction_begin(txn->own, &store->writer, handle->options.timeout_ms);
+  if (code != MMCMAP_OK) {
+    if (txn != NULL) free_txn(txn);
+    return code;
+  }
+  txn->magic = TXN_MAGIC;
+  txn->handle = handle;
+  txn->store = store;
+  txn->base = txn;
+  txn->is_map = handle->is_map;
+  txn->map = handle->map;
+  store_hold_child(store);
+  *txn_out = txn;
+  return MMCMAP_OK;
+}
+
+/* What is left of it has been given back. */
+static void end_txn(mmcmap_txn *txn) {
+  store_drop_child(txn->store);
+  free_txn(txn);
+}
+
+int mmcmap_txn_commit(mmcmap_txn *txn) {
+  uint64_t epoch = 0;
+  int code = enter_txn(txn);
+  CHECK(txn->base == txn);
+  mmcmap *handle = txn->handle;
+  struct store *store = txn->store;
+  if (code == MMCMAP_OK)
+    code = transaction_commit(txn->own, &epoch);
+  else
+    transaction_forget(txn->own);
+  end_txn(txn);
+  if (code != MMCMAP_OK || epoch == 0) return code;
+  return finish_change(handle, store, epoch);
+}
+
+void mmcmap_txn_abort(mmcmap_txn *txn) {
+  if (txn == NULL) return;
+  CHECK(txn->magic == TXN_MAGIC && txn->base == txn);
+  if (store_is_ours(txn->store))
+    transaction_abort(txn->own);
+  else
+    transaction_forget(txn->own);
+  end_txn(txn);
+}
+
+/* ---- Maps ---------------------------------------------------------------- */
+
+/* The map of that name that was asked for before, or NULL. */
+static mmcmap_txn *find_map(const mmcmap_txn *base, mmcmap_slice name) {
+  mmcmap_txn *map = base->maps;
+  while (map != NULL &&
+         (map->map.size != name.size ||
+          (name.size > 0 && memcmp(map->map.data, name.data, name.size) != 0)))
+    map = map->next_map;
+  return map;
+}
+
+int mmcmap_txn_map(mmcmap_txn *txn, mmcmap_slice name, mmcmap_txn **map_out) {
+  *map_out = NULL;
+  int code = enter_txn(txn);
+  if (code != MMCMAP_OK) return code;
+  mmcmap_txn *base = txn->base;
+  *map_out = find_map(base, name);
+  if (*map_out != NULL) return MMCMAP_OK;
+  mmcmap_txn *map = calloc(1, sizeof *map);
+  if (map == NULL) return error_set(MMCMAP_ENOMEM, "transaction");
+  code = handle_copy_name(txn->store, name, &map->map);
+  if (code != MMCMAP_OK) {
+    free(map);
+    return code;
+  }
+  map->magic = TXN_MAGIC;
+  map->handle = txn->handle;
+  map->store = txn->store;
+  map->base = base;
+  map->is_map = true;
+  map->next_map = base->maps;
+  base->maps = map;
+  *map_out = map;
+  return MMCMAP_OK;
+}
+
+int mmcmap_txn_drop(mmcmap_txn *txn, mmcmap_slice name) {
+  int code = enter_txn(txn);
+  if (code != MMCMAP_OK) return code;
+  if (name.size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
+  struct trie_key key = trie_key_of(&txn->store->hasher, name.data, name.size);
+  return transaction_drop(transaction_of(txn), &key);
+}
+
+/* ---- Records ------------------------------------------------------------- */
+
+int mmcmap_txn_get(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice *value_out) {
+  struct record_view record;
+  *value_out = slice_of(NULL, 0);
+  int code = enter_txn(txn);
+  if (code == MMCMAP_OK)
+    code = transaction_get(transaction_of(txn), map_of_txn(txn), key.data,
+                           key.size, &record);
+  if (code == MMCMAP_OK) *value_out = slice_of(record.value, record.value_size);
+  return code;
+}
+
+int mmcmap_txn_has(mmcmap_txn *txn, mmcmap_slice key) {
+  mmcmap_slice value;
+  return mmcmap_txn_get(txn, key, &value);
+}
+
+int mmcmap_txn_put(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value) {
+  int code = enter_txn(txn);
+  if (code != MMCMAP_OK) return code;
+  return transaction_put(transaction_of(txn), map_of_txn(txn), key.data,
+                         key.size, value.data, value.size);
+}
+
+int mmcmap_txn_delete(mmcmap_txn *txn, mmcmap_slice key) {
+  int code = enter_txn(txn);
+  if (code != MMCMAP_OK) return code;
+  return transaction_delete(transaction_of(txn), map_of_txn(txn), key.data,
+                            key.size);
+}
+
+int mmcmap_txn_clear(mmcmap_txn *txn) {
+  int code = enter_txn(txn);
+  return code == MMCMAP_OK
+             ? transaction_clear(transaction_of(txn), map_of_txn(txn))
+             : code;
+}
+
+int mmcmap_txn_count(mmcmap_txn *txn, uint64_t *count_out) {
+  *count_out = 0;
+  int code = enter_txn(txn);
+  uint64_t root;
+  if (code != MMCMAP_OK) return code;
+  return transaction_look(transaction_of(txn), map_of_txn(txn), &root,
+                          count_out);
+}
+
+/* ---- Savepoints ---------------------------------------------------------- */
+
+int mmcmap_txn_savepoint(mmcmap_txn *txn, size_t *savepoint_out) {
+  *savepoint_out = 0;
+  int code = enter_txn(txn);
+  if (code != MMCMAP_OK) return code;
+  return transaction_savepoint(transaction_of(txn), savepoint_out);
+}
+
+int mmcmap_txn_rollback_to(mmcmap_txn *txn, size_t savepoint) {
+  int code = enter_txn(txn);
+  if (code != MMCMAP_OK) return code;
+  return transaction_rollback_to(transaction_of(txn), savepoint);
+}
+
+int mmcmap_txn_release(mmcmap_txn *txn, size_t savepoint) {
+  int code = enter_txn(txn);
+  if (code != MMCMAP_OK) return code;
+  return transaction_release(transaction_of(txn), savepoint);
+}
+
+/* ---- Many at once -------------------------------------------------------- */
+
+static int put_all(mmcmap_txn *txn, const mmcmap_slice *keys,
+                   const mmcmap_slice *values, size_t count) {
+  int code = MMCMAP_OK;
+  for (size_t i = 0; i < count && code == MMCMAP_OK; i++)
+    code = mmcmap_txn_put(txn, keys[i], values[i]);
+  return code;
+}
+
+int mmcmap_txn_put_many(mmcmap_txn *txn, const mmcmap_slice *keys,
+                        const mmcmap_slice *values, size_t count) {
+  size_t savepoint;
+  int code = mmcmap_txn_savepoint(txn, &savepoint);
+  if (code != MMCMAP_OK) return code;
+  code = put_all(txn, keys, values, count);
+  if (code != MMCMAP_OK) (void)mmcmap_txn_rollback_to(txn, savepoint);
+  (void)mmcmap_txn_release(txn, savepoint);
+  return code;
+}
+
+/* The first failure counts: what it has told stays told. */
+static int finish_txn(mmcmap_txn *txn, int code) {
+  if (code == MMCMAP_OK) return mmcmap_txn_commit(txn);
+  mmcmap_txn_abort(txn);
+  return code;
+}
+
+int mmcmap_put_many(mmcmap *handle, const mmcmap_slice *keys,
+                    const mmcmap_slice *values, size_t count) {
+  mmcmap_txn *txn;
+  int code = mmcmap_txn_begin(handle, &txn);
+  if (code != MMCMAP_OK) return code;
+  return finish_txn(txn, put_all(txn, keys, values, count));
+}
+
+int mmcmap_clear(mmcmap *handle) {
+  mmcmap_txn *txn;
+  int code = mmcmap_txn_begin(handle, &txn);
+  return code == MMCMAP_OK ? finish_txn(txn, mmcmap_txn_clear(txn)) : code;
+}
+
+int mmcmap_drop(mmcmap *handle, mmcmap_slice name) {
+  mmcmap_txn *txn;
+  int code = mmcmap_txn_begin(handle, &txn);
+  return code == MMCMAP_OK ? finish_txn(txn, mmcmap_txn_drop(txn, name)) : code;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A map of a store that has been asked for is found again in a table with weak
+ * values, as long as somebody has it. Its iterators keep it alive, by its table,
+ * and it keeps alive what it is of.
+ */
+#include "lua_maps.h"
+
+#include "failure.h"
+#include "iterator.h"
+#include "lua_many.h"
+#include "lua_records.h"
+
+#include <string.h>
+
+#define MAP_TYPE "mmcmap.map"
+
+/* The address is the key of the metatable in Lua's registry. */
+static char maps_key;
+
+/*** @submodule store */
+
+static void maps_end(lua_store *map) {
+  children_end(&map->children, !map->is_txn);
+  if (map->map_link) {
+    *map->map_link = map->next_map;
+    if (map->next_map) map->next_map->map_link = map->map_link;
+    map->map_link = NULL;
+  }
+  mmcmap *handle = map->handle;
+  map->handle = NULL;
+  map->txn = NULL;
+  scratch_release(&map->scratch);
+  (void)mmcmap_close(handle); /* not the last one of its store */
+}
+
+void lua_maps_end_all(lua_store *store) {
+  while (store->maps)
+    maps_end(store->maps);
+}
+
+static mmcmap_slice maps_name(lua_State *L) {
+  mmcmap_slice name;
+  name.data = luaL_checklstring(L, 2, &name.size);
+  return name;
+}
+
+/* Pushes the table of the maps that there are of the store at index 1. */
+static void maps_push_cache(lua_State *L) {
+  compat_get_uservalue(L, 1);
+  lua_rawgeti(L, -1, STORE_ENV_MAPS);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, -3, STORE_ENV_MAPS);
+  }
+  lua_remove(L, -2);
+}
+
+/* Gives the map on top its table. */
+static void maps_set_env(lua_State *L) {
+  lua_createtable(L, STORE_ENV_OWNER, 0);
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, STORE_ENV_STORE);
+  compat_get_uservalue(L, 1);
+  for (int i = STORE_ENV_PATH; i <= STORE_ENV_DECODE; i++) {
+    lua_rawgeti(L, -1, i);
+    lua_rawseti(L, -3, i);
+  }
+  lua_rawseti(L, -2, STORE_ENV_OWNER);
+  compat_set_uservalue(L, -2);
+}
+
+/* Pushes a map without a handle. */
+static lua_store *maps_new(lua_State *L, const lua_store *store) {
+  lua_store *map = lua_newuserdata(L, sizeof *map);
+  memset(map, 0, sizeof *map);
+  map->is_txn = store->is_txn;
+  map->has_codec = store->has_codec;
+  lua_pushlightuserdata(L, &maps_key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+  lua_setmetatable(L, -2);
+  maps_set_env(L);
+  return map;
+}
+
+static int maps_open(lua_State *L, lua_store *store, mmcmap_slice name,
+                     lua_store *map) {
+  int code = store->is_txn
+                 ? mmcmap_txn_map(lua_store_txn(L, store), name, &map->txn)
+                 : mmcmap_map(lua_store_handle(L, store), name, &map->handle);
+  if (code < 0) return code;
+  map->owner = store;
+  map->next_map = store->maps;
+  map->map_link = &store->maps;
+  if (map->next_map) map->next_map->map_link = &map->next_map;
+  store->maps = map;
+  return code;
+}
+
+/***
+A named map of the store: records of its own, beside those of the store itself.
+It has the methods and operators of a store that deal with records: `get`, `put`,
+`delete`, `has`, `add`, `replace`, `cas`, `swap`, `incr`, `put_many`, `pairs`,
+`keys`, `count`, `clear`. The first record that is put into it makes it; until
+then it is empty. It lives as long as the store is open. In `update`, the
+transaction has the same method.
+@function map
+@tparam string name of any bytes, up to 65,535
+@treturn[1] map
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+local users = db:map("users")
+users.alice = "admin"
+print(db:map("users"):get("alice"), #users)
+*/
+static int maps_map(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap_slice name = maps_name(L);
+  lua_settop(L, 2);
+  if (store->is_txn) { /* which knows its maps itself, and is short */
+    lua_pushnil(L);
+  } else {
+    maps_push_cache(L);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, 3);
+    const lua_store *found = lua_touserdata(L, -1);
+    if (found && found->handle) return 1;
+    lua_settop(L, 3);
+  }
+  lua_store *map = maps_new(L, store);
+  int code = maps_open(L, store, name, map);
+  if (code < 0) return lua_store_fail(L, code);
+  if (store->is_txn) return 1;
+  lua_pushvalue(L, 2);
+  lua_pushvalue(L, 4);
+  lua_rawset(L, 3);
+  return 1;
+}
+
+/* ---- All of them --------------------------------------------------------- */
+
+/* Names one behind the other, each after its size, as far as there is room. */
+struct maps_list {
+  char *bytes;
+  size_t capacity;
+  size_t size; /* that it would take */
+  size_t count;
+};
+
+static void maps_add(struct maps_list *list, mmcmap_slice name) {
+  size_t end = list->size + sizeof name.size + name.size;
+  if (end <= list->capacity) {
+    memcpy(list->bytes + list->size, &name.size, sizeof name.size);
+    memcpy(list->bytes + list->size + sizeof name.size, name.data, name.size);
+  }
+  list->size = end;
+  list->count++;
+}
+
+static int maps_walk(mmcmap_cursor *cursor, struct maps_list *list) {
+  mmcmap_slice name, nothing;
+  int code;
+  list->size = list->count = 0;
+  while ((code = mmcmap_cursor_next(cursor, &name, &nothing)) == MMCMAP_OK)
+    maps_add(list, name);
+  mmcmap_cursor_close(cursor);
+  return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
+}
+
+/* Does not touch Lua. */
+static int maps_collect(mmcmap *handle, mmcmap_txn *txn,
+                        struct maps_list *list) {
+  mmcmap_snapshot *snapshot = NULL;
+  mmcmap_cursor *cursor;
+  int code = txn ? mmcmap_txn_maps(txn, &cursor)
+                 : mmcmap_snapshot_open(handle, &snapshot);
+  if (code == MMCMAP_OK && !txn) code = mmcmap_snapshot_maps(snapshot, &cursor);
+  if (code == MMCMAP_OK) code = maps_walk(cursor, list);
+  mmcmap_snapshot_close(snapshot);
+  return code;
+}
+
+/***
+The names of all named maps, at one moment.
+@function maps
+@treturn[1] table an array of names, in no order
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+for _, name in ipairs(db:maps()) do print(name, #db:map(name)) end
+*/
+static int maps_maps(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  struct maps_list list = {NULL, 0, 0, 0};
+  for (;;) {
+    mmcmap_txn *txn = store->is_txn ? lua_store_txn(L, store) : NULL;
+    mmcmap *handle = store->is_txn ? NULL : lua_store_handle(L, store);
+    int code = maps_collect(handle, txn, &list);
+    if (code < 0) return lua_store_fail(L, code);
+    if (list.size <= list.capacity) break;
+    list.capacity = list.size + 1024; /* some may come meanwhile */
+    list.bytes = lua_newuserdata(L, list.capacity);
+  }
+  lua_newtable(L);
+  size_t at = 0;
+  for (size_t i = 0; i < list.count; i++) {
+    size_t size;
+    memcpy(&size, list.bytes + at, sizeof size);
+    lua_pushlstring(L, list.bytes + at + sizeof size, size);
+    lua_rawseti(L, -2, (int)i + 1);
+    at += sizeof size + size;
+  }
+  return 1;
+}
+
+/***
+Drops a named map with all its records, in constant time. Who has the map sees an
+empty one, which can be put into again.
+@function drop
+@tparam string name
+@treturn[1] boolean true if it was there, else false
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage db:drop("users")
+*/
+static int maps_drop(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap_slice name = maps_name(L);
+  int code = store->is_txn ? mmcmap_txn_drop(lua_store_txn(L, store), name)
+                           : mmcmap_drop(lua_store_writer(L, store), name);
+  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
+  lua_pushboolean(L, code == MMCMAP_OK);
+  return 1;
+}
+
+/* ---- Registration ------------------------------------------------------ */
+
+const luaL_Reg lua_maps_methods[] = {
+    {"map", maps_map}, {"maps", maps_maps}, {"drop", maps_drop}, {NULL, NULL}};
+
+static int maps_tostring(lua_State *L) {
+  lua_store *map = lua_store_check(L);
+  lua_pushfstring(L, MAP_TYPE " (%s)",
+                  map->handle || map->txn ? lua_store_path(L, 1) : "closed");
+  return 1;
+}
+
+static int maps_gc(lua_State *L) {
+  lua_store *map = lua_store_check(L);
+  maps_end(map);
+  mmcmap_buffer_free(&map->scratch.buffer);
+  return 0;
+}
+
+void lua_maps_register(lua_State *L) {
+  static const luaL_Reg metamethods[] = {
+      {"__newindex", lua_records_newindex},
+      {"__len", lua_many_len},
+      {"__pairs", lua_many_pairs},
+      {"__tostring", maps_tostring},
+      {"__gc", maps_gc},
+      {NULL, NULL},
+  };
+  lua_pushlightuserdata(L, &maps_key);
+  lua_createtable(L, 0, 8);
+  int metatable = lua_gettop(L);
+  lua_store_add(L, metamethods, metatable);
+  lua_pushliteral(L, MAP_TYPE);
+  lua_setfield(L, metatable, "__name");
+  lua_pushvalue(L, metatable);
+  lua_createtable(L, 0, 16);
+  lua_store_add(L, lua_records_methods, metatable);
+  lua_store_add(L, lua_many_methods, metatable);
+  lua_pushcclosure(L, lua_records_index, 2);
+  lua_setfield(L, metatable, "__index");
+  lua_rawset(L, LUA_REGISTRYINDEX);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Named maps as Lua objects, of a store or of a transaction. They are of the same
+ * kind as these, have their methods of records, and end with them: each store or
+ * transaction has a list of those that were asked for. A map of a store owns a
+ * handle of its own; one of a transaction nothing.
+ */
+#ifndef LUA_MAPS_H
+#define LUA_MAPS_H
+
+#include "lua_store.h"
+
+/* Makes the metatable. Once per state. */
+void lua_maps_register(lua_State *L);
+
+/* map, maps, drop; ends with NULL. Upvalue: the metatable. */
+extern const luaL_Reg lua_maps_methods[];
+
+/* Ends all maps of a store or transaction, and what reads from them. Does not
+   touch Lua. */
+void lua_maps_end_all(lua_store *store);
+
+#endif

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+#include "txn/catalog.h"
+
+#include "base/errors.h"
+
+/* ---- Hanging ------------------------------------------------------------- */
+
+/* Stores `slot` in a word of the store root, if that is of the open epoch; else
+   writes another store root, and publishes it. */
+static int hang_in_store(const struct trie *trie, struct catalog_map *map,
+                         unsigned word, uint64_t slot, uint64_t count) {
+  const struct store_view *store = &map->store;
+  uint64_t default_root = atomic_load_explicit(trie->top, memory_order_relaxed);
+  uint64_t catalog_root = atomic_load(&map->catalog_root), offset;
+  if (map->has_store && store->epoch == trie->log->epoch)
+    return trie_store(trie, store->offset + word, slot, count);
+  if (map->has_store)
+    default_root = bytes_load_relaxed(store->at + STORE_DEFAULT_AT);
+  if (word == STORE_DEFAULT_AT)
+    default_root = slot;
+  else
+    catalog_root = slot;
+  int code = log_alloc(trie->log, STORE_BYTES, &offset);
+  if (code != MMCMAP_OK) return code;
+  store_write(log_at(trie->log, offset), trie->log->epoch, default_root,
+              catalog_root, map->next_id);
+  code = trie_store(trie, 0, slot_of_store(offset), count);
+  if (code == MMCMAP_OK && map->has_store) trie_retire_store(trie, store);
+  return code;
+}
+
+static int hang_default(const struct trie *trie, uint64_t slot,
+                        uint64_t count) {
+  return hang_in_store(trie, trie->context, STORE_DEFAULT_AT, slot, count);
+}
+
+static int hang_catalog(const struct trie *trie, uint64_t slot,
+                        uint64_t count) {
+  return hang_in_store(trie, trie->context, STORE_CATALOG_AT, slot, count);
+}
+
+/* The record of a map, if it is of the open epoch; else another one. The next id
+   is raised before the map is seen that has taken one: if we die in between, a
+   number is left out. */
+static int hang_named(const struct trie *trie, uint64_t slot, uint64_t count) {
+  struct catalog_map *map = trie->context;
+  const struct record_view *record = &map->path.record;
+  struct map_words words = {.root = slot, .count = count, .id = trie->map_id};
+  if (map->is_there && record->epoch == trie->log->epoch)
+    return trie_store(trie, record->offset + RECORD_MAP_ROOT_AT, slot, count);
+  if (!map->is_there && map->has_store && map->store.epoch == trie->log->epoch)
+    bytes_store_release(log_at(trie->log, map->store.offset + STORE_NEXT_ID_AT),
+                        map->next_id);
+  return trie_put_at(&map->catalog, &map->name, &map->path, &words,
+                     sizeof words);
+}
+
+/* ---- Looking up ---------------------------------------------------------- */
+
+static void init_trie(const struct catalog *catalog, struct trie *trie,
+                      uint32_t map_id, struct catalog_map *map) {
+  trie->log = catalog->log;
+  trie->hasher = catalog->hasher;
+  trie->draft = catalog->draft;
+  trie->map_id = map_id;
+  trie->top = catalog->top;
+  trie->context = map;
+}
+
+/* The store root, if there is one. */
+static int open_store(const struct catalog *catalog, uint64_t top,
+                      struct catalog_map *map) {
+  struct node_source source = space_source(catalog->log->space);
+  map->has_store = slot_is_store(top);
+  map->next_id = MAP_ID_NAMED;
+  atomic_init(&map->root, top);
+  atomic_init(&map->catalog_root, SLOT_EMPTY);
+  if (!map->has_store) return MMCMAP_OK;
+  int code = node_store(&source, top, &map->store);
+  if (code != MMCMAP_OK) return code;
+  const uint8_t *at = map->store.at;
+  atomic_init(&map->root, bytes_load_relaxed(at + STORE_DEFAULT_AT));
+  atomic_init(&map->catalog_root, bytes_load_relaxed(at + STORE_CATALOG_AT));
+  map->next_id = bytes_load_relaxed(at + STORE_NEXT_ID_AT);
+  return MMCMAP_OK;
+}
+
+static int open_default(const struct catalog *catalog,
+                        struct catalog_map *map) {
+  struct trie *trie = &map->trie;
+  uint64_t top = atomic_load_explicit(catalog->top, memory_order_relaxed);
+  init_trie(catalog, trie, MAP_ID_DEFAULT, map);
+  trie->count = catalog->count;
+  trie->count_place = TRIE_COUNT_IN_CELL;
+  trie->root = catalog->top;
+  trie->hang = NULL;
+  map->is_there = true;
+  if (LIKELY(!slot_is_store(top))) return MMCMAP_OK;
+  trie->root = &map->root;
+  trie->hang = hang_default;
+  return open_store(catalog, top, map);
+}
+
+/* Finds the name in the catalogue. */
+static int open_catalog(const struct catalog *catalog,
+                        const struct trie_key *name, struct catalog_map *map) {
+  struct trie *trie = &map->catalog;
+  map->name = *name;
+  init_trie(catalog, trie, MAP_ID_CATALOG, map);
+  trie->root = &map->catalog_root;
+  trie->count = &map->map_count;
+  trie->count_place = TRIE_COUNT_NOWHERE;
+  trie->hang = hang_catalog;
+  atomic_init(&map->map_count, UINT32_MAX);
+  int code = open_store(
+      catalog, atomic_load_explicit(catalog->top, memory_order_relaxed), map);
+  if (code == MMCMAP_OK) code = trie_find_path(trie, &map->name, &map->path);
+  if (code != MMCMAP_OK) return code;
+  map->is_there = map->path.ending == TRIE_ENDS_SAME;
+  if (map->is_there && !map->path.record.is_map)
+    code = error_set_corrupt("F41 record of a map", map->path.record.offset);
+  return code;
+}
+
+static int open_named(const struct catalog *catalog,
+                      const struct trie_key *name, struct catalog_map *map) {
+  struct trie *trie = &map->trie;
+  int code = open_catalog(catalog, name, map);
+  if (code != MMCMAP_OK) return code;
+  struct map_words words = {.id = map->next_id};
+  if (map->is_there)
+    words = record_map_words(&map->path.record);
+  else
+    map->next_id++;
+  if (words.id < MAP_ID_NAMED || words.id >= UINT32_MAX)
+    return error_set(MMCMAP_EFULL, "map ids are used up");
+  init_trie(catalog, trie, (uint32_t)words.id, map);
+  atomic_init(&map->root, words.root);
+  atomic_init(&map->count, words.count);
+  trie->root = &map->root;
+  trie->count = &map->count;
+  trie->count_place = TRIE_COUNT_NOWHERE;
+  trie->hang = hang_named;
+  if (map->is_there && map->path.record.epoch == catalog->log->epoch)
+    trie->count_place = map->path.record.offset + RECORD_MAP_COUNT_AT;
+  return MMCMAP_OK;
+}
+
+int catalog_open(const struct catalog *catalog, const struct trie_key *name,
+                 struct catalog_map *map_out) {
+  return LIKELY(name == NULL) ? open_default(catalog, map_out)
+                              : open_named(catalog, name, map_out);
+}
+
+int catalog_drop(const struct catalog *catalog, const struct trie_key *name) {
+  struct catalog_map map;
+  int code = open_catalog(catalog, name, &map);
+  if (code != MMCMAP_OK) return code;
+  return trie_remove_at(&map.catalog, &map.path);
+}
+
+/* ---- Reading ------------------------------------------------------------- */
+
+int catalog_default_root_of(const struct node_source *source, uint64_t top,
+                            uint64_t *root_out) {
+  struct store_view store;
+  *root_out = SLOT_EMPTY;
+  int code = node_store(source, top, &store);
+  if (code == MMCMAP_OK)
+    *root_out = bytes_load_acquire(store.at + STORE_DEFAULT_AT);
+  return code;
+}
+
+int catalog_root(const struct node_source *source, uint64_t top,
+                 uint64_t *root_out) {
+  struct store_view store;
+  *root_out = SLOT_EMPTY;
+  if (!slot_is_store(top)) return MMCMAP_OK;
+  int code = node_store(source, top, &store);
+  if (code == MMCMAP_OK)
+    *root_out = bytes_load_acquire(store.at + STORE_CATALOG_AT);
+  return code;
+}
+
+int catalog_find(const struct node_source *source, const struct hasher *hasher,
+                 uint64_t top, const struct trie_key *name,
+                 struct map_words *words_out) {
+  struct trie_key key = *name;
+  struct record_view record;
+  uint64_t root;
+  memset(words_out, 0, sizeof *words_out);
+  int code = catalog_root(source, top, &root);
+  if (code != MMCMAP_OK) return code;
+  code = trie_lookup(source, hasher, root, &key, &record);
+  if (code != MMCMAP_OK) return code;
+  if (!record.is_map)
+    return error_set_corrupt("F41 record of a map", record.offset);
+  *words_out = record_map_words(&record);
+  return MMCMAP_OK;
+}
+
+int catalog_find_id(const struct node_source *source, uint64_t top, uint32_t id,
+                    struct map_words *words_out) {
+  struct trie_cursor cursor;
+  struct record_view record;
+  uint64_t root;
+  memset(words_out, 0, sizeof *words_out);
+  int code = catalog_root(source, top, &root);
+  trie_cursor_init(&cursor, root, source->size / NODE_HEADER_BYTES);
+  while (code == MMCMAP_OK) {
+    code = trie_cursor_next(&cursor, source, &record);
+    if (code != MMCMAP_OK || !record.is_map) continue;
+    struct map_words words = record_map_words(&record);
+    if (words.id != id) continue;
+    *words_out = words;
+    return MMCMAP_OK;
+  }
+  return code;
+}

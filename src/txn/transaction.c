@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+#include "txn/transaction.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/errors.h"
+#include "share/owner_lock.h"
+
+/* ---- Begin and end ------------------------------------------------------- */
+
+int transaction_begin(struct transaction *transaction, struct writer *writer,
+                      uint32_t timeout_ms) {
+  const struct share_header *header = writer->header;
+  memset(transaction, 0, sizeof *transaction);
+  int code = readers_owner(writer->readers, &transaction->owner);
+  if (code == MMCMAP_OK) code = writer_enter(writer, timeout_ms);
+  if (code != MMCMAP_OK) return code;
+  if (!BROKEN(BREAK_TXN_UNSEALED)) writer_seal(writer);
+  transaction->writer = writer;
+  transaction->serial = writer_begin_transaction(writer);
+  transaction->catalog = writer->catalog;
+  transaction->catalog.draft = &transaction->draft;
+  transaction->catalog.top = &transaction->root;
+  transaction->catalog.count = &transaction->count;
+  atomic_init(&transaction->root, atomic_load(&header->live.root));
+  atomic_init(&transaction->count, atomic_load(&header->change.count));
+  return MMCMAP_OK;
+}
+
+void transaction_forget(struct transaction *transaction) {
+  trie_draft_free(&transaction->draft);
+  free(transaction->savepoints);
+  transaction->savepoints = NULL;
+  transaction->savepoint_count = transaction->savepoint_capacity = 0;
+}
+
+/* Whether the lock is the transaction's: if its thread has ended, the lock was
+   left to be inherited. */
+static bool has_lock(const struct transaction *transaction) {
+  const struct writer *writer = transaction->writer;
+  return owner_lock_is_owned(&writer->header->writer_lock,
+                             transaction->owner) &&
+         writer_has_transaction(writer, transaction->serial);
+}
+
+/* Gives the lock back, if it still is the transaction's. */
+static void leave(struct transaction *transaction) {
+  if (has_lock(transaction)) {
+    writer_end_transaction(transaction->writer);
+    writer_leave(transaction->writer);
+  }
+  transaction_forget(transaction);
+}
+
+void transaction_abort(struct transaction *transaction) {
+  if (transaction->is_writing && has_lock(transaction))
+    log_abandon(&transaction->writer->log);
+  leave(transaction);
+}
+
+int transaction_check(const struct transaction *transaction) {
+  uint32_t owner;
+  int code = readers_owner(transaction->writer->readers, &owner);
+  if (code != MMCMAP_OK) return code;
+  if (LIKELY(owner == transaction->owner && has_lock(transaction)))
+    return MMCMAP_OK;
+  return error_set(MMCMAP_EBUSY, "the transaction is another thread's");
+}
+
+/* The store's root, to publish with, and to retire what nobody sees then. */
+static struct trie trie_of_top(struct writer *writer) {
+  struct trie trie = {.log = &writer->log,
+                      .hasher = writer->catalog.hasher,
+                      .top = writer->catalog.top,
+                      .count = writer->catalog.count,
+                      .count_place = TRIE_COUNT_IN_CELL};
+  return trie;
+}
+
+/* What is unlinked may be counted as dead from now on. */
+static int publish(struct transaction *transaction) {
+  struct trie trie = trie_of_top(transaction->writer);
+  log_end_private(trie.log);
+  int code = trie_store(&trie, 0, atomic_load(&transaction->root),
+                        atomic_load(&transaction->count));
+  if (code == MMCMAP_OK) trie_retire_draft(&trie, &transaction->draft);
+  return code;
+}
+
+int transaction_commit(struct transaction *transaction, uint64_t *epoch_out) {
+  const struct writer *writer = transaction->writer;
+  *epoch_out = 0;
+  int code = transaction_check(transaction);
+  bool has_changed =
+      transaction->is_writing && atomic_load(&transaction->root) !=
+                                     atomic_load(&writer->header->live.root);
+  int failed = commit_failure(&writer->header->commit);
+  if (code == MMCMAP_OK && has_changed && failed != MMCMAP_OK)
+    code = error_set(failed, "an earlier commit failed");
+  if (code == MMCMAP_OK && has_changed) code = publish(transaction);
+  if (code != MMCMAP_OK || !has_changed) {
+    transaction_abort(transaction);
+    return code;
+  }
+  *epoch_out = writer->log.epoch;
+  leave(transaction);
+  return MMCMAP_OK;
+}
+
+/* ---- Changes ------------------------------------------------------------- */
+
+/* The first change opens a frame, and starts the session if need be. */
+static int begin_change(struct transaction *transaction,
+                        const struct trie_key *map, struct catalog_map *found,
+                        struct log_mark *mark_out) {
+  struct log *log = &transaction->writer->log;
+  int code = transaction_check(transaction);
+  if (code == MMCMAP_OK && UNLIKELY(!transaction->is_writing)) {
+    code = log_enter(log);
+    if (code == MMCMAP_OK) code = writer_prepare(transaction->writer, false);
+    if (code == MMCMAP_OK) {
+      log_begin_private(log);
+      transaction->is_writing = true;
+    }
+  }
+  *mark_out = log_mark(log);
+  if (LIKELY(code == MMCMAP_OK))
+    code = catalog_open(&transaction->catalog, map, found);
+  return code;
+}
+
+static int end_change(struct transaction *transaction, int code,
+                      const struct log_mark *mark) {
+  if (code != MMCMAP_OK) log_return_to(&transaction->writer->log, mark);
+  return code;
+}
+
+int transaction_put(struct transaction *transaction, const struct trie_key *map,
+                    const void *key, size_t key_size, const void *value,
+                    size_t value_size) {
+  struct log_mark mark;
+  struct catalog_map found;
+  int code = change_check_sizes(key_size, value_size);
+  if (code == MMCMAP_OK) code = begin_change(transaction, map, &found, &mark);
+  if (code != MMCMAP_OK) return code;
+  struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
+  code = change_put(&found.trie, &trie_key, value, value_size);
+  return end_change(transaction, code, &mark);
+}
+
+int transaction_delete(struct transaction *transaction,
+                       const struct trie_key *map, const void *key,
+                       size_t key_size) {
+  struct log_mark mark;
+  struct catalog_map found;
+  int code = begin_change(transaction, map, &found, &mark);
+  if (code != MMCMAP_OK) return code;
+  if (key_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
+  struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
+  code = change_delete(&found.trie, &trie_key);
+  return end_change(transaction, code, &mark);
+}
+
+int transaction_change(struct transaction *transaction,
+                       const struct trie_key *map, const void *key,
+                       size_t key_size, decide_fn *decide, void *context) {
+  struct log_mark mark;
+  struct catalog_map found;
+  bool has_changed;
+  int code = change_check_sizes(key_size, 0);
+  if (code == MMCMAP_OK) code = begin_change(transaction, map, &found, &mark);
+  if (code != MMCMAP_OK) return code;
+  struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
+  code = change_decided(&found.trie, &trie_key, decide, context, &has_changed);
+  return end_change(transaction, code, &mark);
+}
+
+int transaction_clear(struct transaction *transaction,
+                      const struct trie_key *map) {
+  struct log_mark mark;
+  struct catalog_map found;
+  uint64_t root, count;
+  int code = transaction_look(transaction, map, &root, &count);
+  if (code != MMCMAP_OK || root == SLOT_EMPTY) return code;
+  code = begin_change(transaction, map, &found, &mark);
+  if (code != MMCMAP_OK) return code;
+  code = trie_publish_root(&found.trie, SLOT_EMPTY, 0);
+  if (code == MMCMAP_OK) trie_draft_add_all(&transaction->draft, root);
+  return end_change(transaction, code, &mark);
+}
+
+int transaction_drop(struct transaction *transaction,
+                     const struct trie_key *map) {
+  struct log_mark mark;
+  struct catalog_map found;
+  int code = begin_change(transaction, map, &found, &mark);
+  if (code != MMCMAP_OK) return code;
+  code = catalog_drop(&transaction->catalog, map);
+  return end_change(transaction, code, &mark);
+}
+
+int transaction_look(const struct transaction *transaction,
+                     const struct trie_key *map, uint64_t *root_out,
+                     uint64_t *count_out) {
+  struct node_source source = space_source(transaction->writer->log.space);
+  uint64_t top = atomic_load(&transaction->root);
+  struct map_words words;
+  *root_out = *count_out = 0;
+  int code = transaction_check(transaction);
+  if (code != MMCMAP_OK) return code;
+  if (map == NULL) {
+    *count_out = atomic_load(&transaction->count);
+    return catalog_default_root(&source, top, root_out);
+  }
+  code = catalog_find(&source, transaction->catalog.hasher, top, map, &words);
+  *root_out = words.root;
+  *count_out = words.count;
+  return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
+}
+
+int transaction_get(const struct transaction *transaction,
+                    const struct trie_key *map, const void *key,
+                    size_t key_size, struct record_view *record_out) {
+  const struct hasher *hasher = transaction->catalog.hasher;
+  struct node_source source = space_source(transaction->writer->log.space);
+  uint64_t root, count;
+  int code = transaction_look(transaction, map, &root, &count);
+  if (code != MMCMAP_OK) return code;
+  struct trie_key trie_key = trie_key_of(hasher, key, key_size);
+  return trie_lookup(&source, hasher, root, &trie_key, record_out);
+}
+
+/* ---- Savepoints ---------------------------------------------------------- */
+
+int transaction_freeze(struct transaction *transaction) {
+  struct log *log = &transaction->writer->log;
+  const struct log_mark *frozen = &transaction->frozen;
+  int code = transaction_check(transaction);
+  if (code != MMCMAP_OK || !transaction->is_writing) return code;
+  if (BROKEN(BREAK_TXN_UNFROZEN)) return MMCMAP_OK;
+  if (log->frame_offset == frozen->frame_offset &&
+      log->cursor == frozen->cursor)
+    return MMCMAP_OK; /* no node has been born since */
+  code = log_next_epoch(log);
+  if (code == MMCMAP_OK) transaction->frozen = log_mark(log);
+  return code;
+}
+
+static int make_room(struct transaction *transaction) {
+  size_t capacity = transaction->savepoint_capacity;
+  if (transaction->savepoint_count < capacity) return MMCMAP_OK;
+  capacity = capacity == 0 ? 8 : 2 * capacity;
+  struct transaction_savepoint *savepoints =
+      realloc(transaction->savepoints, capacity * sizeof *savepoints);
+  if (savepoints == NULL) return error_set(MMCMAP_ENOMEM, "savepoint");
+  transaction->savepoints = savepoints;
+  transaction->savepoint_capacity = capacity;
+  return MMCMAP_OK;
+}
+
+int transaction_savepoint(struct transaction *transaction, size_t *number_out) {
+  *number_out = 0;
+  int code = make_room(transaction);
+  if (code == MMCMAP_OK) code = transaction_freeze(transaction);
+  if (code != MMCMAP_OK) return code;
+  struct transaction_savepoint *savepoint =
+      &transaction->savepoints[transaction->savepoint_count];
+  savepoint->root = atomic_load(&transaction->root);
+  savepoint->count = atomic_load(&transaction->count);
+  savepoint->unlinked_count = transaction->draft.count;
+  savepoint->mark = transaction->frozen;
+  *number_out = transaction->savepoint_count++;
+  return MMCMAP_OK;
+}
+
+/* The number names a savepoint, and the thread may use it. */
+static int check_number(struct transaction *transaction, size_t number) {
+  int code = transaction_check(transaction);
+  if (code == MMCMAP_OK && number >= transaction->savepoint_count)
+    code = error_set(MMCMAP_EINVAL, "no such savepoint");
+  return code;
+}
+
+int transaction_rollback_to(struct transaction *transaction, size_t number) {
+  struct log *log = &transaction->writer->log;
+  int code = check_number(transaction, number);
+  if (code != MMCMAP_OK) return code;
+  const struct transaction_savepoint *savepoint =
+      &transaction->savepoints[number];
+  atomic_store(&transaction->root, savepoint->root);
+  atomic_store(&transaction->count, savepoint->count);
+  transaction->draft.count = savepoint->unlinked_count;
+  transaction->savepoint_count = number + 1;
+  if (transaction->is_writing &&
+      log->frame_offset == savepoint->mark.frame_offset) {
+    recycler_clear(&log->recycler);
+    log_return_to(log, &savepoint->mark);
+  }
+  return MMCMAP_OK;
+}
+
+int transaction_release(struct transaction *transaction, size_t number) {
+  int code = check_number(transaction, number);
+  if (code == MMCMAP_OK) transaction->savepoint_count = number;
+  return code;
+}
