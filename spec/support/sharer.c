@@ -33,7 +33,8 @@
 
 enum {
   PATIENCE_SECONDS = 120,
-  CROWD_KEYS = 64, /* written in turn */
+  CROWD_KEYS = 64,       /* written in turn */
+  CROWD_GETS_MIN = 1000, /* however slow the machine is */
   THREADS_MAX = 16,
   THREAD_KEYS = 32, /* of each writing thread, in turn */
   FILL_BYTES_MAX = 700,
@@ -231,6 +232,7 @@ static int crowd(const char *path, unsigned long ms, unsigned long readers) {
   uint64_t number = 0;
   int status = 0;
   if (readers < 1 || readers > 256) fail("1 to 256 readers");
+  alarm(PATIENCE_SECONDS + (unsigned)ms / 1000);
   open_store(path, MMCMAP_ASYNC);
   open_board();
   for (uint32_t key = 0; key < CROWD_KEYS; key++)
@@ -239,7 +241,8 @@ static int crowd(const char *path, unsigned long ms, unsigned long readers) {
     children[i] = fork_child();
     if (children[i] == 0) read_crowd((uint32_t)i);
   }
-  for (uint64_t end_ms = now_ms() + ms; now_ms() < end_ms;)
+  for (uint64_t end_ms = now_ms() + ms;
+       now_ms() < end_ms || atomic_load(&board->gets) < CROWD_GETS_MIN;)
     for (uint32_t key = 0; key < CROWD_KEYS; key++)
       put_value("key", key, ++number);
   atomic_store(&board->stops, true);

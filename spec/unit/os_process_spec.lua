@@ -97,7 +97,7 @@ describe("os.process", function()
     os_.sleep_ms(20)
     local passed = (os_.monotonic_ns() - begin) / 1e6
     assert.is_true(passed >= 20, passed)
-    assert.is_true(passed < 5000, passed)
+    assert.is_true(passed < 60000, passed) -- the unit is right
   end)
 
   it("knows the size of a page", function()
