@@ -105,7 +105,8 @@ static int write_zeros(int fd, uint64_t offset, uint64_t size,
 /* To how long a file grows that must become `needed` bytes long. */
 static uint64_t growth_of(const struct space *space, uint64_t size,
                           uint64_t needed, bool *in_pieces_out) {
-  uint64_t step_end = bytes_align_up(size + growth_step(size), SPACE_GROWTH_MIN);
+  uint64_t step_end =
+      bytes_align_up(size + growth_step(size), SPACE_GROWTH_MIN);
   *in_pieces_out = space->in_pieces && size >= SPACE_PIECES_FROM &&
                    needed - size < SPACE_PIECE_BYTES;
   if (*in_pieces_out) return bytes_align_up(needed, SPACE_PIECE_BYTES);

@@ -22,13 +22,13 @@
 #include "share/readers.h"
 
 enum {
-  SPACE_FILE_SIZE_MIN = 65536,        /* of a new file */
-  SPACE_GROWTH_MIN = 65536,           /* the file grows by at least this, */
-  SPACE_AHEAD_MAX = 1 << 20,          /* written ahead at once at most */
+  SPACE_FILE_SIZE_MIN = 65536,         /* of a new file */
+  SPACE_GROWTH_MIN = 65536,            /* the file grows by at least this, */
+  SPACE_AHEAD_MAX = 1 << 20,           /* written ahead at once at most */
   SPACE_GROWTH_MAX = 32 * 1024 * 1024, /* at most this, a 64th in between */
-  SPACE_PIECE_BYTES = 2 << 20,         /* what a processor maps at once; files */
-  SPACE_PIECES_FROM = 16 << 20,        /* of this size may grow in such pieces, */
-  SPACE_PIECES_AHEAD_MAX = 8 << 20     /* so much of them ahead */
+  SPACE_PIECE_BYTES = 2 << 20,     /* what a processor maps at once; files */
+  SPACE_PIECES_FROM = 16 << 20,    /* of this size may grow in such pieces, */
+  SPACE_PIECES_AHEAD_MAX = 8 << 20 /* so much of them ahead */
 };
 
 struct space {
