@@ -160,6 +160,22 @@ describe("check", function()
     end
   end)
 
+  -- What recovery would come to was once looked for in the file as it was when the
+  -- check began.
+  it("is no false alarm when the file grows meanwhile", function()
+    fill(db, 3000)
+    assert(db:sync())
+    local grown = 0
+    assert(db:check(function()
+      if grown == 20 then return end
+      grown = grown + 1
+      db:put("large " .. grown, ("y"):rep(300000))
+      db:put("long " .. grown, ("y"):rep(200000))
+      assert(db:sync())
+    end))
+    assert.is_true(grown > 0)
+  end)
+
   it("finds damage, and says what and where", function()
     fill(db, 300)
     db:put("large", ("z"):rep(400000))

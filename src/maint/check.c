@@ -97,6 +97,14 @@ static void note_end_of_log(const struct check_input *input,
     verify_fail(report, MMCMAP_ECORRUPT, "F17 frame checksum", offset);
 }
 
+/* The file as it is now: whatever is durable lies within it. */
+static struct node_source source_now(const struct check_input *input) {
+  struct node_source now = input->source;
+  if (input->source.refresh != NULL)
+    input->source.refresh(input->source.context, &now);
+  return now;
+}
+
 /* Rolls forward, and takes what it comes to if that is all that is durable. If it
    is not, says so once nothing has changed meanwhile. */
 static int recover_durable(const struct check_input *input,
@@ -107,7 +115,8 @@ static int recover_durable(const struct check_input *input,
       atomic_load_explicit(input->durable_epoch, memory_order_acquire);
   if (!choose_superblock(input, &superblock, report)) return MMCMAP_ECORRUPT;
   for (int i = 0; i < CHECK_TRIES; i++) {
-    int code = recovery_roll_forward(&input->source, input->hasher, &superblock,
+    struct node_source source = source_now(input);
+    int code = recovery_roll_forward(&source, input->hasher, &superblock,
                                      recovered_out);
     if (code != MMCMAP_OK) return code;
     if (recovered_out->state.epoch >= durable) return MMCMAP_OK;
@@ -129,7 +138,8 @@ int check_store(const struct check_input *input, struct verify_report *report) {
   int code = recover_durable(input, &recovered, report);
   if (code == MMCMAP_ENOMEM) return code;
   if (code == MMCMAP_OK) {
-    verify_log_into(&input->source, input->hasher, &recovered.state, report);
+    struct node_source source = source_now(input);
+    verify_log_into(&source, input->hasher, &recovered.state, report);
     recovered_forget(&recovered);
   }
   return verify_outcome(report);
