@@ -163,28 +163,29 @@ describe("sizes:", function()
   end)
 
   it("make the file longer by pieces of 2 MiB once it is large", function()
-    local piece, value = 2097152, ("v"):rep(200000)
-    local db = helper.store({ flush_interval = 100 })
+    local piece, big = 2097152, ("v"):rep(200000)
+    local store = helper.store({ flush_interval = 100 })
     local count = 0
     repeat
       count = count + 1
-      assert(db:put(count, value))
-    until db:size() > 9 * piece
-    assert.equal(0, db:size() % piece)
-    for i = 1, count do assert.equal(value, db:get(i)) end
+      assert(store:put(count, big))
+    until store:size() > 9 * piece
+    assert.equal(0, store:size() % piece)
+    for i = 1, count do assert.equal(big, store:get(i)) end
   end)
 
   it("make the file no longer than max_size, whatever the piece", function()
-    local limit, value = 17 * 1048576 + 65536, ("v"):rep(200000)
-    local db = helper.store({ max_size = limit, durability = "manual" })
-    local count, code = 0, nil
-    repeat
-      count = count + 1
-      code = select(3, db:put(count, value))
-    until code
+    local limit, big = 17 * 1048576 + 65536, ("v"):rep(200000)
+    local store = helper.store({ max_size = limit, durability = "manual" })
+    local function fill(count)
+      local ok, _, code = store:put(count, big)
+      if ok then return fill(count + 1) end
+      return count, code
+    end
+    local count, code = fill(1)
     assert.equal("EFULL", code)
-    assert.equal(count - 1, #db)
-    assert.is_true(db:size() > limit - 1048576 and db:size() <= limit)
-    assert.is_true(db:check())
+    assert.equal(count - 1, #store)
+    assert.is_true(store:size() > limit - 1048576 and store:size() <= limit)
+    assert.is_true(store:check())
   end)
 end)
