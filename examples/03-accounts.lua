@@ -51,7 +51,7 @@ assert(not ok and db:get("carol") == "50" and db:get("alice") == "70")
 -- Inside, the transaction sees its own changes, and everybody else what was before.
 db:update(function(tx)
   for key, value in tx:pairs() do -- as it was when the loop began
-    if key ~= "transfers" then tx:put(key, value * 2) end
+    if key ~= "transfers" then tx:put(key, ("%d"):format(value * 2)) end
   end
   assert(tx:get("alice") == "140" and db:get("alice") == "70")
 end)
