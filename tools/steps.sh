@@ -133,22 +133,36 @@ prepare_sources() {
   done
 }
 
+# in_build NAME COMMAND...: runs it in build/NAME; the output is added to
+# build/NAME/build.log.
+in_build() {
+  local folder=$top/build/$1
+  shift
+  (
+    cd "$folder" || exit 1
+    exec >>build.log 2>&1
+    "$@"
+  )
+}
+
+# configure_build NAME [ARGUMENT of configure ...]: build/NAME, ready for make.
+configure_build() {
+  local name=$1 folder=$top/build/$1
+  shift
+  mkdir -p "$folder" || return 1
+  : >"$folder/build.log"
+  if test ! -f "$folder/config.status" ||
+    test "$*" != "$(cat "$folder/configured" 2>/dev/null)" ||
+    test "$top/configure" -nt "$folder/config.status"; then
+    rm -f "$folder/configured"
+    in_build "$name" ../../configure "$@" || return 1
+    in_build "$name" make clean || return 1
+    say "$*" >"$folder/configured"
+  fi
+}
+
 # build NAME [ARGUMENT of configure ...]: build/NAME, up to date. The output is
 # in build/NAME/build.log.
 build() {
-  local folder=$top/build/$1
-  shift
-  mkdir -p "$folder" || return 1
-  (
-    cd "$folder" || exit 1
-    exec >build.log 2>&1
-    if test ! -f config.status || test "$*" != "$(cat configured 2>/dev/null)" ||
-      test "$top/configure" -nt config.status; then
-      rm -f configured
-      ../../configure "$@" || exit 1
-      make clean || exit 1
-      say "$*" >configured
-    fi
-    make -j"$jobs"
-  )
+  configure_build "$@" && in_build "$1" make -j"$jobs"
 }
