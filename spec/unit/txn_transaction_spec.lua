@@ -394,7 +394,8 @@ describe("txn.transaction", function()
       if ok then model["filling " .. i] = ("x"):rep(3000) end
     until not ok and code == "EFULL"
     assert.is_true(i > 20)
-    assert.same(model, (assert(txn:records())))
+    -- Not by a cursor: that freezes what is there, for which it may take space.
+    for key, value in pairs(model) do assert.equal(value, txn:get(key)) end
     if txn:delete("filling 1") then model["filling 1"] = nil end
     assert(txn:commit())
     holds(model)
