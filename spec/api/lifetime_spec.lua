@@ -281,7 +281,7 @@ describe("a store", function()
   it("leaves nothing behind when it is opened and closed often", function()
     assert(assert(mmcmap.open(path)):close())
     local before = probe.os.descriptor_count()
-    for _ = 1, 300 do
+    for _ = 1, 100 do
       local db = assert(mmcmap.open(path))
       db:put("k", "v")
       local next_record, state = db:pairs()

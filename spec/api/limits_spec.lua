@@ -74,7 +74,7 @@ describe("a crowd", function()
   for _, readers in ipairs { 1, 16 } do
     it_if_shared(("of a writer and %d forked readers sees whole values that "
       .. "never go back"):format(readers), function()
-        local ms = os.getenv("MMCMAP_LONG") and 30000 or 2000
+        local ms = os.getenv("MMCMAP_LONG") and 30000 or 1000
         local output = scratch.shell(("%s crowd %s %d %d 2>&1; echo status=$?")
           :format(scratch.quoted(os.getenv("MMCMAP_BUILD_DIR") .. "/sharer"),
             scratch.quoted(path), ms, readers))
