@@ -9,7 +9,7 @@
  * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
  * incr, count, version, size, sync, stat, snapshot, records, map, maps, drop,
  * close, remove; and see probe_txn.c.
- * Snapshot: get, count, version, page, records, map, maps, close.
+ * Snapshot: get, count, version, page, records, map, maps, diff, close.
  * records() returns {key = value} and how many records a cursor met.
  */
 #include <string.h>
@@ -440,6 +440,36 @@ static int push_records(lua_State *L, mmcmap_snapshot *snapshot) {
                            : probe_fail(L, code);
 }
 
+/* diff(other): {[key] = {old =, new =}}, and how many it met. */
+static int snapshot_diff(lua_State *L) {
+  mmcmap_snapshot *from = snapshot_check(L);
+  mmcmap_snapshot **to = luaL_checkudata(L, 2, STORE_SNAPSHOT_TYPE);
+  mmcmap_diff *diff;
+  mmcmap_change change;
+  lua_Integer count = 0;
+  int code = mmcmap_diff_open(from, *to, &diff);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_newtable(L);
+  while ((code = mmcmap_diff_next(diff, &change)) == MMCMAP_OK) {
+    lua_pushlstring(L, change.key.data, change.key.size);
+    lua_newtable(L);
+    if (change.has_old) {
+      lua_pushlstring(L, change.old_value.data, change.old_value.size);
+      lua_setfield(L, -2, "old");
+    }
+    if (change.has_new) {
+      lua_pushlstring(L, change.new_value.data, change.new_value.size);
+      lua_setfield(L, -2, "new");
+    }
+    lua_rawset(L, -3);
+    count++;
+  }
+  mmcmap_diff_close(diff);
+  if (code != MMCMAP_NOTFOUND) return probe_fail(L, code);
+  lua_pushinteger(L, count);
+  return 2;
+}
+
 /* map(name): to be closed before the snapshot. */
 static int snapshot_map(lua_State *L) {
   mmcmap_snapshot *snapshot = snapshot_check(L);
@@ -547,11 +577,17 @@ void probe_store_open(lua_State *L) {
       {NULL, NULL},
   };
   static const luaL_Reg snapshot_methods[] = {
-      {"get", snapshot_get},         {"count", snapshot_count},
-      {"version", snapshot_version}, {"page", snapshot_page},
-      {"records", snapshot_records}, {"map", snapshot_map},
-      {"maps", snapshot_maps},       {"close", snapshot_close},
-      {"__gc", snapshot_close},      {NULL, NULL},
+      {"get", snapshot_get},
+      {"count", snapshot_count},
+      {"version", snapshot_version},
+      {"page", snapshot_page},
+      {"records", snapshot_records},
+      {"map", snapshot_map},
+      {"maps", snapshot_maps},
+      {"diff", snapshot_diff},
+      {"close", snapshot_close},
+      {"__gc", snapshot_close},
+      {NULL, NULL},
   };
   store_new_type(L, STORE_TYPE, methods);
   store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);
