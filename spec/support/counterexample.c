@@ -70,7 +70,7 @@ static size_t counterexample_list_values(const struct counterexample *self,
     if (operation->kind == OPERATION_CAS) value = operation->expected;
     if (operation->kind != OPERATION_GET && operation->kind != OPERATION_CAS &&
         operation->kind != OPERATION_SWAP && !is_incr &&
-        operation->kind != OPERATION_SNAPSHOT)
+        !operation_is_joint(operation))
       continue;
     if (!provenance_is_possible(self->provenance, 0, value)) continue;
     if (!counterexample_add(values, &count, value)) return 0;
@@ -244,9 +244,9 @@ static void counterexample_leave_out_reads(struct counterexample *self) {
       struct counterexample trial = counterexample_copy(self);
       trial.count = 0;
       for (size_t i = 0; i < self->count; i++) {
-        size_t whole = i; /* parts of a snapshot go together */
+        size_t whole = i; /* parts of an operation go together */
         while (self->key_count > 1 && whole > 0 &&
-               self->operations[whole].kind == OPERATION_SNAPSHOT &&
+               operation_is_joint(&self->operations[whole]) &&
                self->operations[whole].parts == 0)
           whole--;
         if (whole < at || whole >= at + size ||

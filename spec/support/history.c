@@ -3,7 +3,7 @@
  * Histories: a program that has threads of several processes change few keys,
  * and checks that all they saw is linearizable.
  *
- *   history PATH SECONDS PROCESSES THREADS KEYS [--snapshots]
+ *   history PATH SECONDS PROCESSES THREADS KEYS [--snapshots] [--transactions]
  *           [--durability=async|sync|manual] [--seed=N] [--breaks=N]
  *
  * Each process opens the store for itself. Each thread is a client: it calls
@@ -12,12 +12,14 @@
  * and the first one reads all keys: there the checker cuts the history
  * (linearizable.h). When a log is full, the clients wait while the parent
  * checks all that was done. With --snapshots, clients also read all keys of a
- * snapshot, which must be those of one moment.
+ * snapshot, which must be those of one moment. With --transactions, every other
+ * key lies in a named map, and clients move amounts between two keys, or abort
+ * that, having read both.
  *
  * BREAKS are those of base/testing.h, in a test build: then faults should be
  * found. Prints what was checked; its exit status is 1 if the history is wrong,
  * a client failed or more than one window in a hundred is undecided (which
- * comes with --snapshots and more than 16 clients), 2 for wrong arguments, 3 for
+ * comes with joint checks and more than 16 clients), 2 for wrong arguments, 3 for
  * breaks in another build.
  */
 #include <inttypes.h>
@@ -37,30 +39,28 @@
 #include "os/process.h"
 
 /*
- * CALL(kind, how often, what to call). `key` and `value` are slices; `expected`
- * points to one, or is NULL: absent. history_done() takes the code of what is
- * done (MMCMAP_OK) or not (MMCMAP_NOTFOUND, MMCMAP_MISMATCH); history_value() of
- * what puts a value into self->buffer. `wanted` points to `value`, or is NULL: it
- * is to be deleted.
+ * CALL(kind, how often, what to call). `map` is that of the key. `key` and `value`
+ * are slices; `expected` points to one, or is NULL: absent. history_done() takes
+ * the code of what is done (MMCMAP_OK) or not (MMCMAP_NOTFOUND, MMCMAP_MISMATCH);
+ * history_value() of what puts a value into self->buffer. `wanted` points to
+ * `value`, or is NULL: it is to be deleted.
  */
 #define HISTORY_CALLS(CALL) \
-  CALL(GET, 40, \
-       history_value(self, mmcmap_get(self->store, key, &self->buffer))) \
-  CALL(HAS, 8, history_done(self, mmcmap_has(self->store, key))) \
-  CALL(PUT, 36, history_done(self, mmcmap_put(self->store, key, value))) \
-  CALL(DELETE, 16, history_done(self, mmcmap_delete(self->store, key))) \
-  CALL(ADD, 10, history_done(self, mmcmap_add(self->store, key, value))) \
-  CALL(REPLACE, 10, \
-       history_done(self, mmcmap_replace(self->store, key, value))) \
-  CALL(CAS, 24, \
-       history_done(self, mmcmap_cas(self->store, key, expected, wanted))) \
-  CALL(SWAP, 10, history_swap(self, key, value)) \
-  CALL(INCR, 16, history_incr(self, key, &operation))
+  CALL(GET, 40, history_value(self, mmcmap_get(map, key, &self->buffer))) \
+  CALL(HAS, 8, history_done(self, mmcmap_has(map, key))) \
+  CALL(PUT, 36, history_done(self, mmcmap_put(map, key, value))) \
+  CALL(DELETE, 16, history_done(self, mmcmap_delete(map, key))) \
+  CALL(ADD, 10, history_done(self, mmcmap_add(map, key, value))) \
+  CALL(REPLACE, 10, history_done(self, mmcmap_replace(map, key, value))) \
+  CALL(CAS, 24, history_done(self, mmcmap_cas(map, key, expected, wanted))) \
+  CALL(SWAP, 10, history_swap(self, map, key, value)) \
+  CALL(INCR, 16, history_incr(self, map, key, &operation))
 
 enum {
-  HISTORY_ROUND = 1000,          /* calls of a client between two pauses */
-  HISTORY_SNAPSHOT_ROUND = 1600, /* with --snapshots: of all clients */
-  HISTORY_SNAPSHOT_ONE_IN = 16,  /* with --snapshots: of all calls */
+  HISTORY_ROUND = 1000,         /* calls of a client between two pauses */
+  HISTORY_JOINT_ROUND = 1600,   /* if the check is joint: of all clients */
+  HISTORY_SNAPSHOT_ONE_IN = 16, /* with --snapshots: of all calls */
+  HISTORY_MOVE_ONE_IN = 6,      /* with --transactions: of all calls */
   HISTORY_SYNC_ONE_IN = 2000,
   HISTORY_CLIENTS_MAX = 48, /* fewer than LINEARIZABLE_OPEN_MAX */
   HISTORY_PATIENCE_S = 60,  /* then the clients hang */
@@ -71,6 +71,7 @@ struct history_client {
   struct history_shared *shared;
   struct history_log *log;
   mmcmap *store;
+  mmcmap *map; /* of every other key, with --transactions */
   uint16_t number;
   uint64_t random;
   uint64_t written;            /* values made up so far */
@@ -84,8 +85,18 @@ static struct {
   const char *path;
   unsigned seconds, processes, threads, keys, durability, breaks;
   uint64_t seed;
-  bool snapshots;
+  bool snapshots, transactions;
 } history_run;
+
+static bool history_is_joint(void) {
+  return history_run.snapshots || history_run.transactions;
+}
+
+static const mmcmap_slice history_map_name = {"map", 3};
+
+static bool history_is_in_map(unsigned key) {
+  return history_run.transactions && key % 2 == 1;
+}
 
 static uint64_t history_deadline_ns;
 static pid_t history_children[HISTORY_CLIENTS_MAX]; /* 0: gone */
@@ -161,23 +172,28 @@ static void history_value(struct history_client *self, int code) {
   self->seen[self->operation->key] = value;
 }
 
-static void history_swap(struct history_client *self, mmcmap_slice key,
-                         mmcmap_slice value) {
+static void history_swap(struct history_client *self, mmcmap *map,
+                         mmcmap_slice key, mmcmap_slice value) {
   bool found;
-  int code = mmcmap_swap(self->store, key, value, &self->buffer, &found);
+  int code = mmcmap_swap(map, key, value, &self->buffer, &found);
   if (code == MMCMAP_OK && !found) code = MMCMAP_NOTFOUND;
   history_value(self, code);
 }
 
-static void history_incr(struct history_client *self, mmcmap_slice key,
-                         const struct operation *operation) {
+static void history_incr(struct history_client *self, mmcmap *map,
+                         mmcmap_slice key, const struct operation *operation) {
   mmcmap_number by = {.integer = (int64_t)operation->argument};
   mmcmap_number init = {.integer = (int64_t)operation->expected};
   mmcmap_number sum;
-  int code = mmcmap_incr(self->store, key, by, init, &sum);
+  int code = mmcmap_incr(map, key, by, init, &sum);
   self->operation->end_ns = process_monotonic_ns();
   history_end(self, code, (uint64_t)sum.integer);
   self->seen[self->operation->key] = (uint64_t)sum.integer;
+}
+
+/* A number that nobody else makes up. */
+static uint64_t history_fresh(struct history_client *self) {
+  return ++self->written * self->shared->client_count + self->number;
 }
 
 /* The operation with its arguments, but for the times. */
@@ -186,9 +202,8 @@ static struct operation history_make(struct history_client *self,
   struct operation operation = {.key = (uint16_t)key,
                                 .client = self->number,
                                 .kind = (uint8_t)kind,
-                                .expected = OPERATION_ABSENT};
-  operation.argument =
-      ++self->written * self->shared->client_count + self->number;
+                                .expected = OPERATION_ABSENT,
+                                .argument = history_fresh(self)};
   if (kind == OPERATION_INCR) {
     operation.argument = 1 + history_random(self, 9);
     operation.expected = history_random(self, 3);
@@ -203,6 +218,7 @@ static void history_call(struct history_client *self, enum operation_kind kind,
                          unsigned key_number) {
   char texts[3][HISTORY_NUMBER_BYTES];
   struct operation operation = history_make(self, kind, key_number);
+  mmcmap *map = history_is_in_map(key_number) ? self->map : self->store;
   mmcmap_slice key = history_key(key_number, texts[0]);
   mmcmap_slice value = history_number(operation.argument, texts[1]);
   mmcmap_slice expects = history_number(operation.expected, texts[2]);
@@ -224,21 +240,32 @@ static void history_call(struct history_client *self, enum operation_kind kind,
   }
 }
 
+/* What was read, or with MMCMAP_NOTFOUND was not there. */
+static uint64_t history_read(struct history_client *self, int code,
+                             mmcmap_slice value) {
+  if (code != MMCMAP_OK) return OPERATION_ABSENT;
+  uint64_t number = history_parse(value.data, value.size);
+  if (number == OPERATION_ABSENT)
+    history_fault(self->shared, "a value that was read is no number",
+                  MMCMAP_OK);
+  return number;
+}
+
 static int history_read_snapshot(struct history_client *self,
                                  mmcmap_snapshot *snapshot,
                                  struct operation *parts) {
   char text[HISTORY_NUMBER_BYTES];
+  mmcmap_snapshot *map;
+  int code = mmcmap_snapshot_map(snapshot, history_map_name, &map);
   for (unsigned i = 0; i < history_run.keys; i++) {
     mmcmap_slice value;
-    int code = mmcmap_snapshot_get(snapshot, history_key(i, text), &value);
-    if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return code;
-    parts[i].result = OPERATION_ABSENT;
-    if (code == MMCMAP_NOTFOUND) continue;
-    parts[i].result = history_parse(value.data, value.size);
-    if (parts[i].result == OPERATION_ABSENT)
-      history_fault(self->shared, "a snapshot's value is no number", MMCMAP_OK);
+    if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) break;
+    code = mmcmap_snapshot_get(history_is_in_map(i) ? map : snapshot,
+                               history_key(i, text), &value);
+    parts[i].result = history_read(self, code, value);
   }
-  return MMCMAP_OK;
+  mmcmap_snapshot_close(map);
+  return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 
 /* Its moment is that of the opening; it may be read later. */
@@ -267,6 +294,93 @@ static void history_snapshot(struct history_client *self) {
   }
 }
 
+/* ---- Transactions ------------------------------------------------------ */
+
+/* What a transaction does to its two keys: an amount is moved from the first to
+   the second, if that is possible, else they are made. */
+static void history_plan(struct history_client *self, struct operation *parts) {
+  uint64_t from = parts[0].result, to = parts[1].result;
+  uint64_t amount = 1 + history_random(self, 9);
+  bool can_move = from != OPERATION_ABSENT && to != OPERATION_ABSENT;
+  can_move = can_move && from >= amount;
+  parts[0].argument = can_move ? from - amount : history_fresh(self);
+  parts[1].argument = can_move ? to + amount : history_fresh(self);
+}
+
+static int history_put_part(mmcmap_txn *txn, unsigned key, uint64_t value) {
+  char texts[2][HISTORY_NUMBER_BYTES];
+  return mmcmap_txn_put(txn, history_key(key, texts[0]),
+                        history_number(value, texts[1]));
+}
+
+/* Puts both, at times a second time after the first was undone. */
+static int history_put_parts(struct history_client *self, mmcmap_txn *txn,
+                             mmcmap_txn *const maps[2],
+                             const struct operation *parts) {
+  size_t savepoint;
+  int code = MMCMAP_OK;
+  if (history_random(self, 4) == 0) {
+    code = mmcmap_txn_savepoint(txn, &savepoint);
+    for (unsigned i = 0; i < 2 && code == MMCMAP_OK; i++)
+      code = history_put_part(maps[i], parts[i].key, history_fresh(self));
+    if (code == MMCMAP_OK) code = mmcmap_txn_rollback_to(txn, savepoint);
+  }
+  for (unsigned i = 0; i < 2 && code == MMCMAP_OK; i++)
+    code = history_put_part(maps[i], parts[i].key, parts[i].argument);
+  return code;
+}
+
+static int history_work(struct history_client *self, mmcmap_txn *txn,
+                        struct operation *parts) {
+  char text[HISTORY_NUMBER_BYTES];
+  mmcmap_txn *map, *maps[2];
+  int code = mmcmap_txn_map(txn, history_map_name, &map);
+  for (unsigned i = 0; i < 2; i++) {
+    mmcmap_slice value;
+    if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return code;
+    maps[i] = history_is_in_map(parts[i].key) ? map : txn;
+    code = mmcmap_txn_get(maps[i], history_key(parts[i].key, text), &value);
+    parts[i].result = history_read(self, code, value);
+  }
+  if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return code;
+  history_plan(self, parts);
+  return history_put_parts(self, txn, maps, parts);
+}
+
+/* One that is aborted has read two keys at one moment. */
+static void history_transaction(struct history_client *self) {
+  struct operation operation = {.kind = OPERATION_MOVE,
+                                .client = self->number,
+                                .begin_ns = process_monotonic_ns()};
+  mmcmap_txn *txn;
+  struct operation *parts = history_log_add(self->log, &operation, 2);
+  if (parts == NULL) abort();
+  parts[0].key = (uint16_t)history_random(self, history_run.keys);
+  parts[1].key = (uint16_t)((parts[0].key + 1 +
+                             history_random(self, history_run.keys - 1)) %
+                            history_run.keys);
+  bool aborts = history_random(self, 6) == 0;
+  if (aborts) parts[0].kind = parts[1].kind = OPERATION_SNAPSHOT;
+  int code = mmcmap_txn_begin(self->store, &txn);
+  if (code == MMCMAP_OK) code = history_work(self, txn, parts);
+  if (code == MMCMAP_OK && !aborts)
+    code = mmcmap_txn_commit(txn);
+  else
+    mmcmap_txn_abort(txn);
+  uint64_t end_ns = process_monotonic_ns();
+  if (code != MMCMAP_OK) {
+    history_fault(self->shared, "transaction", code);
+    return;
+  }
+  for (unsigned i = 0; i < 2; i++) {
+    parts[i].end_ns = end_ns;
+    parts[i].is_unknown = false;
+    self->seen[parts[i].key] = aborts ? parts[i].result : parts[i].argument;
+  }
+}
+
+/* ---- One call of chance ------------------------------------------------ */
+
 static void history_call_any(struct history_client *self) {
 #define HISTORY_OFTEN(name, often, call) +often
   unsigned all = HISTORY_CALLS(HISTORY_OFTEN);
@@ -279,6 +393,11 @@ static void history_call_any(struct history_client *self) {
   if (history_run.snapshots &&
       history_random(self, HISTORY_SNAPSHOT_ONE_IN) == 0) {
     history_snapshot(self);
+    return;
+  }
+  if (history_run.transactions &&
+      history_random(self, HISTORY_MOVE_ONE_IN) == 0) {
+    history_transaction(self);
     return;
   }
 #define HISTORY_PICK(name, often, call) \
@@ -309,9 +428,8 @@ static void history_dawdle(const char *point) {
 /* Joint checks need short windows. */
 static unsigned history_round(void) {
   unsigned shared =
-      HISTORY_SNAPSHOT_ROUND / (history_run.processes * history_run.threads);
-  return history_run.snapshots && shared < HISTORY_ROUND ? shared
-                                                         : HISTORY_ROUND;
+      HISTORY_JOINT_ROUND / (history_run.processes * history_run.threads);
+  return history_is_joint() && shared < HISTORY_ROUND ? shared : HISTORY_ROUND;
 }
 
 /* All clients pause; the first one reads all keys, and at times hands the logs
@@ -345,7 +463,7 @@ static void *history_be_client(void *context) {
 /* ---- Processes --------------------------------------------------------- */
 
 static void history_start_clients(struct history_shared *shared, mmcmap *store,
-                                  unsigned process) {
+                                  mmcmap *map, unsigned process) {
   static struct history_client clients[HISTORY_CLIENTS_MAX];
   pthread_t threads[HISTORY_CLIENTS_MAX];
   unsigned started = 0;
@@ -356,6 +474,7 @@ static void history_start_clients(struct history_shared *shared, mmcmap *store,
         .shared = shared,
         .log = &shared->logs[number],
         .store = store,
+        .map = map,
         .number = (uint16_t)number,
         .random = (history_run.seed + number) * UINT64_C(0x9e3779b97f4a7c15)};
     if (pthread_create(&threads[started], NULL, history_be_client, client) !=
@@ -372,7 +491,7 @@ static void history_start_clients(struct history_shared *shared, mmcmap *store,
 static void history_be_process(struct history_shared *shared,
                                unsigned process) {
   mmcmap_options options;
-  mmcmap *store;
+  mmcmap *store, *map;
   mmcmap_options_init(&options);
   options.durability = (int)history_run.durability;
 #ifdef MMCMAP_DEBUG_CHECKS
@@ -380,12 +499,14 @@ static void history_be_process(struct history_shared *shared,
   testing_hook = history_dawdle;
 #endif
   int code = mmcmap_open(history_run.path, &options, &store);
+  if (code == MMCMAP_OK) code = mmcmap_map(store, history_map_name, &map);
   if (code != MMCMAP_OK) {
     history_fault(shared, "open", code);
     return;
   }
-  history_start_clients(shared, store, process);
-  code = mmcmap_close(store);
+  history_start_clients(shared, store, map, process);
+  code = mmcmap_close(map);
+  if (code == MMCMAP_OK) code = mmcmap_close(store);
   if (code != MMCMAP_OK) history_fault(shared, "close", code);
 }
 
@@ -463,7 +584,7 @@ static void history_check(struct history_shared *shared,
     return;
   }
   linearizable_check_all(operations, count, history_run.keys,
-                         history_run.snapshots, sum->values, stdout, &result);
+                         history_is_joint(), sum->values, stdout, &result);
   free(operations);
   for (unsigned i = 0; i < shared->client_count; i++)
     atomic_store(&shared->logs[i].count, 0);
@@ -527,6 +648,10 @@ static bool history_option(const char *word) {
     history_run.snapshots = true;
     return true;
   }
+  if (strcmp(word, "--transactions") == 0) {
+    history_run.transactions = true;
+    return true;
+  }
   if (strncmp(word, "--seed=", 7) == 0) {
     history_run.seed = strtoull(value, NULL, 0);
     return true;
@@ -558,7 +683,8 @@ static bool history_arguments(int argc, char **argv) {
          history_run.processes <= HISTORY_CLIENTS_MAX &&
          history_run.threads <= HISTORY_CLIENTS_MAX &&
          history_run.processes * history_run.threads <= HISTORY_CLIENTS_MAX &&
-         history_run.keys > 0 && history_run.keys <= LINEARIZABLE_KEYS_MAX;
+         history_run.keys > (history_run.transactions ? 1 : 0) &&
+         history_run.keys <= LINEARIZABLE_KEYS_MAX;
 }
 
 /* A window in a hundred may be undecided. */

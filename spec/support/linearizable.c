@@ -202,17 +202,17 @@ static void search_rewind(struct search *search, size_t at) {
 
 /*
  * The open changes that may have to come before `operation`. What shares no
- * key with it can wait, unless a snapshot waits for that: between operations
- * of one key each, only those of the same key are in each other's way.
+ * key with it can wait, unless an operation of several keys waits too: between
+ * those of one key each, only those of the same key are in each other's way.
  */
 static uint64_t search_candidates(const struct search *search,
                                   const struct operation *operation) {
   uint64_t changes = search->open & ~search->reads & ~search->done;
-  uint64_t waiting = search->open & search->reads & ~search->done, related = 0;
+  uint64_t waiting = search->open & ~search->done, related = 0;
   if (search->history->key_count == 1) return changes;
   for (; waiting != 0; waiting &= waiting - 1)
-    if (search_at(search, (unsigned)__builtin_ctzll(waiting))->kind ==
-        OPERATION_SNAPSHOT)
+    if (operation_is_joint(
+            search_at(search, (unsigned)__builtin_ctzll(waiting))))
       return changes;
   for (uint64_t left = changes; left != 0; left &= left - 1) {
     unsigned slot = (unsigned)__builtin_ctzll(left);
@@ -247,11 +247,10 @@ static void search_list_options(const struct search *search,
   frame->rest &= ~frame->first;
 }
 
-/* Whether somebody must still find the value that a change would do away with,
-   and that would not come back. */
-static bool search_is_too_early(const struct search *search, unsigned slot) {
-  const struct operation *change = search_at(search, slot);
-  unsigned key = timeline_key(search->history, change);
+/* Whether somebody must still find the value of `key` that the change in `slot`
+   would do away with, and that would not come back. */
+static bool search_is_needed(const struct search *search, unsigned slot,
+                             unsigned key) {
   uint64_t value = search->values[key], need;
   uint64_t open = search->open & ~search->done & ~timeline_bit(slot);
   if (!provenance_is_unique(&search->provenance, key, value)) return false;
@@ -265,6 +264,15 @@ static bool search_is_too_early(const struct search *search, unsigned slot) {
           provenance_need(&other[i], &need) && need == value)
         return true;
   }
+  return false;
+}
+
+static bool search_is_too_early(const struct search *search, unsigned slot) {
+  const struct operation *change = search_at(search, slot);
+  for (int i = 0; i < timeline_parts(search->history, change); i++)
+    if (search_is_needed(search, slot,
+                         timeline_key(search->history, &change[i])))
+      return true;
   return false;
 }
 

@@ -7,6 +7,11 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+bool operation_is_joint(const struct operation *operation) {
+  return operation->kind == OPERATION_SNAPSHOT ||
+         operation->kind == OPERATION_MOVE;
+}
+
 bool operation_only_reads(const struct operation *operation) {
   if (operation->is_unknown)
     return operation->kind == OPERATION_GET ||
@@ -26,6 +31,7 @@ bool operation_only_reads(const struct operation *operation) {
     case OPERATION_INCR:
       return operation->result == OPERATION_ABSENT;
     case OPERATION_SWAP:
+    case OPERATION_MOVE:
       break;
   }
   return false;
@@ -46,6 +52,7 @@ static uint64_t operation_run(const struct operation *operation, uint64_t value,
       *answer_out = is_there;
       return value;
     case OPERATION_SWAP:
+    case OPERATION_MOVE:
       *answer_out = value;
       return argument;
     case OPERATION_INCR:
@@ -97,6 +104,7 @@ uint64_t operation_shown(const struct operation *operation) {
     case OPERATION_REPLACE:
     case OPERATION_CAS:
     case OPERATION_SWAP:
+    case OPERATION_MOVE:
       return operation->argument;
     case OPERATION_HAS:
     case OPERATION_DELETE:
@@ -114,6 +122,7 @@ const char *operation_name(enum operation_kind kind) {
       [OPERATION_ADD] = "add",   [OPERATION_REPLACE] = "replace",
       [OPERATION_CAS] = "cas",   [OPERATION_SWAP] = "swap",
       [OPERATION_INCR] = "incr", [OPERATION_SNAPSHOT] = "snapshot",
+      [OPERATION_MOVE] = "move",
   };
   return names[kind];
 }
@@ -144,6 +153,7 @@ static const char *operation_answer(const struct operation *operation,
     case OPERATION_SNAPSHOT:
     case OPERATION_SWAP:
     case OPERATION_INCR:
+    case OPERATION_MOVE:
       break;
   }
   return operation_value(operation->result, text);
@@ -159,6 +169,7 @@ void operation_print(const struct operation *operation, char *text,
     case OPERATION_ADD:
     case OPERATION_REPLACE:
     case OPERATION_SWAP:
+    case OPERATION_MOVE:
       snprintf(words, sizeof words, " %s", argument);
       break;
     case OPERATION_CAS:

@@ -24,11 +24,13 @@ enum operation_kind {
   OPERATION_INCR,    /* adds `argument`; an absent key counts as `expected`, and
                         stays absent if that is absent too; result: the new
                         value, or absent */
-  OPERATION_SNAPSHOT /* result: the value, or absent, at the moment of all its
-                        parts */
+  OPERATION_SNAPSHOT, /* result: the value, or absent, at the moment of all its
+                         parts */
+  OPERATION_MOVE      /* put, of all its parts at one moment; result: the old
+                         value, or absent: a transaction */
 };
 
-enum { OPERATION_KINDS = OPERATION_SNAPSHOT + 1 };
+enum { OPERATION_KINDS = OPERATION_MOVE + 1 };
 
 #define OPERATION_ABSENT UINT64_MAX /* no value of a key */
 #define OPERATION_NEVER UINT64_MAX  /* when a pending operation ends */
@@ -46,9 +48,12 @@ struct operation {
                       between begin_ns and end_ns, or never */
   bool is_optional; /* it may have taken effect outside of what is looked at;
                        if within, with this result */
-  uint16_t parts;   /* of a snapshot, a key each, side by side in the history:
-                      their number in the first of them, 0 in the others */
+  uint16_t parts;   /* of a snapshot or a move, a key each, side by side in the
+                      history: their number in the first of them, 0 in others */
 };
+
+/* It may be about several keys at one moment. */
+bool operation_is_joint(const struct operation *operation);
 
 /* It changes nothing, whatever the register holds. */
 bool operation_only_reads(const struct operation *operation);

@@ -10,7 +10,8 @@
  *   kind ("get"), client = 0, key = 0, from and to in ns (no `to`: pending),
  *   value, expected (numbers; absent if missing), result (true, false, a number
  *   or nothing: absent), unknown = false;
- *   a snapshot: values = {value of key 0 or false, ...} for `result`.
+ *   a snapshot: values = {value of key 0 or false, ...} for `result`;
+ *   a move: other, other_value, other_result, of a second key.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,37 @@ static uint8_t history_kind(lua_State *L, int table) {
   return (uint8_t)kind;
 }
 
+static size_t history_take_snapshot(lua_State *L, struct operation *out,
+                                    size_t key_count) {
+  struct operation operation = *out;
+  lua_getfield(L, -1, "values");
+  luaL_checktype(L, -1, LUA_TTABLE);
+  for (size_t key = 0; key < key_count; key++) {
+    lua_rawgeti(L, -1, (int)key + 1);
+    out[key] = operation;
+    out[key].key = (uint16_t)key;
+    out[key].parts = key == 0 ? (uint16_t)key_count : 0;
+    out[key].result = lua_isboolean(L, -1) ? OPERATION_ABSENT
+                                           : history_value(L, lua_gettop(L));
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return key_count;
+}
+
+static size_t history_take_move(lua_State *L, struct operation *out,
+                                size_t key_count) {
+  int table = lua_gettop(L);
+  out[1] = out[0];
+  out[0].parts = 2;
+  out[1].key = (uint16_t)history_number(L, table, "other", 0);
+  out[1].argument = history_field(L, table, "other_value");
+  out[1].result = history_field(L, table, "other_result");
+  if (out[1].key >= key_count || out[1].key == out[0].key)
+    luaL_error(L, "no such other key");
+  return 2;
+}
+
 /* The table on top of the stack, as so many operations at `out`. */
 static size_t history_take(lua_State *L, struct operation *out,
                            size_t key_count) {
@@ -69,20 +101,11 @@ static size_t history_take(lua_State *L, struct operation *out,
                          history_number(L, table, "unknown", 0) == 1;
   if (operation.key >= key_count) luaL_error(L, "no such key");
   *out = operation;
-  if (operation.kind != OPERATION_SNAPSHOT) return 1;
-  lua_getfield(L, table, "values");
-  luaL_checktype(L, -1, LUA_TTABLE);
-  for (size_t key = 0; key < key_count; key++) {
-    lua_rawgeti(L, -1, (int)key + 1);
-    out[key] = operation;
-    out[key].key = (uint16_t)key;
-    out[key].parts = key == 0 ? (uint16_t)key_count : 0;
-    out[key].result = lua_isboolean(L, -1) ? OPERATION_ABSENT
-                                           : history_value(L, lua_gettop(L));
-    lua_pop(L, 1);
-  }
-  lua_pop(L, 1);
-  return key_count;
+  if (operation.kind == OPERATION_SNAPSHOT)
+    return history_take_snapshot(L, out, key_count);
+  if (operation.kind == OPERATION_MOVE)
+    return history_take_move(L, out, key_count);
+  return 1;
 }
 
 static int history_push(lua_State *L, const struct linearizable_result *result,

@@ -49,6 +49,7 @@ void provenance_note_maker(struct provenance *self,
       if (may_do) provenance_begin(self, key, operation->argument);
       break;
     case OPERATION_SWAP:
+    case OPERATION_MOVE:
       provenance_begin(self, key, operation->argument);
       break;
     case OPERATION_INCR:
@@ -74,6 +75,7 @@ bool provenance_need(const struct operation *operation, uint64_t *value_out) {
     case OPERATION_GET:
     case OPERATION_SNAPSHOT:
     case OPERATION_SWAP:
+    case OPERATION_MOVE:
       return true;
     case OPERATION_CAS:
       *value_out = operation->expected;

@@ -20,7 +20,7 @@ static bool timeline_has_events(const struct linearizable_history *history,
   if ((operation->is_unknown || operation->is_optional) &&
       operation_only_reads(operation))
     return false;
-  return history->key_count == 1 || operation->kind != OPERATION_SNAPSHOT ||
+  return history->key_count == 1 || !operation_is_joint(operation) ||
          operation->parts > 0;
 }
 
@@ -71,16 +71,27 @@ static const char *timeline_give_slots(struct timeline *self,
   return fits ? NULL : "too many operations at once";
 }
 
-/* The keys, as a mask, whose values are known once it was alone. */
+/* The keys, as a mask, that it is about. */
+static uint64_t timeline_keys(const struct linearizable_history *history,
+                              const struct operation *operation) {
+  uint64_t keys = 0;
+  for (int i = 0; i < timeline_parts(history, operation); i++)
+    keys |= timeline_bit(timeline_key(history, &operation[i]));
+  return keys;
+}
+
+/* The keys whose values are known once it was alone. */
 static uint64_t timeline_shows(const struct linearizable_history *history,
                                const struct operation *operation) {
   if (operation->is_unknown || operation->is_optional) return 0;
-  uint64_t keys = timeline_bit(timeline_key(history, operation));
+  uint64_t keys = timeline_keys(history, operation);
   switch ((enum operation_kind)operation->kind) {
     case OPERATION_GET:
     case OPERATION_DELETE:
     case OPERATION_SWAP:
     case OPERATION_INCR:
+    case OPERATION_SNAPSHOT:
+    case OPERATION_MOVE:
       return keys;
     case OPERATION_HAS:
       return operation->result == 0 ? keys : 0;
@@ -89,10 +100,6 @@ static uint64_t timeline_shows(const struct linearizable_history *history,
     case OPERATION_REPLACE:
     case OPERATION_CAS:
       return operation->result != 0 ? keys : 0;
-    case OPERATION_SNAPSHOT:
-      for (int i = 1; i < timeline_parts(history, operation); i++)
-        keys |= timeline_bit(operation[i].key);
-      return keys;
   }
   return 0;
 }
@@ -120,7 +127,7 @@ static void timeline_find_cuts(struct timeline *self,
       in_window++;
       open++;
       if (!operation_only_reads(operation))
-        known &= ~timeline_bit(timeline_key(self->history, operation));
+        known &= ~timeline_keys(self->history, operation);
       continue;
     }
     if (--open > 0) continue;

@@ -38,7 +38,7 @@ static inline unsigned timeline_key(const struct linearizable_history *history,
 /* How many of the entries from this one on are one operation. */
 static inline int timeline_parts(const struct linearizable_history *history,
                                  const struct operation *operation) {
-  return history->key_count > 1 && operation->kind == OPERATION_SNAPSHOT
+  return history->key_count > 1 && operation_is_joint(operation)
              ? operation->parts
              : 1;
 }

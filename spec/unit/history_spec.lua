@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --
--- What threads and processes see of one store is linearizable, and a snapshot is
--- one moment (spec/support/history.c, a program of its own). The deliberate
+-- What threads and processes see of one store is linearizable, and a snapshot and
+-- a transaction are one moment (spec/support/history.c, a program of its own). The deliberate
 -- mistakes of the test build that break this must be found.
 --
 --   MMCMAP_SEED    the calls to repeat, if not their interleaving; printed
@@ -14,7 +14,7 @@ local processes_share = true -- several processes may write to one store
 
 local SEED = binary.seed("history")
 local SECONDS = os.getenv("MMCMAP_LONG") and 60 or 2
-local BREAK_WRITE_SEALED = 0x400
+local BREAK_WRITE_SEALED, BREAK_TXN_UNSEALED = 0x400, 0x8000000
 
 -- The exit status and what was printed.
 local function history(seconds, processes, threads, keys, options)
@@ -45,7 +45,12 @@ describe("a history", function()
     is_linearizable(SECONDS, 1, 4, 4, "--snapshots")
   end)
 
-  for _, options in ipairs { "", "--snapshots", "--durability=manual" } do
+  it("of threads with transactions over maps is linearizable", function()
+    is_linearizable(SECONDS, 1, 4, 4, "--transactions")
+  end)
+
+  for _, options in ipairs { "", "--snapshots --transactions",
+    "--durability=manual" } do
     it("of processes is linearizable " .. options, function()
       if not processes_share then
         pending("one process at a time may write")
@@ -55,20 +60,26 @@ describe("a history", function()
     end)
   end
 
-  it("is seen not to be, if sealed branches are changed", function()
-    for _ = 1, 8 do
-      local status, output = history(1, 1, 4, 4,
-        ("--snapshots --breaks=%d"):format(BREAK_WRITE_SEALED))
-      if status == "3" then
-        pending("needs --enable-debug-checks")
-        return
+  local function is_found(name, breaks, options)
+    it("is seen not to be, if " .. name, function()
+      for _ = 1, 8 do
+        local status, output = history(1, 1, 4, 4,
+          ("%s --breaks=%d"):format(options, breaks))
+        if status == "3" then
+          pending("needs --enable-debug-checks")
+          return
+        end
+        if status ~= "0" then
+          assert.truthy(output:find("not linearizable") or output:find("FAULT"),
+            output)
+          return
+        end
       end
-      if status ~= "0" then
-        assert.truthy(output:find("not linearizable") or output:find("FAULT"),
-          output)
-        return
-      end
-    end
-    error("eight times nothing was noticed")
-  end)
+      error("eight times nothing was noticed")
+    end)
+  end
+
+  is_found("sealed branches are changed", BREAK_WRITE_SEALED, "--snapshots")
+  is_found("a transaction begins without a seal", BREAK_TXN_UNSEALED,
+    "--transactions")
 end)

@@ -88,11 +88,17 @@ local function fits(operation, values)
     end
     return after
   end
+  local is_open = not operation.to or operation.unknown
+  if operation.kind == "move" then
+    local key, other = operation.key, operation.other
+    if not is_open and (values[key] ~= operation.result
+      or values[other] ~= operation.other_result) then return end
+    after[key], after[other] = operation.value, operation.other_value
+    return after
+  end
   local key = operation.key or 0
   local value, answer = model[operation.kind](operation, values[key])
-  if operation.to and not operation.unknown and answer ~= operation.result then
-    return
-  end
+  if not is_open and answer ~= operation.result then return end
   after[key] = value
   return after
 end
@@ -140,12 +146,18 @@ local function right_history(random, count, clients, case)
     local moment = from + random(case.delay or 8) - 1
     local to = moment + random(case.delay or 8) - 1
     clock[client] = to
-    operations[i] = { client = client, from = from, to = to, moment = moment,
+    local operation = { client = client, from = from, to = to, moment = moment,
       number = i, key = random(case.keys or 1) - 1,
       kind = case.snapshots and random(3) == 1 and "snapshot"
         or KINDS[random(#KINDS)],
       value = random(case.values), expected = maybe(random, random(case.values)),
     }
+    if case.moves and random(3) == 1 then
+      operation.kind = "move"
+      operation.other = (operation.key + random(case.keys - 1)) % case.keys
+      operation.other_value = random(case.values)
+    end
+    operations[i] = operation
   end
   table.sort(operations, function(a, b)
     if a.moment ~= b.moment then return a.moment < b.moment end
@@ -157,6 +169,10 @@ local function right_history(random, count, clients, case)
     if operation.kind == "snapshot" then
       operation.values = {}
       for i = 1, case.keys do operation.values[i] = values[i - 1] or false end
+    elseif operation.kind == "move" then
+      local other = operation.other
+      operation.result, operation.other_result = values[key], values[other]
+      values[key], values[other] = operation.value, operation.other_value
     else
       values[key], operation.result =
         model[operation.kind](operation, values[key])
@@ -173,6 +189,8 @@ local function corrupt(random, operations)
     operation.values[random(#operation.values)] = value or false
   elseif type(operation.result) == "boolean" then
     if operation.kind ~= "put" then operation.result = not operation.result end
+  elseif operation.kind == "move" and random(2) == 1 then
+    operation.other_result = value
   else
     operation.result = value
   end
@@ -349,6 +367,44 @@ describe("the checker of histories", function()
     }, "snapshot", 6, { keys = 2, joint = true })
   end)
 
+  local function move(key, value, result, other, other_value, other_result)
+    return { key = key, value = value, result = result, other = other,
+      other_value = other_value, other_result = other_result }
+  end
+
+  it("refuses a move that is seen half done", function()
+    local lines = {
+      { 1, 1, 2, "put", { key = 0, value = 9, result = true } },
+      { 1, 3, 4, "put", { key = 1, value = 5, result = true } },
+      { 1, 5, 9, "move", move(0, 7, 9, 1, 7, 5) },
+      { 2, 6, 8, "snapshot", { values = { 7, 5 } } },
+    }
+    is_right(lines, { keys = 2 })
+    is_wrong(lines, "snapshot", 4, { keys = 2, joint = true })
+    for _, values in ipairs { { 9, 5 }, { 7, 7 } } do
+      lines[4][5].values = values
+      is_right(lines, { keys = 2, joint = true })
+    end
+    lines[4] = nil
+    lines[3][3] = PENDING
+    lines[4] = { 2, 6, 7, "get", { key = 0, result = 7 } }
+    lines[5] = { 2, 8, 9, "get", { key = 1, result = 7 } }
+    is_right(lines, { keys = 2, joint = true })
+    lines[5][5].result = 5
+    is_wrong(lines, "get", 5, { keys = 2, joint = true })
+  end)
+
+  it("refuses two moves that saw the same", function()
+    local lines = {
+      { 1, 1, 9, "move", move(0, 1, nil, 1, 2, nil) },
+      { 2, 1, 9, "move", move(1, 3, 2, 2, 4, nil) },
+      { 3, 1, 9, "move", move(2, 5, 4, 0, 6, 1) },
+    }
+    is_right(lines, { keys = 3, joint = true })
+    lines[3][5].other_result = nil
+    is_wrong(lines, "move", 3, { keys = 3, joint = true })
+  end)
+
   it("finds one wrong answer among thousands, and shows few", function()
     local lines, at = {}, 0
     for i = 1, 4000 do
@@ -384,6 +440,7 @@ describe("the checker of histories, by chance", function()
     for i = 1, LONG and 400 or 40 do
       local case = { values = random(2) == 1 and 3 or 1000, keys = random(3),
         pause = random(20), delay = random(30), snapshots = random(2) == 1 }
+      case.moves = case.keys > 1 and random(2) == 1
       local operations = right_history(random, 300, random(8), case)
       local verdict, report = check(operations, { keys = case.keys,
         joint = true })
@@ -457,6 +514,10 @@ describe("the checker of histories, by chance", function()
   agrees(", with two keys", { values = 2, keys = 2, pause = 3, delay = 5 })
   agrees(", with snapshots", { values = 2, keys = 2, snapshots = true, pause = 3,
     delay = 6 })
+  agrees(", with moves", { values = 2, keys = 2, moves = true, pause = 3,
+    delay = 6 })
+  agrees(", with moves among three keys", { values = 4, keys = 3, moves = true,
+    snapshots = true, pause = 3, delay = 9 })
   agrees(", with snapshots of more values", { values = 8, keys = 2,
     snapshots = true, pause = 3, delay = 9 })
 end)
