@@ -2,7 +2,8 @@
 --
 -- Processes that are killed: several write to one store, one after the other
 -- dies at a random moment or at a point of base/testing.h, and nothing that was
--- acknowledged is missing, nothing is half there, nobody waits for ever.
+-- acknowledged is missing, nothing is half there, transactions over maps neither,
+-- and nobody waits for ever.
 -- spec/support/kill_soak.c does it.
 --
 -- Lua has no part in it: builds of tools/check for Lua 5.4 do it, of them the
@@ -15,6 +16,7 @@ local processes_share = true -- whether several have a store open for writing
 
 local SKIPPED, SECONDS = 77, 120
 local BREAK_WRITE_SEALED, BREAK_RECYCLE_SEALED = 0x400, 0x1000
+local BREAK_TXN_UNSEALED, BREAK_TXN_RECYCLER = 0x8000000, 0x10000000
 
 local kills = os.getenv("MMCMAP_LONG") and 1300 or 40
 
@@ -93,4 +95,6 @@ describe("processes that are killed", function()
 
   is_found("sealed branches are changed", BREAK_WRITE_SEALED)
   is_found("recycling lists outlive a seal", BREAK_RECYCLE_SEALED)
+  is_found("a transaction begins without a seal", BREAK_TXN_UNSEALED)
+  is_found("what an aborted transaction recycled is kept", BREAK_TXN_RECYCLER)
 end)

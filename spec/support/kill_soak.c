@@ -329,6 +329,10 @@ static void begin_store(struct parent *parent) {
       atomic_store(&soak->writers[w].keys[k].begun, 0);
       atomic_store(&soak->writers[w].keys[k].acked, 0);
     }
+  for (unsigned w = 0; w < WRITERS_MAX; w++) {
+    atomic_store(&soak->writers[w].moves.begun, 0);
+    atomic_store(&soak->writers[w].moves.acked, 0);
+  }
   parent->stores++;
 }
 
@@ -375,7 +379,8 @@ static void print_summary(const struct parent *parent) {
   printf(
       "seed %llu: %llu kills (%llu at random, %llu at points), %llu ended "
       "by themselves, %llu restarts, %llu stopped for a while; "
-      "%llu operations acknowledged, %llu gets, %llu snapshots; "
+      "%llu operations acknowledged, %llu transactions, %llu gets, "
+      "%llu snapshots; "
       "%llu verifications, %llu takeovers (%llu times all were killed), "
       "%llu stores; longest wait %.1f ms (%s); ",
       (unsigned long long)soak->seed, (unsigned long long)parent->kills,
@@ -384,6 +389,7 @@ static void print_summary(const struct parent *parent) {
       (unsigned long long)parent->retired, (unsigned long long)parent->restarts,
       (unsigned long long)parent->stopped,
       (unsigned long long)atomic_load(&soak->acknowledged),
+      (unsigned long long)atomic_load(&soak->moves),
       (unsigned long long)atomic_load(&soak->gets),
       (unsigned long long)atomic_load(&soak->snapshots),
       (unsigned long long)parent->checks, (unsigned long long)parent->takeovers,

@@ -15,7 +15,8 @@
  *   acked   what it has last been told to be done
  * so that begun is stored before the call and acked after it, and a kill
  * between any two instructions leaves a note that says what may be there:
- * acked, or, if they differ, what was begun.
+ * acked, or, if they differ, what was begun. Transactions over named maps have
+ * such a note, too.
  */
 #ifndef SUPPORT_KILL_SOAK_H
 #define SUPPORT_KILL_SOAK_H
@@ -73,6 +74,7 @@ struct note {
 struct writer_notes {
   _Atomic uint64_t last_number; /* given to an operation */
   struct note keys[KEYS];
+  struct note moves; /* numbers of transactions, see kill_soak_bank.c */
 };
 
 enum doing {
@@ -82,6 +84,7 @@ enum doing {
   DOING_GET,
   DOING_PUT,
   DOING_DELETE,
+  DOING_MOVE,
   DOING_COUNT,
   DOING_SYNC,
   DOING_STEP,
@@ -141,7 +144,7 @@ struct soak {
   _Atomic uint64_t faults;
   _Atomic uint64_t acknowledged; /* operations */
   _Atomic uint64_t longest;      /* wait in ns * DOINGS_MAX + enum doing */
-  _Atomic uint64_t gets, snapshots;
+  _Atomic uint64_t gets, snapshots, moves;
 
   struct slot slots[SLOTS_MAX + 1]; /* the last one is the verifier's */
   struct writer_notes writers[WRITERS_MAX];
@@ -216,8 +219,10 @@ struct view {
   uint64_t acked[WRITERS_MAX][KEYS]; /* before */
   struct found own[WRITERS_MAX][OWN_KEYS];
   struct found shared[SHARED_KEYS];
+  uint64_t moved[WRITERS_MAX]; /* before */
   uint64_t records;
-  uint64_t digest; /* of all in its order */
+  uint64_t map_records; /* of all named maps */
+  uint64_t digest;      /* of all in its order */
 };
 
 /* Before reading a key: notes what must be seen at least. */
@@ -237,6 +242,21 @@ int view_snapshot(struct soak *soak, mmcmap *store, struct view *view,
 
 /* The verifying process, which never returns. */
 _Noreturn void soak_verify(struct soak *soak, struct slot *slot);
+
+/* ---- Transactions over maps (kill_soak_bank.c) --------------------------- */
+
+/* One transaction; at times it is aborted. */
+void bank_move(struct soak *soak, mmcmap *store, unsigned writer,
+               struct chance *chance, struct mark *mark);
+
+/* After a kill: faults if the writer's last one is not as was noted, and notes
+   what it is. */
+void bank_settle(struct soak *soak, mmcmap *store, unsigned writer,
+                 struct mark *mark);
+
+/* As view_prepare(), and comparing a snapshot with it. A code. */
+void bank_prepare(const struct soak *soak, struct view *view);
+int bank_check(struct soak *soak, mmcmap_snapshot *snapshot, struct view *view);
 
 /* ---- Workers (kill_soak_work.c) ------------------------------------------ */
 

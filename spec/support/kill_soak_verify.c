@@ -37,6 +37,7 @@ void view_prepare(const struct soak *soak, struct view *view) {
   for (unsigned w = 0; w < soak_writer_count(soak); w++)
     for (unsigned k = 0; k < KEYS; k++)
       view_prepare_key(soak, view, w, k);
+  bank_prepare(soak, view);
 }
 
 static bool is_own_allowed(const struct view *view, uint64_t acked,
@@ -134,7 +135,7 @@ static int view_walk(struct soak *soak, mmcmap_snapshot *snapshot,
                      struct view *view) {
   mmcmap_cursor *cursor;
   mmcmap_slice key, value;
-  view->records = view->digest = 0;
+  view->records = view->map_records = view->digest = 0;
   memset(view->own, 0, sizeof view->own);
   memset(view->shared, 0, sizeof view->shared);
   int code = mmcmap_cursor_open(snapshot, &cursor);
@@ -147,7 +148,7 @@ static int view_walk(struct soak *soak, mmcmap_snapshot *snapshot,
     soak_fault(soak, "a snapshot of %llu records says that it has %llu",
                (unsigned long long)view->records,
                (unsigned long long)mmcmap_snapshot_count(snapshot));
-  return MMCMAP_OK;
+  return bank_check(soak, snapshot, view);
 }
 
 static void check_pair(struct soak *soak, const struct view *view,
@@ -205,7 +206,7 @@ int view_snapshot(struct soak *soak, mmcmap *store, struct view *view,
 static bool is_nothing_acknowledged(const struct view *view) {
   for (unsigned w = 0; w < WRITERS_MAX; w++)
     for (unsigned k = 0; k < KEYS; k++)
-      if (view->acked[w][k] != 0) return false;
+      if (view->acked[w][k] != 0 || view->moved[w] != 0) return false;
   return true;
 }
 
@@ -321,7 +322,7 @@ _Noreturn void soak_verify(struct soak *soak, struct slot *slot) {
     uint64_t digest = look_alone(soak, store, &view, mark);
     close_alone(soak, store, mark);
     mark_begin(mark, DOING_VERIFY, 0);
-    check_file(soak, view.records);
+    check_file(soak, view.records + view.map_records);
     mark_end(soak, mark);
     store = open_alone(soak, mark);
     if (store == NULL || look_alone(soak, store, &view, mark) != digest)

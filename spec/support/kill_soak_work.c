@@ -95,6 +95,7 @@ static void settle(struct worker *worker) {
                  (unsigned long long)found.number, (unsigned long long)acked,
                  (unsigned long long)begun);
   }
+  bank_settle(worker->soak, worker->store, worker->writer, worker->mark);
 }
 
 /* The number of a new operation on a key, which is then begun. */
@@ -207,7 +208,10 @@ static void work_once(struct worker *worker) {
   unsigned shared = OWN_KEYS + (unsigned)chance_below(chance, SHARED_KEYS);
   unsigned other =
       (unsigned)chance_below(chance, soak_writer_count(worker->soak));
-  if (dice < 300)
+  if (dice < 80)
+    bank_move(worker->soak, worker->store, worker->writer, chance,
+              worker->mark);
+  else if (dice < 300)
     put(worker, own, 0);
   else if (dice < 400)
     put_pair(worker);
