@@ -11,7 +11,10 @@
  *   - no read fails, and every value is whole and the key's own;
  *   - a key that is never deleted is always there;
  *   - a key never goes back to what it was;
- * snapshots are walked twice and must not have changed. Threads come and go;
+ * snapshots are walked twice and must not have changed. One more writer fills and
+ * drops two maps: one by calls, so that some first keys of one round are there,
+ * and one in a transaction, so that all keys of one round are always there.
+ * Threads come and go;
  * one thread syncs at times, so that there are both long epochs, in which
  * nodes are recycled, and many seals. BREAKS are those of base/testing.h, in a
  * test build: then the faults should be found. With TESTING_POISON among them,
@@ -39,6 +42,7 @@
 enum {
   STRESS_KEYS = 96,       /* of all writers together */
   STRESS_FLICKERING = 32, /* the first of them are deleted at times */
+  STRESS_MAP_KEYS = 40,   /* of each map */
   STRESS_FILL_BYTES = 1200,
   STRESS_THREADS_MAX = 64,
   STRESS_PROCESSES_MAX = 32,
@@ -57,10 +61,15 @@ struct stress_value {
 _Static_assert(offsetof(struct stress_value, rest) == STRESS_HEADER_BYTES,
                "the header has no holes");
 
+static const mmcmap_slice stress_partial_name = {"partial", 7};
+static const mmcmap_slice stress_whole_name = {"whole", 5};
+
 static mmcmap *stress_store;
+static mmcmap *stress_partial, *stress_whole; /* maps of it */
 static unsigned stress_writers;
 static atomic_bool stress_stops;
 static atomic_ulong stress_gets, stress_puts, stress_snapshots, stress_syncs;
+static atomic_ulong stress_drops;
 static atomic_ulong stress_faults;
 
 static void stress_fault(const char *what, unsigned key, int code) {
@@ -136,6 +145,61 @@ static void *stress_write(void *context) {
   return NULL;
 }
 
+/* Refills the map that is always whole. */
+static int stress_replace_map(uint64_t number, uint64_t *state) {
+  struct stress_value value;
+  mmcmap_txn *txn, *map;
+  char text[16];
+  int code = mmcmap_txn_begin(stress_store, &txn);
+  if (code != MMCMAP_OK) return code;
+  code = mmcmap_txn_drop(txn, stress_whole_name);
+  if (code == MMCMAP_NOTFOUND) code = MMCMAP_OK; /* the first time */
+  if (code == MMCMAP_OK) code = mmcmap_txn_map(txn, stress_whole_name, &map);
+  for (unsigned key = 0; key < STRESS_MAP_KEYS && code == MMCMAP_OK; key++)
+    code = mmcmap_txn_put(map, stress_key(key, text),
+                          stress_make(key, number, state, &value));
+  if (code == MMCMAP_OK) return mmcmap_txn_commit(txn);
+  mmcmap_txn_abort(txn);
+  return code;
+}
+
+static void *stress_drop(void *context) {
+  uint64_t state = 3, number = 1;
+  struct stress_value value;
+  char text[16];
+  (void)context;
+  while (!atomic_load(&stress_stops)) {
+    int code = MMCMAP_OK;
+    number++;
+    for (unsigned key = 0; key < STRESS_MAP_KEYS && code == MMCMAP_OK; key++)
+      code = mmcmap_put(stress_partial, stress_key(key, text),
+                        stress_make(key, number, &state, &value));
+    if (code == MMCMAP_OK)
+      code = mmcmap_drop(stress_store, stress_partial_name);
+    if (code == MMCMAP_OK) code = stress_replace_map(number, &state);
+    if (code != MMCMAP_OK) stress_fault("a map is not refilled", 0, code);
+    atomic_fetch_add(&stress_drops, 2);
+  }
+  return NULL;
+}
+
+/* Keys of a map that is refilled never go back to an earlier round. */
+static void stress_read_map(mmcmap *map, uint64_t *state, uint64_t *round,
+                            mmcmap_buffer *buffer) {
+  char text[16];
+  unsigned key = stress_random(state) % STRESS_MAP_KEYS;
+  int code = mmcmap_get(map, stress_key(key, text), buffer);
+  if (code == MMCMAP_NOTFOUND && map == stress_partial) return;
+  if (code != MMCMAP_OK) {
+    stress_fault("a get of a map failed", key, code);
+    return;
+  }
+  uint64_t number = stress_look(key, buffer->data, buffer->size);
+  if (number == 0) stress_fault("a map's value is not whole", key, MMCMAP_OK);
+  if (number < *round) stress_fault("a map went back", key, MMCMAP_OK);
+  *round = number;
+}
+
 static void stress_read_some(uint64_t *state, uint64_t seen[STRESS_KEYS],
                              mmcmap_buffer *buffer) {
   char text[16];
@@ -159,9 +223,15 @@ static void stress_read_some(uint64_t *state, uint64_t seen[STRESS_KEYS],
 
 static void *stress_read(void *context) {
   uint64_t state = 77 + *(const unsigned *)context, seen[STRESS_KEYS] = {0};
+  uint64_t partial = 0, whole = 0;
   mmcmap_buffer buffer = {NULL, 0, 0};
-  while (!atomic_load(&stress_stops))
+  while (!atomic_load(&stress_stops)) {
     stress_read_some(&state, seen, &buffer);
+    for (int i = 0; i < 20; i++) {
+      stress_read_map(stress_partial, &state, &partial, &buffer);
+      stress_read_map(stress_whole, &state, &whole, &buffer);
+    }
+  }
   mmcmap_buffer_free(&buffer);
   return NULL;
 }
@@ -191,6 +261,35 @@ static uint64_t stress_walk(mmcmap_snapshot *snapshot, uint64_t *count_out) {
   return sum;
 }
 
+/* A map of a snapshot: the first keys of one round, or all of them. */
+static void stress_walk_map(mmcmap_snapshot *snapshot, mmcmap_slice name,
+                            bool is_whole) {
+  mmcmap_snapshot *map;
+  mmcmap_slice value;
+  uint64_t round = 0, count = 0;
+  char text[16];
+  int code = mmcmap_snapshot_map(snapshot, name, &map);
+  if (code != MMCMAP_OK) {
+    stress_fault("no map of a snapshot", 0, code);
+    return;
+  }
+  for (unsigned key = 0; key < STRESS_MAP_KEYS; key++) {
+    code = mmcmap_snapshot_get(map, stress_key(key, text), &value);
+    if (code != MMCMAP_OK) break;
+    uint64_t number = stress_look(key, value.data, value.size);
+    if (number == 0 || (round != 0 && number != round))
+      stress_fault("a map of two rounds", key, MMCMAP_OK);
+    round = number;
+    count++;
+  }
+  if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND)
+    stress_fault("a get of a snapshot's map failed", 0, code);
+  if (count != mmcmap_snapshot_count(map) ||
+      (is_whole && count != STRESS_MAP_KEYS))
+    stress_fault("a map is not whole", (unsigned)count, MMCMAP_OK);
+  mmcmap_snapshot_close(map);
+}
+
 static void *stress_take_snapshots(void *context) {
   (void)context;
   while (!atomic_load(&stress_stops)) {
@@ -202,7 +301,9 @@ static void *stress_take_snapshots(void *context) {
       continue;
     }
     uint64_t first = stress_walk(snapshot, &first_count);
+    stress_walk_map(snapshot, stress_partial_name, false);
     process_sleep_ms(5);
+    stress_walk_map(snapshot, stress_whole_name, true);
     uint64_t second = stress_walk(snapshot, &second_count);
     if (first != second || first_count != second_count ||
         first_count != mmcmap_snapshot_count(snapshot))
@@ -248,13 +349,13 @@ static int stress_fill(void) {
                           stress_make(key, 1, &state, &value));
     if (code != MMCMAP_OK) return code;
   }
-  return MMCMAP_OK;
+  return stress_replace_map(1, &state);
 }
 
 /* `writers` are none in a process that only reads; it does not sync either. */
 static void stress_run(unsigned milliseconds, unsigned readers,
                        unsigned writers) {
-  pthread_t threads[2 * STRESS_THREADS_MAX + 2];
+  pthread_t threads[2 * STRESS_THREADS_MAX + 3];
   unsigned numbers[2 * STRESS_THREADS_MAX];
   size_t count = 0;
   atomic_store(&stress_stops, false);
@@ -267,6 +368,9 @@ static void stress_run(unsigned milliseconds, unsigned readers,
   }
   if (writers > 0 &&
       pthread_create(&threads[count], NULL, stress_sync, NULL) == 0)
+    count++;
+  if (writers > 0 &&
+      pthread_create(&threads[count], NULL, stress_drop, NULL) == 0)
     count++;
   if (pthread_create(&threads[count], NULL, stress_take_snapshots, NULL) == 0)
     count++;
@@ -285,15 +389,27 @@ static int stress_open(const char *path, bool readonly) {
   mmcmap_options_init(&options);
   options.durability = MMCMAP_MANUAL;
   options.readonly = readonly;
-  return mmcmap_open_with(path, &options, &internals, &stress_store);
+  int code = mmcmap_open_with(path, &options, &internals, &stress_store);
+  if (code == MMCMAP_OK)
+    code = mmcmap_map(stress_store, stress_partial_name, &stress_partial);
+  if (code == MMCMAP_OK)
+    code = mmcmap_map(stress_store, stress_whole_name, &stress_whole);
+  return code;
+}
+
+static int stress_close(void) {
+  int code = mmcmap_close(stress_partial);
+  if (code == MMCMAP_OK) code = mmcmap_close(stress_whole);
+  return code == MMCMAP_OK ? mmcmap_close(stress_store) : code;
 }
 
 static void stress_report(const char *who, const mmcmap_stat *stat) {
-  printf("%s: gets %lu, puts %lu, snapshots %lu, syncs %lu, recycled %llu, "
+  printf("%s: gets %lu, puts %lu, drops %lu, snapshots %lu, syncs %lu, "
+         "recycled %llu, "
          "log %llu, faults %lu\n",
          who, atomic_load(&stress_gets), atomic_load(&stress_puts),
-         atomic_load(&stress_snapshots), atomic_load(&stress_syncs),
-         (unsigned long long)stat->recycled_bytes,
+         atomic_load(&stress_drops), atomic_load(&stress_snapshots),
+         atomic_load(&stress_syncs), (unsigned long long)stat->recycled_bytes,
          (unsigned long long)stat->log_bytes, atomic_load(&stress_faults));
   fflush(stdout);
 }
@@ -310,7 +426,7 @@ static void stress_visit(const char *path, uint64_t end_ns, unsigned readers,
       return;
     }
     stress_run(STRESS_VISIT_MS, readers, 0);
-    code = mmcmap_close(stress_store);
+    code = stress_close();
     if (code != MMCMAP_OK)
       stress_fault("a process cannot close the store", 0, code);
   }
@@ -405,7 +521,7 @@ int main(int argc, char **argv) {
   stress_await_processes(processes, count);
   mmcmap_stat stat;
   mmcmap_stat_get(stress_store, &stat);
-  code = mmcmap_close(stress_store);
+  code = stress_close();
   if (code != MMCMAP_OK) stress_fault("the store cannot be closed", 0, code);
   stress_report("all", &stat);
   return atomic_load(&stress_faults) == 0 ? 0 : 1;

@@ -13,8 +13,8 @@
 local scratch = require "spec.support.scratch"
 
 local SECONDS = os.getenv("MMCMAP_LONG") and 60 or 2
-local BREAK_WRITE_SEALED, BREAK_RECYCLE_EARLY, BREAK_NO_PIN =
-  0x400, 0x800, 0x2000
+local BREAK_WRITE_SEALED, BREAK_RECYCLE_EARLY, BREAK_NO_PIN, BREAK_TXN_UNSEALED =
+  0x400, 0x800, 0x2000, 0x8000000
 local TESTING_POISON = 0x40000000 -- what is used again is poisoned before
 
 local function stress(seconds, readers, writers, breaks, processes)
@@ -87,4 +87,5 @@ describe("a store under readers and writers", function()
     BREAK_NO_PIN + TESTING_POISON, 1, 3, "a process has ended badly")
   is_found("nodes are recycled before the horizon", BREAK_RECYCLE_EARLY)
   is_found("sealed branches are changed", BREAK_WRITE_SEALED)
+  is_found("a transaction begins without a seal", BREAK_TXN_UNSEALED)
 end)
