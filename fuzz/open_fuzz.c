@@ -4,7 +4,8 @@
  * edits to a small good store, of which there are several. After the edits
  * the checksums are made to fit again (unless the input says no), so that the
  * fuzzer gets past them and into roll-forward, trie and log. The store is then
- * opened, read, walked, written, synced, closed, and opened again to read.
+ * opened, read, walked, written, synced, closed, and opened again to read, its
+ * named maps too; now and then it is checked, copied, and salvaged.
  *
  * Nothing of that may crash, hang, leak, or touch what is not the store's; the
  * answers may be anything. Built by `make fuzz`; see README.md.
@@ -23,13 +24,15 @@
 #include "store.h"
 
 enum {
-  FUZZ_SEEDS = 5,
+  FUZZ_SEEDS = 7,
   FUZZ_EDIT_BYTES = 12,
   FUZZ_EDITS_MAX = 64,
   FUZZ_FILE_BYTES_MAX = 1 << 21,
   FUZZ_FRAMES_MAX = 64,
   FUZZ_RECORDS_MAX = 3000,
-  FUZZ_KEYS = 24
+  FUZZ_KEYS = 24,
+  FUZZ_MAPS = 5,
+  FUZZ_MAP_KEYS = 6
 };
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -42,7 +45,7 @@ struct fuzz_image {
 };
 
 static struct fuzz_image fuzz_seeds[FUZZ_SEEDS];
-static char fuzz_path[64];
+static char fuzz_path[64], fuzz_other_path[80];
 
 /* ---- The good stores --------------------------------------------------- */
 
@@ -86,8 +89,32 @@ static void fuzz_read_file(struct fuzz_image *image) {
   close(fd);
 }
 
-/* Seed 0 is empty and 1 clean; of the others, which are not, 2 has large
-   values, 3 equal hashes, 4 an epoch of several frames. */
+static mmcmap_slice fuzz_name(unsigned number, char text[16]) {
+  snprintf(text, 16, "map%u", number);
+  return (mmcmap_slice){.data = text, .size = strlen(text)};
+}
+
+/* Some maps, of which one is dropped, in a transaction. */
+static int fuzz_put_maps(mmcmap *store) {
+  char texts[2][16];
+  mmcmap_txn *txn, *map;
+  int code = mmcmap_txn_begin(store, &txn);
+  if (code != MMCMAP_OK) return code;
+  for (unsigned i = 0; i < FUZZ_MAPS * FUZZ_MAP_KEYS && code == MMCMAP_OK;
+       i++) {
+    mmcmap_slice key = fuzz_key(i / FUZZ_MAPS, texts[0]);
+    code = mmcmap_txn_map(txn, fuzz_name(i % FUZZ_MAPS, texts[1]), &map);
+    if (code == MMCMAP_OK) code = mmcmap_txn_put(map, key, key);
+  }
+  if (code == MMCMAP_OK) code = mmcmap_txn_drop(txn, fuzz_name(2, texts[0]));
+  if (code == MMCMAP_OK) return mmcmap_txn_commit(txn);
+  mmcmap_txn_abort(txn);
+  return code;
+}
+
+/* Seed 0 is empty and 1 clean, as is 5, which has maps; of the others, which are
+   not, 2 has large values, 3 equal hashes, 4 an epoch of several frames, 6
+   maps. */
 static void fuzz_make_seed(int number) {
   struct fuzz_image *image = &fuzz_seeds[number];
   image->masks[0] = image->masks[1] = number == 3 ? 0 : UINT64_MAX;
@@ -98,11 +125,14 @@ static void fuzz_make_seed(int number) {
     size_t size = number == 2 && i % 8 == 0 ? 40000 : number == 4 ? 9000 : i;
     if (fuzz_put(store, i, size) != MMCMAP_OK) abort();
     if (i % 6 == 5 && number != 4) mmcmap_sync(store);
+    if (number >= 5 && i % 12 == 0 && fuzz_put_maps(store) != MMCMAP_OK)
+      abort();
   }
+  bool is_clean = number <= 1 || number == 5;
   mmcmap_sync(store);
-  if (number > 1) fuzz_read_file(image);
+  if (!is_clean) fuzz_read_file(image);
   mmcmap_close(store);
-  if (number <= 1) fuzz_read_file(image);
+  if (is_clean) fuzz_read_file(image);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
@@ -110,6 +140,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argv;
   snprintf(fuzz_path, sizeof fuzz_path, "/dev/shm/mmcmap-fuzz-%ld",
            (long)getpid());
+  snprintf(fuzz_other_path, sizeof fuzz_other_path, "%s-other", fuzz_path);
   for (int i = 0; i < FUZZ_SEEDS; i++)
     fuzz_make_seed(i);
   return 0;
@@ -228,22 +259,95 @@ static void fuzz_mend(struct fuzz_image *image) {
 
 /* ---- What is done with the file ---------------------------------------- */
 
-static void fuzz_walk(mmcmap *store) {
-  mmcmap_snapshot *snapshot;
+static void fuzz_touch(mmcmap_slice slice, size_t step) {
+  volatile uint8_t sum = 0;
+  for (size_t at = 0; at < slice.size; at += step)
+    sum = (uint8_t)(sum + ((const uint8_t *)slice.data)[at]);
+}
+
+static void fuzz_walk_map(mmcmap_snapshot *snapshot) {
   mmcmap_cursor *cursor;
   mmcmap_slice key, value;
-  volatile uint8_t sum = 0;
-  if (mmcmap_snapshot_open(store, &snapshot) != MMCMAP_OK) return;
-  if (mmcmap_cursor_open(snapshot, &cursor) == MMCMAP_OK) {
-    for (int i = 0; i < FUZZ_RECORDS_MAX; i++) {
-      if (mmcmap_cursor_next(cursor, &key, &value) != MMCMAP_OK) break;
-      for (size_t at = 0; at < key.size; at++)
-        sum = (uint8_t)(sum + ((const uint8_t *)key.data)[at]);
-      for (size_t at = 0; at < value.size; at += 64)
-        sum = (uint8_t)(sum + ((const uint8_t *)value.data)[at]);
-    }
-    mmcmap_cursor_close(cursor);
+  if (mmcmap_cursor_open(snapshot, &cursor) != MMCMAP_OK) return;
+  for (int i = 0; i < FUZZ_RECORDS_MAX; i++) {
+    if (mmcmap_cursor_next(cursor, &key, &value) != MMCMAP_OK) break;
+    fuzz_touch(key, 1);
+    fuzz_touch(value, 64);
   }
+  mmcmap_cursor_close(cursor);
+}
+
+/* All maps that there are, whatever they are called. */
+static void fuzz_walk(mmcmap *store) {
+  mmcmap_snapshot *snapshot, *map;
+  mmcmap_cursor *names;
+  mmcmap_slice name, value;
+  if (mmcmap_snapshot_open(store, &snapshot) != MMCMAP_OK) return;
+  fuzz_walk_map(snapshot);
+  if (mmcmap_snapshot_maps(snapshot, &names) == MMCMAP_OK) {
+    for (int i = 0; i < FUZZ_RECORDS_MAX / 100; i++) {
+      if (mmcmap_cursor_next(names, &name, &value) != MMCMAP_OK) break;
+      if (mmcmap_snapshot_map(snapshot, name, &map) == MMCMAP_OK)
+        fuzz_walk_map(map);
+      mmcmap_snapshot_close(map);
+    }
+    mmcmap_cursor_close(names);
+  }
+  mmcmap_snapshot_close(snapshot);
+}
+
+/* What differs between two moments, of the store and of a map. */
+static void fuzz_diff(mmcmap_snapshot *from, mmcmap_snapshot *to) {
+  mmcmap_diff *diff;
+  mmcmap_change change;
+  if (mmcmap_diff_open(from, to, &diff) != MMCMAP_OK) return;
+  for (int i = 0; i < FUZZ_RECORDS_MAX; i++) {
+    if (mmcmap_diff_next(diff, &change) != MMCMAP_OK) break;
+    fuzz_touch(change.key, 1);
+    fuzz_touch(change.old_value, 64);
+    fuzz_touch(change.new_value, 64);
+  }
+  mmcmap_diff_close(diff);
+}
+
+static void fuzz_diff_all(mmcmap_snapshot *from, mmcmap *store) {
+  mmcmap_snapshot *to, *maps[2];
+  char text[16];
+  if (mmcmap_snapshot_open(store, &to) != MMCMAP_OK) return;
+  fuzz_diff(from, to);
+  if (mmcmap_snapshot_map(from, fuzz_name(1, text), &maps[0]) == MMCMAP_OK) {
+    if (mmcmap_snapshot_map(to, fuzz_name(1, text), &maps[1]) == MMCMAP_OK)
+      fuzz_diff(maps[0], maps[1]);
+    mmcmap_snapshot_close(maps[1]);
+  }
+  mmcmap_snapshot_close(maps[0]);
+  mmcmap_snapshot_close(to);
+}
+
+static void fuzz_use_maps(mmcmap *store) {
+  char text[16];
+  mmcmap *map;
+  (void)fuzz_put_maps(store);
+  for (unsigned i = 0; i < FUZZ_MAPS; i++) {
+    if (mmcmap_map(store, fuzz_name(i, text), &map) != MMCMAP_OK) continue;
+    (void)fuzz_put(map, i, i == 1 ? 50000 : 20);
+    (void)mmcmap_delete(map, fuzz_key(i + 1, text));
+    if (i == 3) (void)mmcmap_clear(map);
+    (void)mmcmap_close(map);
+  }
+  (void)mmcmap_drop(store, fuzz_name(4, text));
+}
+
+/* What reads all of the file. */
+static void fuzz_inspect(mmcmap *store) {
+  mmcmap_snapshot *snapshot;
+  mmcmap_buffer text = {NULL, 0, 0};
+  (void)mmcmap_check(store, NULL, NULL, NULL);
+  (void)mmcmap_backup(store, fuzz_other_path, NULL, NULL);
+  unlink(fuzz_other_path);
+  if (mmcmap_snapshot_open(store, &snapshot) != MMCMAP_OK) return;
+  (void)mmcmap_snapshot_dump(snapshot, &text);
+  mmcmap_buffer_free(&text);
   mmcmap_snapshot_close(snapshot);
 }
 
@@ -259,9 +363,11 @@ static void fuzz_read(mmcmap *store) {
 static void fuzz_use(const uint64_t masks[2]) {
   char key[16];
   mmcmap_stat stat;
+  mmcmap_snapshot *snapshot;
   mmcmap *store = fuzz_open(masks, false);
   if (store == NULL) return;
   fuzz_read(store);
+  (void)mmcmap_snapshot_open(store, &snapshot);
   for (unsigned i = 0; i < FUZZ_KEYS + 4; i++) {
     (void)fuzz_put(store, i, i == 3 ? 50000 : i * 7);
     if (i % 5 == 0) (void)mmcmap_delete(store, fuzz_key(i / 2, key));
@@ -269,9 +375,18 @@ static void fuzz_use(const uint64_t masks[2]) {
   }
   for (unsigned i = 0; i < FUZZ_KEYS; i += 2)
     (void)mmcmap_delete(store, fuzz_key(i, key));
+  fuzz_use_maps(store);
+  if (snapshot != NULL) fuzz_diff_all(snapshot, store);
+  mmcmap_snapshot_close(snapshot);
   (void)mmcmap_stat_get(store, &stat);
   fuzz_read(store);
   (void)mmcmap_close(store);
+}
+
+static void fuzz_salvage(void) {
+  uint64_t count;
+  (void)mmcmap_salvage(fuzz_path, fuzz_other_path, NULL, NULL, &count);
+  unlink(fuzz_other_path);
 }
 
 static void fuzz_write_file(const struct fuzz_image *image) {
@@ -297,8 +412,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   mmcmap *store = fuzz_open(image.masks, true);
   if (store != NULL) {
     fuzz_read(store);
+    if (data[size - 1] % 16 == 1) fuzz_inspect(store);
     (void)mmcmap_close(store);
   }
+  if (data[size - 1] % 16 == 2) fuzz_salvage();
   fuzz_use(image.masks);
   store = fuzz_open(image.masks, true);
   if (store != NULL) {
