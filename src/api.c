@@ -191,19 +191,32 @@ int handle_find_root(struct store *store, const struct node_source *source,
   return code;
 }
 
-/* Finds `key` under a root and, if `value_out` is given, copies its value. */
+/* What find_live() is asked for; each may be NULL. */
+struct wanted {
+  mmcmap_buffer *value_out;
+  uint64_t *ttl_ms_out;
+};
+
+/* Finds `key` under a root. */
 static inline int find_record(const struct store *store,
                               const struct node_source *source, uint64_t root,
-                              struct trie_key *key, mmcmap_buffer *value_out) {
+                              struct trie_key *key, struct wanted wanted) {
   struct record_view record;
   int code = trie_lookup(source, &store->hasher, root, key, &record);
-  if (code != MMCMAP_OK || value_out == NULL) return code;
-  return handle_buffer_set(value_out, record.value, record.value_size);
+  if (code != MMCMAP_OK) return code;
+  if (UNLIKELY(record.expires_ms != 0)) {
+    struct expiry_reading now = reading_of(store);
+    if (expiry_is_past(&now, record.expires_ms)) return MMCMAP_NOTFOUND;
+    if (wanted.ttl_ms_out != NULL)
+      *wanted.ttl_ms_out = record.expires_ms - now.now_ms;
+  }
+  if (wanted.value_out == NULL) return code;
+  return handle_buffer_set(wanted.value_out, record.value, record.value_size);
 }
 
 /* The same in a live map, while the pin keeps it. */
 static inline int find_live(struct store *store, const struct trie_key *map,
-                            mmcmap_slice key, mmcmap_buffer *value_out) {
+                            mmcmap_slice key, struct wanted wanted) {
   struct trie_key trie_key = trie_key_of(&store->hasher, key.data, key.size);
   struct share_row *row;
   uint64_t root;
@@ -213,7 +226,7 @@ static inline int find_live(struct store *store, const struct trie_key *map,
   struct node_source source = space_source(&store->space);
   code = handle_find_root(store, &source, map, &root);
   if (LIKELY(code == MMCMAP_OK))
-    code = find_record(store, &source, root, &trie_key, value_out);
+    code = find_record(store, &source, root, &trie_key, wanted);
   readers_unpin(row);
   return code;
 }
@@ -221,25 +234,52 @@ static inline int find_live(struct store *store, const struct trie_key *map,
 int mmcmap_get(mmcmap *handle, mmcmap_slice key, mmcmap_buffer *value_out) {
   struct store *store;
   value_out->size = 0;
+  struct wanted wanted = {.value_out = value_out};
   int code = enter(handle, &store);
-  return code == MMCMAP_OK ? find_live(store, map_of(handle), key, value_out)
+  return code == MMCMAP_OK ? find_live(store, map_of(handle), key, wanted)
                            : code;
 }
 
 int mmcmap_has(mmcmap *handle, mmcmap_slice key) {
   struct store *store;
+  struct wanted wanted = {.value_out = NULL};
   int code = enter(handle, &store);
-  return code == MMCMAP_OK ? find_live(store, map_of(handle), key, NULL) : code;
+  return code == MMCMAP_OK ? find_live(store, map_of(handle), key, wanted)
+                           : code;
 }
 
-int mmcmap_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
+int mmcmap_ttl(mmcmap *handle, mmcmap_slice key, uint64_t *ttl_ms_out) {
+  struct store *store;
+  struct wanted wanted = {.ttl_ms_out = ttl_ms_out};
+  *ttl_ms_out = 0;
+  int code = enter(handle, &store);
+  return code == MMCMAP_OK ? find_live(store, map_of(handle), key, wanted)
+                           : code;
+}
+
+int handle_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
+               struct change_life life) {
   struct store *store;
   uint64_t epoch;
+  struct change_mode mode = change_mode_of(handle);
+  mode.life = life;
   int code = enter_to_write(handle, &store);
   if (code == MMCMAP_OK)
     code = writer_put(&store->writer, map_of(handle), key.data, key.size,
-                      value.data, value.size, change_mode_of(handle), &epoch);
-  return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
+                      value.data, value.size, mode, &epoch);
+  if (code != MMCMAP_OK) return code;
+  return LIKELY(!change_may_expire(&life))
+             ? finish_change(handle, store, epoch)
+             : finish_expiring_change(handle, store, epoch);
+}
+
+int mmcmap_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
+  return handle_put(handle, key, value, life_of(0));
+}
+
+int mmcmap_put_ttl(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
+                   uint64_t ttl_ms) {
+  return handle_put(handle, key, value, life_of(ttl_ms));
 }
 
 int mmcmap_delete(mmcmap *handle, mmcmap_slice key) {
@@ -311,5 +351,10 @@ int mmcmap_sync(mmcmap *handle) {
 
 int mmcmap_step(mmcmap *handle, uint64_t budget_ns) {
   struct store *store;
-  return budget_ns == 0 ? enter(handle, &store) : mmcmap_sync(handle);
+  uint64_t end_ns = process_monotonic_ns() + budget_ns;
+  int code = enter(handle, &store);
+  if (code != MMCMAP_OK || budget_ns == 0 || store->is_readonly) return code;
+  /* What it does not come to, for whatever reason, is left to the next step. */
+  (void)sweep_run(&store->sweep, handle->options.timeout_ms, end_ns);
+  return commit_all(&store->committer);
 }

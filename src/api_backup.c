@@ -69,7 +69,8 @@ static int tell_progress(const struct copying *copying) {
       copying->context, copying->done < total ? copying->done : total, total);
 }
 
-/* Puts the next record of the cursor; MMCMAP_NOTFOUND at the end. */
+/* Puts the next record of the cursor, with its time, unless it has expired;
+   MMCMAP_NOTFOUND at the end. */
 static int copy_next(struct copying *copying, struct trie_cursor *cursor) {
   const struct store *store = copying->snapshot->store;
   struct share_row *row;
@@ -79,9 +80,11 @@ static int copy_next(struct copying *copying, struct trie_cursor *cursor) {
   struct node_source source = space_source(&store->space);
   code = trie_cursor_next(cursor, &source, &record);
   if (code == MMCMAP_OK) code = record_verify(&source, &record, &store->hasher);
-  if (code == MMCMAP_OK)
-    code = mmcmap_put(copying->copy, slice_of(record.key, record.key_size),
-                      slice_of(record.value, record.value_size));
+  struct change_life life = {.expires_ms = record.expires_ms};
+  if (code == MMCMAP_OK &&
+      !record_is_past(&record, copying->snapshot->now.now_ms))
+    code = handle_put(copying->copy, slice_of(record.key, record.key_size),
+                      slice_of(record.value, record.value_size), life);
   snapshot_leave(row);
   return code;
 }

@@ -14,6 +14,7 @@
 struct target {
   mmcmap *handle;
   mmcmap_txn *txn;
+  struct change_life life; /* of what is put */
 };
 
 static struct target live(mmcmap *handle) {
@@ -26,26 +27,42 @@ static struct target within(mmcmap_txn *txn) {
   return target;
 }
 
-static int change_live(mmcmap *handle, mmcmap_slice key, decide_fn *decide,
-                       void *context) {
+static struct target lives(struct target target, uint64_t ttl_ms) {
+  target.life = life_of(ttl_ms);
+  return target;
+}
+
+/* What it puts lives as long as what was there before. */
+static struct target keeps_life(struct target target) {
+  target.life.is_kept = true;
+  return target;
+}
+
+static int change_live(const struct target *target, mmcmap_slice key,
+                       decide_fn *decide, void *context) {
   struct store *store;
+  mmcmap *handle = target->handle;
   uint64_t epoch = 0;
+  struct change_mode mode = change_mode_of(handle);
+  mode.life = target->life;
   int code = enter_to_write(handle, &store);
   if (code == MMCMAP_OK)
     code = writer_change(&store->writer, map_of(handle), key.data, key.size,
-                         decide, context, change_mode_of(handle), &epoch);
+                         decide, context, mode, &epoch);
   if (code != MMCMAP_OK || epoch == 0) return code;
-  return finish_change(handle, store, epoch);
+  return change_may_expire(&target->life)
+             ? finish_expiring_change(handle, store, epoch)
+             : finish_change(handle, store, epoch);
 }
 
 static int change(struct target target, mmcmap_slice key, decide_fn *decide,
                   void *context) {
-  if (target.txn == NULL)
-    return change_live(target.handle, key, decide, context);
+  if (target.txn == NULL) return change_live(&target, key, decide, context);
   int code = enter_txn(target.txn);
   if (code != MMCMAP_OK) return code;
+  if (change_may_expire(&target.life)) target.txn->base->may_expire = true;
   return transaction_change(transaction_of(target.txn), map_of_txn(target.txn),
-                            key.data, key.size, decide, context);
+                            key.data, key.size, decide, context, target.life);
 }
 
 /* ---- add, replace -------------------------------------------------------- */
@@ -70,6 +87,16 @@ int mmcmap_txn_add(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value) {
   return change(within(txn), key, decide_add, &value);
 }
 
+int mmcmap_add_ttl(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
+                   uint64_t ttl_ms) {
+  return change(lives(live(handle), ttl_ms), key, decide_add, &value);
+}
+
+int mmcmap_txn_add_ttl(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value,
+                       uint64_t ttl_ms) {
+  return change(lives(within(txn), ttl_ms), key, decide_add, &value);
+}
+
 static int decide_replace(void *context, const uint8_t *value,
                           uint32_t value_size, enum decision *decision_out,
                           const void **value_out, size_t *value_size_out) {
@@ -88,6 +115,16 @@ int mmcmap_replace(mmcmap *handle, mmcmap_slice key, mmcmap_slice value) {
 
 int mmcmap_txn_replace(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value) {
   return change(within(txn), key, decide_replace, &value);
+}
+
+int mmcmap_replace_ttl(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
+                       uint64_t ttl_ms) {
+  return change(lives(live(handle), ttl_ms), key, decide_replace, &value);
+}
+
+int mmcmap_txn_replace_ttl(mmcmap_txn *txn, mmcmap_slice key,
+                           mmcmap_slice value, uint64_t ttl_ms) {
+  return change(lives(within(txn), ttl_ms), key, decide_replace, &value);
 }
 
 /* ---- cas ----------------------------------------------------------------- */
@@ -210,10 +247,31 @@ static int incr_in(struct target target, mmcmap_slice key, mmcmap_number by,
 
 int mmcmap_incr(mmcmap *handle, mmcmap_slice key, mmcmap_number by,
                 mmcmap_number init, mmcmap_number *sum_out) {
-  return incr_in(live(handle), key, by, init, sum_out);
+  return incr_in(keeps_life(live(handle)), key, by, init, sum_out);
 }
 
 int mmcmap_txn_incr(mmcmap_txn *txn, mmcmap_slice key, mmcmap_number by,
                     mmcmap_number init, mmcmap_number *sum_out) {
-  return incr_in(within(txn), key, by, init, sum_out);
+  return incr_in(keeps_life(within(txn)), key, by, init, sum_out);
+}
+
+/* ---- expire -------------------------------------------------------------- */
+
+static int decide_expire(void *context, const uint8_t *value,
+                         uint32_t value_size, enum decision *decision_out,
+                         const void **value_out, size_t *value_size_out) {
+  (void)context;
+  if (value == NULL) return MMCMAP_NOTFOUND;
+  *decision_out = DECIDE_PUT;
+  *value_out = value;
+  *value_size_out = value_size;
+  return MMCMAP_OK;
+}
+
+int mmcmap_expire(mmcmap *handle, mmcmap_slice key, uint64_t ttl_ms) {
+  return change(lives(live(handle), ttl_ms), key, decide_expire, NULL);
+}
+
+int mmcmap_txn_expire(mmcmap_txn *txn, mmcmap_slice key, uint64_t ttl_ms) {
+  return change(lives(within(txn), ttl_ms), key, decide_expire, NULL);
 }

@@ -47,6 +47,8 @@ int mmcmap_diff_open(mmcmap_snapshot *from, mmcmap_snapshot *to,
      side. */
   trie_diff_init(&diff->diff, from->root, to->root,
                  2 * (space_look(&from->store->space) / NODE_HEADER_BYTES));
+  diff->diff.now_ms[0] = from->now.now_ms;
+  diff->diff.now_ms[1] = to->now.now_ms;
   *diff_out = diff;
   return MMCMAP_OK;
 }

@@ -14,6 +14,7 @@ struct dump {
   struct node_source source;
   mmcmap_buffer *text;
   uint64_t left; /* nodes that there can still be */
+  uint64_t now_ms;
 };
 
 static int add_bytes(struct dump *dump, const char *bytes, size_t size) {
@@ -63,9 +64,14 @@ static int add_record(struct dump *dump, uint64_t slot) {
   if (code == MMCMAP_OK)
     code = add_quoted(dump, record.value, record.value_size);
   if (code == MMCMAP_OK)
-    code = add(dump, "  epoch %" PRIu64 ", at %" PRIu64 "%s\n", record.epoch,
+    code = add(dump, "  epoch %" PRIu64 ", at %" PRIu64 "%s", record.epoch,
                record.offset, record.is_large ? ", large" : "");
-  return code;
+  if (code == MMCMAP_OK && record_is_past(&record, dump->now_ms))
+    code = add(dump, ", expired");
+  else if (code == MMCMAP_OK && record.expires_ms != 0)
+    code = add(dump, ", expires in %" PRIu64 " ms",
+               record.expires_ms - dump->now_ms);
+  return code == MMCMAP_OK ? add(dump, "\n") : code;
 }
 
 static int add_slot(struct dump *dump, uint64_t slot, unsigned level);
@@ -107,7 +113,8 @@ int mmcmap_snapshot_dump(mmcmap_snapshot *snapshot, mmcmap_buffer *text_out) {
   if (code != MMCMAP_OK) return code;
   const struct moment *moment = &snapshot->moment;
   struct dump dump = {.source = space_source(&snapshot->store->space),
-                      .text = text_out};
+                      .text = text_out,
+                      .now_ms = snapshot->now.now_ms};
   dump.left = dump.source.size / NODE_HEADER_BYTES;
   code = add(&dump, "%" PRIu64 " records, version %" PRIu64 "\n",
              snapshot->count, moment->epoch);

@@ -32,6 +32,15 @@ static int choose_map(mmcmap_snapshot *snapshot, const struct trie_key *map) {
   return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 
+/* Without a store root nothing in it expires, and every time will do. */
+static void freeze_clock(mmcmap_snapshot *snapshot) {
+  snapshot->now = reading_of(snapshot->store);
+  if (slot_is_store(snapshot->moment.root))
+    (void)expiry_now(&snapshot->now);
+  else
+    snapshot->now.now_ms = 1;
+}
+
 static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
                          mmcmap_snapshot **snapshot_out) {
   struct store *store;
@@ -46,6 +55,7 @@ static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
                                 handle->options.timeout_ms, &snapshot->moment);
     snapshot->store = store;
     if (code == MMCMAP_OK) code = choose_map(snapshot, map_of(handle));
+    freeze_clock(snapshot);
     if (code != MMCMAP_OK)
       readers_give_back_snapshot(&store->readers, snapshot->row);
   }
@@ -112,8 +122,25 @@ static int find_sealed(const mmcmap_snapshot *snapshot, mmcmap_slice key,
   struct store *store = snapshot->store;
   struct trie_key trie_key = trie_key_of(&store->hasher, key.data, key.size);
   struct node_source source = space_source(&store->space);
-  return trie_lookup(&source, &store->hasher, snapshot->root, &trie_key,
-                     record_out);
+  int code = trie_lookup(&source, &store->hasher, snapshot->root, &trie_key,
+                         record_out);
+  if (code == MMCMAP_OK && record_is_past(record_out, snapshot->now.now_ms))
+    code = MMCMAP_NOTFOUND;
+  return code;
+}
+
+int mmcmap_snapshot_ttl(mmcmap_snapshot *snapshot, mmcmap_slice key,
+                        uint64_t *ttl_ms_out) {
+  struct share_row *row;
+  struct record_view record;
+  *ttl_ms_out = 0;
+  int code = snapshot_enter(snapshot, &row);
+  if (code != MMCMAP_OK) return code;
+  code = find_sealed(snapshot, key, &record);
+  if (code == MMCMAP_OK && record.expires_ms != 0)
+    *ttl_ms_out = record.expires_ms - snapshot->now.now_ms;
+  snapshot_leave(row);
+  return code;
 }
 
 int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
@@ -225,13 +252,24 @@ int mmcmap_txn_cursor_open(mmcmap_txn *txn, mmcmap_cursor **cursor_out) {
   return code;
 }
 
+/* The next record that has not expired. */
+static int next_present(struct trie_cursor *cursor,
+                        const struct node_source *source, uint64_t now_ms,
+                        struct record_view *record_out) {
+  int code = trie_cursor_next(cursor, source, record_out);
+  while (code == MMCMAP_OK && record_is_past(record_out, now_ms))
+    code = trie_cursor_next(cursor, source, record_out);
+  return code;
+}
+
 static int next_of_snapshot(mmcmap_cursor *cursor,
                             struct record_view *record_out,
                             struct share_row **row_out) {
   int code = snapshot_enter(cursor->snapshot, row_out);
   if (code != MMCMAP_OK) return code;
   struct node_source source = space_source(&cursor->snapshot->store->space);
-  code = trie_cursor_next(&cursor->cursor, &source, record_out);
+  code = next_present(&cursor->cursor, &source, cursor->snapshot->now.now_ms,
+                      record_out);
   if (code == MMCMAP_OK) {
     cursor->last = record_out->key;
     cursor->last_size = record_out->key_size;
@@ -247,7 +285,8 @@ static int next_of_txn(mmcmap_cursor *cursor, struct record_view *record_out) {
   if (code == MMCMAP_OK) code = transaction_check(transaction_of(cursor->txn));
   if (code != MMCMAP_OK) return code;
   struct node_source source = space_source(&cursor->txn->store->space);
-  return trie_cursor_next(&cursor->cursor, &source, record_out);
+  return next_present(&cursor->cursor, &source,
+                      transaction_of(cursor->txn)->now.now_ms, record_out);
 }
 
 /* Takes the next record; if it returns MMCMAP_OK the caller then calls

@@ -50,9 +50,18 @@ static void tell_faults(const struct salvage *salvage,
                         &salvage->superblock, &watch);
 }
 
+/* What has expired overrides an older version that has not. */
 static int put_record(void *context, const struct record_view *record) {
-  return mmcmap_put(context, slice_of(record->key, record->key_size),
-                    slice_of(record->value, record->value_size));
+  mmcmap *copy = context;
+  mmcmap_slice key = slice_of(record->key, record->key_size);
+  struct change_life life = {.expires_ms = record->expires_ms};
+  struct expiry_reading now = reading_of(atomic_load(&copy->store));
+  if (expiry_is_past(&now, record->expires_ms)) {
+    int code = mmcmap_delete(copy, key);
+    return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
+  }
+  return handle_put(copy, key, slice_of(record->value, record->value_size),
+                    life);
 }
 
 /* From the file that is mapped into the store that is being made. */

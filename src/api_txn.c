@@ -63,13 +63,15 @@ int mmcmap_txn_commit(mmcmap_txn *txn) {
   CHECK(txn->base == txn);
   mmcmap *handle = txn->handle;
   struct store *store = txn->store;
+  bool may_expire = txn->may_expire;
   if (code == MMCMAP_OK)
     code = transaction_commit(txn->own, &epoch);
   else
     transaction_forget(txn->own);
   end_txn(txn);
   if (code != MMCMAP_OK || epoch == 0) return code;
-  return finish_change(handle, store, epoch);
+  return may_expire ? finish_expiring_change(handle, store, epoch)
+                    : finish_change(handle, store, epoch);
 }
 
 void mmcmap_txn_abort(mmcmap_txn *txn) {
@@ -145,11 +147,29 @@ int mmcmap_txn_has(mmcmap_txn *txn, mmcmap_slice key) {
   return mmcmap_txn_get(txn, key, &value);
 }
 
-int mmcmap_txn_put(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value) {
+int mmcmap_txn_ttl(mmcmap_txn *txn, mmcmap_slice key, uint64_t *ttl_ms_out) {
+  struct record_view record = {.expires_ms = 0};
+  *ttl_ms_out = 0;
+  int code = enter_txn(txn);
+  if (code == MMCMAP_OK)
+    code = transaction_get(transaction_of(txn), map_of_txn(txn), key.data,
+                           key.size, &record);
+  if (code == MMCMAP_OK && record.expires_ms != 0)
+    *ttl_ms_out = record.expires_ms - transaction_of(txn)->now.now_ms;
+  return code;
+}
+
+int mmcmap_txn_put_ttl(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value,
+                       uint64_t ttl_ms) {
   int code = enter_txn(txn);
   if (code != MMCMAP_OK) return code;
+  if (ttl_ms != 0) txn->base->may_expire = true;
   return transaction_put(transaction_of(txn), map_of_txn(txn), key.data,
-                         key.size, value.data, value.size);
+                         key.size, value.data, value.size, life_of(ttl_ms));
+}
+
+int mmcmap_txn_put(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value) {
+  return mmcmap_txn_put_ttl(txn, key, value, 0);
 }
 
 int mmcmap_txn_delete(mmcmap_txn *txn, mmcmap_slice key) {
@@ -199,19 +219,25 @@ int mmcmap_txn_release(mmcmap_txn *txn, size_t savepoint) {
 /* ---- Many at once -------------------------------------------------------- */
 
 static int put_all(mmcmap_txn *txn, const mmcmap_slice *keys,
-                   const mmcmap_slice *values, size_t count) {
+                   const mmcmap_slice *values, size_t count, uint64_t ttl_ms) {
   int code = MMCMAP_OK;
   for (size_t i = 0; i < count && code == MMCMAP_OK; i++)
-    code = mmcmap_txn_put(txn, keys[i], values[i]);
+    code = mmcmap_txn_put_ttl(txn, keys[i], values[i], ttl_ms);
   return code;
 }
 
 int mmcmap_txn_put_many(mmcmap_txn *txn, const mmcmap_slice *keys,
                         const mmcmap_slice *values, size_t count) {
+  return mmcmap_txn_put_many_ttl(txn, keys, values, count, 0);
+}
+
+int mmcmap_txn_put_many_ttl(mmcmap_txn *txn, const mmcmap_slice *keys,
+                            const mmcmap_slice *values, size_t count,
+                            uint64_t ttl_ms) {
   size_t savepoint;
   int code = mmcmap_txn_savepoint(txn, &savepoint);
   if (code != MMCMAP_OK) return code;
-  code = put_all(txn, keys, values, count);
+  code = put_all(txn, keys, values, count, ttl_ms);
   if (code != MMCMAP_OK) (void)mmcmap_txn_rollback_to(txn, savepoint);
   (void)mmcmap_txn_release(txn, savepoint);
   return code;
@@ -226,10 +252,16 @@ static int finish_txn(mmcmap_txn *txn, int code) {
 
 int mmcmap_put_many(mmcmap *handle, const mmcmap_slice *keys,
                     const mmcmap_slice *values, size_t count) {
+  return mmcmap_put_many_ttl(handle, keys, values, count, 0);
+}
+
+int mmcmap_put_many_ttl(mmcmap *handle, const mmcmap_slice *keys,
+                        const mmcmap_slice *values, size_t count,
+                        uint64_t ttl_ms) {
   mmcmap_txn *txn;
   int code = mmcmap_txn_begin(handle, &txn);
   if (code != MMCMAP_OK) return code;
-  return finish_txn(txn, put_all(txn, keys, values, count));
+  return finish_txn(txn, put_all(txn, keys, values, count, ttl_ms));
 }
 
 int mmcmap_clear(mmcmap *handle) {

@@ -150,7 +150,8 @@ static int init_parts(struct store *store) {
   store->writer.start = start_session;
   store->writer.start_context = store;
   committer_init(&store->committer, &store->writer, &store->superblocks);
-  int code = flusher_init(&store->flusher, &store->committer);
+  sweep_init(&store->sweep, &store->writer);
+  int code = flusher_init(&store->flusher, &store->committer, &store->sweep);
   store->has_threads = code == MMCMAP_OK;
   if (code != MMCMAP_OK) writer_destroy(&store->writer);
   return code;
@@ -393,7 +394,10 @@ int store_detach(struct store *store, bool discard) {
   int code = MMCMAP_OK;
   if (store->readers.serial != 0 && store->has_threads)
     code = leave(store, discard);
-  if (store->has_threads) flusher_destroy(&store->flusher);
+  if (store->has_threads) {
+    flusher_destroy(&store->flusher);
+    sweep_destroy(&store->sweep); /* not after fork(): it may be in use */
+  }
   readers_destroy(&store->readers);
   /* The data file first: who then comes to the opening lock finds nobody. */
   if (store->fd >= 0) file_close(store->fd);

@@ -38,6 +38,7 @@ struct mmcmap_txn {
   mmcmap_txn *base;        /* what has the transaction: mostly itself */
   mmcmap_txn *maps;        /* of the base: a list */
   mmcmap_txn *next_map;    /* in it */
+  bool may_expire;         /* of the base: something that it has put */
   struct transaction *own; /* of the base */
 };
 
@@ -84,6 +85,17 @@ static inline struct transaction *transaction_of(const mmcmap_txn *txn) {
 int handle_copy_name(const struct store *store, mmcmap_slice name,
                      struct trie_key *key_out);
 
+static inline struct change_life life_of(uint64_t ttl_ms) {
+  struct change_life life = {.ttl_ms = ttl_ms};
+  return life;
+}
+
+/* A reading of the clock, for a call that reads. */
+static inline struct expiry_reading reading_of(const struct store *store) {
+  struct expiry_reading now = {.header = store->share.header};
+  return now;
+}
+
 /* A change has been published: makes it durable as the handle promises. */
 static inline int finish_change(const mmcmap *handle, struct store *store,
                                 uint64_t epoch) {
@@ -107,6 +119,20 @@ static inline struct change_mode change_mode_of(const mmcmap *handle) {
 static inline mmcmap_slice slice_of(const uint8_t *data, size_t size) {
   mmcmap_slice slice = {.data = data, .size = size};
   return slice;
+}
+
+/* As mmcmap_put(), of what lives for so long. */
+int handle_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
+               struct change_life life);
+
+/* The same after a change that may have to be followed by a sweep: a flusher that
+   has nothing to commit does that. */
+static inline int finish_expiring_change(const mmcmap *handle,
+                                         struct store *store, uint64_t epoch) {
+  int code = finish_change(handle, store, epoch);
+  if (code == MMCMAP_OK && handle->options.durability == MMCMAP_SYNC)
+    code = flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+  return code;
 }
 
 /* Sees to it that the caller's buffer has room for `size` bytes; what it holds

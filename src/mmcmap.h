@@ -266,6 +266,38 @@ MMCMAP_API int mmcmap_put(mmcmap *store, mmcmap_slice key, mmcmap_slice value);
 /* Deletes `key`. MMCMAP_NOTFOUND if absent; other errors as mmcmap_put(). */
 MMCMAP_API int mmcmap_delete(mmcmap *store, mmcmap_slice key);
 
+/* ---- Expiry ------------------------------------------------------------ */
+
+/*
+ * A record may have a time to live, in milliseconds; 0 stands for none, here and
+ * below. When it is over the record is absent for all calls, in every process,
+ * and later a sweep deletes it: bit by bit, by a thread of this library in a process
+ * that has put something through a handle that is MMCMAP_ASYNC, or something with
+ * a time to live through one that is MMCMAP_SYNC; and by mmcmap_step(). Until then
+ * mmcmap_count() and the others that count include it, and mmcmap_version() changes
+ * when it is swept, not when it expires.
+ *
+ * What is put without a time to live has none, whatever the record before it had;
+ * only mmcmap_incr() leaves it as it is.
+ *
+ * The clock is that of the system, but it never goes back: if the system's is set
+ * back, nothing expires until that has caught up. A snapshot and a transaction have
+ * the time of when they were opened.
+ */
+
+/* As mmcmap_put(). */
+MMCMAP_API int mmcmap_put_ttl(mmcmap *store, mmcmap_slice key,
+                              mmcmap_slice value, uint64_t ttl_ms);
+
+/* What the record has left, at least 1, or 0 if it does not expire.
+   MMCMAP_NOTFOUND if absent. */
+MMCMAP_API int mmcmap_ttl(mmcmap *store, mmcmap_slice key,
+                          uint64_t *ttl_ms_out);
+
+/* Gives the record another time to live, from now on. MMCMAP_NOTFOUND if absent;
+   other errors as mmcmap_put(). It writes the record anew, its value too. */
+MMCMAP_API int mmcmap_expire(mmcmap *store, mmcmap_slice key, uint64_t ttl_ms);
+
 /* ---- Changes that depend on the present value; each happens at one instant
    among all threads and processes. Errors as mmcmap_put(). ------------------ */
 
@@ -275,6 +307,12 @@ MMCMAP_API int mmcmap_add(mmcmap *store, mmcmap_slice key, mmcmap_slice value);
 /* Puts only if `key` is there, else MMCMAP_NOTFOUND. */
 MMCMAP_API int mmcmap_replace(mmcmap *store, mmcmap_slice key,
                               mmcmap_slice value);
+
+/* The same with a time to live. */
+MMCMAP_API int mmcmap_add_ttl(mmcmap *store, mmcmap_slice key,
+                              mmcmap_slice value, uint64_t ttl_ms);
+MMCMAP_API int mmcmap_replace_ttl(mmcmap *store, mmcmap_slice key,
+                                  mmcmap_slice value, uint64_t ttl_ms);
 
 /* Puts `value`, or deletes the key if it is NULL, if the present value is
    `expected` (NULL: the key is absent); else MMCMAP_MISMATCH. */
@@ -306,6 +344,11 @@ MMCMAP_API int mmcmap_incr(mmcmap *store, mmcmap_slice key, mmcmap_number by,
    twice the last value counts. Errors as mmcmap_put(). */
 MMCMAP_API int mmcmap_put_many(mmcmap *store, const mmcmap_slice *keys,
                                const mmcmap_slice *values, size_t count);
+
+/* The same, all of them with that time to live. */
+MMCMAP_API int mmcmap_put_many_ttl(mmcmap *store, const mmcmap_slice *keys,
+                                   const mmcmap_slice *values, size_t count,
+                                   uint64_t ttl_ms);
 
 /* Deletes all records of the map. Readers see that at one instant; the call then takes time
    for each of the records that there were. Errors as mmcmap_put(). */
@@ -371,6 +414,20 @@ MMCMAP_API int mmcmap_txn_incr(mmcmap_txn *txn, mmcmap_slice key,
                                mmcmap_number *sum_out);
 MMCMAP_API int mmcmap_txn_put_many(mmcmap_txn *txn, const mmcmap_slice *keys,
                                    const mmcmap_slice *values, size_t count);
+MMCMAP_API int mmcmap_txn_put_ttl(mmcmap_txn *txn, mmcmap_slice key,
+                                  mmcmap_slice value, uint64_t ttl_ms);
+MMCMAP_API int mmcmap_txn_add_ttl(mmcmap_txn *txn, mmcmap_slice key,
+                                  mmcmap_slice value, uint64_t ttl_ms);
+MMCMAP_API int mmcmap_txn_replace_ttl(mmcmap_txn *txn, mmcmap_slice key,
+                                      mmcmap_slice value, uint64_t ttl_ms);
+MMCMAP_API int mmcmap_txn_put_many_ttl(mmcmap_txn *txn,
+                                       const mmcmap_slice *keys,
+                                       const mmcmap_slice *values, size_t count,
+                                       uint64_t ttl_ms);
+MMCMAP_API int mmcmap_txn_ttl(mmcmap_txn *txn, mmcmap_slice key,
+                              uint64_t *ttl_ms_out);
+MMCMAP_API int mmcmap_txn_expire(mmcmap_txn *txn, mmcmap_slice key,
+                                 uint64_t ttl_ms);
 MMCMAP_API int mmcmap_txn_clear(mmcmap_txn *txn);
 MMCMAP_API int mmcmap_txn_count(mmcmap_txn *txn, uint64_t *count_out);
 
@@ -427,11 +484,12 @@ MMCMAP_API int mmcmap_txn_maps(mmcmap_txn *txn, mmcmap_cursor **cursor_out);
 
 /* ---- The whole store --------------------------------------------------- */
 
-/* The number of records of the map now. */
+/* The number of records of the map now, with those that have expired and are not
+   swept yet. */
 MMCMAP_API int mmcmap_count(mmcmap *store, uint64_t *count_out);
 
 /* A number that changes with the content: as long as it is the same, so is the
-   content, across closing and reopening too. Below 2^48. */
+   content, across closing and reopening too, but for what expires. Below 2^48. */
 MMCMAP_API int mmcmap_version(mmcmap *store, uint64_t *version_out);
 
 /* Bytes of the data file. */
@@ -444,9 +502,9 @@ MMCMAP_API int mmcmap_sync(mmcmap *store);
 
 /*
  * Does what upkeep there is to do, for hosts that want no thread of ours: with
- * MMCMAP_MANUAL, once per frame or timer. Commits if something has changed
- * since the last commit. `budget_ns` bounds the work, but for the one sync that
- * a commit needs; 0 does nothing.
+ * MMCMAP_MANUAL, once per frame or timer. Deletes some of what has expired, and
+ * commits if something has changed since the last commit. `budget_ns` bounds the
+ * work, but for the one sync that a commit needs; 0 does nothing.
  */
 MMCMAP_API int mmcmap_step(mmcmap *store, uint64_t budget_ns);
 
@@ -472,6 +530,10 @@ MMCMAP_API int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
    snapshot. */
 MMCMAP_API int mmcmap_snapshot_read(mmcmap_snapshot *snapshot, mmcmap_slice key,
                                     mmcmap_buffer *value_out);
+
+/* As mmcmap_ttl(), from that moment on. */
+MMCMAP_API int mmcmap_snapshot_ttl(mmcmap_snapshot *snapshot, mmcmap_slice key,
+                                   uint64_t *ttl_ms_out);
 
 /* As mmcmap_get_many(), at the one moment. */
 MMCMAP_API int mmcmap_snapshot_get_many(mmcmap_snapshot *snapshot,
@@ -530,7 +592,10 @@ typedef struct mmcmap_change {
  * Walks what differs between two snapshots of one store, each key once, in no
  * order; either may be the older one. The time follows the number of differences,
  * whatever the size of the store. What was put again with the same value is no
- * difference. Both snapshots must stay open until the diff is closed.
+ * difference, with another time to live neither. Where records of the map may
+ * expire, what has expired in between is missing in the newer one, and finding that
+ * takes a look at every record. Both snapshots must stay open until the diff is
+ * closed.
  * MMCMAP_EINVAL: snapshots of two stores.
  */
 MMCMAP_API int mmcmap_diff_open(mmcmap_snapshot *from, mmcmap_snapshot *to,
@@ -637,7 +702,8 @@ MMCMAP_API int mmcmap_check(mmcmap *store, mmcmap_progress progress,
  * others read and write. It is made under a temporary name beside `path`, and has
  * that name once it is whole and on disk; after a crash in between there may be a
  * file `path`.new-... that can be deleted. A store that has the name already is
- * replaced. The copy has a version of its own. Every record's checksum is looked at.
+ * replaced. The copy has a version of its own. What has expired is left out; what
+ * will keeps its time. Every record's checksum is looked at.
  *   MMCMAP_EINVAL: `path` names the store itself; MMCMAP_EEXIST: something that
  *   is no store; MMCMAP_EBUSY: a store that somebody has open; MMCMAP_ECORRUPT: a
  *   record is damaged; what `progress` returned; as mmcmap_open(), mmcmap_put().
@@ -648,7 +714,7 @@ MMCMAP_API int mmcmap_backup(mmcmap *store, const char *path,
 /*
  * Reads whatever records of the default map are whole out of the file `from`, which
  * may be damaged anywhere, into a new store `to`, and gives their number. (Those of
- * named maps are left out.) Of a key the current
+ * named maps are left out, and what has expired.) Of a key the current
  * version counts, as far as that can be told; where the part of the log is damaged
  * that tells it, the newest whole version does, and what was deleted may come back.
  * `report`, unless it is NULL, is called for what is wrong in the file. `from` is

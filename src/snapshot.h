@@ -15,7 +15,8 @@ struct mmcmap_snapshot {
   struct share_row *row;
   uint64_t mark; /* of the row, as long as the snapshot has not been ended */
   struct moment moment;
-  uint64_t root; /* of the map that it is of */
+  struct expiry_reading now; /* taken when it was opened */
+  uint64_t root;             /* of the map that it is of */
   uint64_t count;
   bool is_view; /* of another snapshot, which has the row */
 };

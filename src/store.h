@@ -22,6 +22,7 @@
 #include "space/space.h"
 #include "txn/commit.h"
 #include "txn/flusher.h"
+#include "txn/sweep.h"
 #include "txn/writer.h"
 
 /* Bytes of the data file whose locks mean something. They lie beyond every
@@ -61,6 +62,7 @@ struct store {
   struct superblocks superblocks;
   struct writer writer;
   struct committer committer;
+  struct sweep sweep;
   struct flusher flusher;
   bool has_threads; /* the flusher, writer and committer are initialised */
   _Atomic uint64_t child_count; /* snapshots and transactions */

@@ -11,8 +11,9 @@ local scratch = require "spec.support.scratch"
 
 local SEGMENT = 131072
 
--- What the process does, call by call: put, delete, sync, or a transaction, which
--- is a list of puts and deletions.
+-- What the process does, call by call: put, delete, sync, a transaction, which
+-- is a list of puts and deletions, or a step, which sweeps what has expired. What is
+-- put with a time to live has expired for whoever comes after the process.
 local calls = {}
 for i = 1, 6 do calls[#calls + 1] = { "put", "key " .. i, ("v"):rep(i * 90) } end
 calls[#calls + 1] = { "sync" }
@@ -31,6 +32,17 @@ calls[#calls + 1] = { "update", { { "put", "key 3", "more" },
   { "delete", "key 5" } } }
 calls[#calls + 1] = { "sync" }
 
+for i = 1, 3 do calls[#calls + 1] = { "put", "gone " .. i, "soon", 50 } end
+calls[#calls + 1] = { "expire", "key 2", 50 }
+calls[#calls + 1] = { "update", { { "put", "gone 4", "soon", 50 },
+  { "put", "gone 5", "soon", 50 } } }
+calls[#calls + 1] = { "pass" }
+calls[#calls + 1] = { "step" }
+calls[#calls + 1] = { "put", "key 2", "back again" }
+calls[#calls + 1] = { "sync" }
+
+local BEGIN = 1700000000000
+
 -- models[i]: after call i - 1.
 local function models_of()
   local models, now = { {} }, {}
@@ -39,7 +51,9 @@ local function models_of()
     for key, value in pairs(now) do next_model[key] = value end
     local changes = call[1] == "update" and call[2] or { call }
     for _, change in ipairs(changes) do
-      if change[1] ~= "sync" then next_model[change[2]] = change[3] end
+      local value = change[3]
+      if change[1] == "expire" or change[4] then value = nil end
+      if change[2] then next_model[change[2]] = value end
     end
     now = next_model
     models[i + 1] = now
@@ -50,17 +64,22 @@ end
 local function update(db, changes)
   local txn = assert(db:begin())
   for _, change in ipairs(changes) do
-    assert(txn[change[1]](txn, change[2], change[3]))
+    assert(txn[change[1]](txn, change[2], change[3], change[4]))
   end
   return txn:commit()
 end
 
+local function pass() return probe.os.wall_ms(BEGIN + 100) end
+
+local others = { update = update, pass = pass }
+
 local function work(path, level, plan)
+  probe.os.wall_ms(BEGIN)
   plan()
   local db = assert(probe.store.open(path, { segment_size = SEGMENT,
     durability = level }))
   for i, call in ipairs(calls) do
-    assert((call[1] == "update" and update or db[call[1]])(db, call[2], call[3]))
+    assert((others[call[1]] or db[call[1]])(db, call[2], call[3], call[4]))
     probe.child.say(tostring(i))
   end
   assert(db:close())
@@ -87,6 +106,7 @@ local function die_and_recover(level, plan, where)
   end
   local text, how, status = child:wait()
   if how == "exit" then assert.equal(0, status, text) end
+  probe.os.wall_ms(BEGIN + 100)
   local models = models_of()
   local db = assert(probe.store.open(path, { segment_size = SEGMENT }))
   local records = assert(db:records())
@@ -97,6 +117,12 @@ local function die_and_recover(level, plan, where)
   assert.truthy(found, ("%s, %s: returned %d, found something else")
     :format(level, where, returned))
   assert(db:put("afterwards", where))
+  local left = select(2, db:records())
+  local stop = probe.os.monotonic_ns() + 20e9
+  while db:count() > left do
+    assert(probe.os.monotonic_ns() < stop, "not swept: " .. db:count() - left)
+    assert(db:step(100))
+  end
   assert(db:close())
   local report = assert(probe.verify.bytes(scratch.read(path)))
   assert.same({}, report.failures)
@@ -116,7 +142,10 @@ local function die_at_every(what, plan_of, level)
 end
 
 describe("a process that dies", function()
-  teardown(crash.remove_folder)
+  teardown(function()
+    probe.os.wall_ms(0)
+    crash.remove_folder()
+  end)
 
   for _, level in ipairs { "sync", "manual" } do
     it("loses nothing promised: each system call, level " .. level, function()

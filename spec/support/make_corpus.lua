@@ -31,7 +31,8 @@ local number_at = binary.number_at
 
 local LARGE = ("a line of a large value, 34 bytes\n"):rep(1000)
 
--- Puts and deletes in their order; "sync" commits.
+-- Puts, with a time to live or without, and deletes in their order; "sync"
+-- commits.
 local function small_changes()
   local changes = { { "gone 1", "never to be seen" }, { "", "the empty key" },
     { "\0\1\255\n", "any bytes: \0\255\r\n" }, { "empty value", "" } }
@@ -59,6 +60,13 @@ local function with_large()
   return changes
 end
 
+local function expiring()
+  local changes = small_changes()
+  table.insert(changes, #changes, { "until then", "will expire", 2 ^ 52 })
+  table.insert(changes, #changes, { "until then, too", "", 2 ^ 52 })
+  return changes
+end
+
 local function colliding()
   local changes = {}
   for i = 1, 6 do changes[i] = { "key " .. i, "value " .. i } end
@@ -80,6 +88,7 @@ make_corpus.good = {
   { name = "good-v1-maps", changes = small_changes(),
     map = { name = "a map", records = { first = "1", second = "2",
       third = "3" } } },
+  { name = "good-v1-expiry", changes = expiring() },
 }
 
 -- The content of a sound file, as {key = value}.
@@ -125,7 +134,7 @@ function make_corpus.make_good(file, path)
     if change == "sync" then
       assert(db:sync())
     elseif change[2] then
-      assert(db:put(change[1], change[2]))
+      assert(db:put(change[1], change[2], change[3]))
     else
       assert(db:delete(change[1]))
     end
@@ -182,6 +191,7 @@ local function nodes(bytes)
       node.is_large = bytes:byte(at + 15) == 1
       node.payload = key_size + (node.is_large and 16 or value_size)
       local key_at = at + 24 + (node.is_large and 16 or 0)
+        + (bytes:byte(at + 15) == 4 and 8 or 0)
       node.key = bytes:sub(key_at + 1, key_at + key_size)
       node.value_at = key_at + key_size
       return
@@ -526,6 +536,11 @@ local bad = {
   end) },
   { "map-count", "maps", break_node(map_record_of, set_in_node(32, u64(2))) },
   { "store-root", "maps", break_node(store_root_of, set_in_node(16, u64(1))) },
+
+  -- Expiry.
+  { "record-expiry", "expiry", break_record("until then",
+    set_in_node(24, u64(0))) },
+  { "expiry-map", "expiry", break_node(store_root_of, set_in_node(14, "\0")) },
 
   -- The collision node.
   { "collision-branch", "collisions", break_branch(nil,

@@ -7,7 +7,9 @@
 --   acts       what is done now and then
 --
 -- A world is what a store should hold: {[name] = map}, the default map under
--- model.DEFAULT; a map is {records = {key = value}, count =, exists =}. A run is
+-- model.DEFAULT; a map is {records = {key = value}, count =, exists =}, and of
+-- what expires: {ends = {key = time}, now = the time that it is seen at, expired =
+-- how many may not be swept yet}. A run is
 -- always at one map, `here`; `db` is the handle of that map, of the store or of
 -- a transaction, and `map` what it should hold.
 
@@ -21,12 +23,21 @@ local DEFAULT = model.DEFAULT
 
 -- ---- Worlds -----------------------------------------------------------------
 
-local function new_map() return { records = {}, count = 0, exists = false } end
+local clock = 1700000000000
+
+local function new_map()
+  return { records = {}, count = 0, exists = false, ends = {}, expired = 0,
+    now = clock }
+end
 
 local function copy_map(map)
-  local records = {}
-  for key, value in pairs(map.records) do records[key] = value end
-  return { records = records, count = map.count, exists = map.exists }
+  local copy = { records = {}, ends = {} }
+  for key, value in pairs(map.records) do copy.records[key] = value end
+  for key, time in pairs(map.ends) do copy.ends[key] = time end
+  for _, name in ipairs { "count", "exists", "expired", "now" } do
+    copy[name] = map[name]
+  end
+  return copy
 end
 
 local function copy_world(world)
@@ -37,15 +48,26 @@ end
 
 local function fail(format, ...) error(format:format(...), 0) end
 
+local function check_ttl(view, map, key, what)
+  local left = map.ends[key] and map.ends[key] - map.now or 0
+  if view:ttl(key) ~= left then fail("%s: when %q expires", what, key) end
+end
+
+-- What has expired may be counted, or be swept already.
+local function is_count(counted, map)
+  return counted >= map.count and counted <= map.count + map.expired
+end
+
 local function compare_map(view, map, what)
   local records, met = assert(view:records())
-  if met ~= map.count or view:count() ~= map.count then
+  if met ~= map.count or not is_count(view:count(), map) then
     fail("%s: %d records met, %d counted, %d expected", what, met, view:count(),
       map.count)
   end
   for key, value in pairs(map.records) do
     if records[key] ~= value then fail("%s: the record of %q", what, key) end
   end
+  for key in pairs(map.ends) do check_ttl(view, map, key, what) end
 end
 
 -- `view`: a store, a snapshot or a transaction.
@@ -97,12 +119,13 @@ Run.__index = Run
 
 -- `case`: {name =, key = function(random), value = function(random), maps = {name,
 -- ...}, deletes = of 100 changes, rarity = of so many operations one is an act,
--- options = of open()}.
+-- options = of open(), [ttls = true: some of it expires]}.
 function model.new(case, seed)
   local run = setmetatable({ case = case, random = binary.random(seed),
     path = scratch.path("model"), steps = 0, versions = {}, held = {},
     world = { [DEFAULT] = new_map() } }, Run)
   for _, name in ipairs(case.maps) do run.world[name] = new_map() end
+  if case.ttls then run:pass(0) end
   run:open()
   return run
 end
@@ -128,6 +151,25 @@ function Run:go_to(name)
   self.here, self.map, self.db = name, self.world[name], self.handles[name]
 end
 
+-- Time passes, and is over for some of what is in the world.
+function Run:pass(ms)
+  clock = clock + ms
+  probe.os.wall_ms(clock)
+  for _, map in pairs(self.world) do
+    map.now = clock
+    for key, time in pairs(map.ends) do
+      if time <= clock then
+        map.ends[key], map.records[key] = nil, nil
+        map.count, map.expired = map.count - 1, map.expired + 1
+      end
+    end
+  end
+end
+
+function Run:draw_ttl()
+  if self.case.ttls and self.random(3) == 1 then return self.random(2000) end
+end
+
 -- The world is another one: of before a savepoint, a transaction.
 function Run:be_in(world)
   self.world = world
@@ -140,12 +182,17 @@ function Run:compare(what) compare(self.owner, self.world, what) end
 
 -- What the store would do with a key whose value is `old` (nil: absent), and
 -- what it does: the answer expected, the answer, and, if something was written,
--- true and the value after it.
+-- true, the value after it, and in how many milliseconds that expires.
 local changes = {}
 
 function changes.put(run, key)
-  local value = run.case.value(run.random)
-  return true, run.db:put(key, value), true, value
+  local value, ttl = run.case.value(run.random), run:draw_ttl()
+  return true, run.db:put(key, value, ttl), true, value, ttl
+end
+
+function changes.expire(run, key, old)
+  local ttl = run:draw_ttl()
+  return old ~= nil, run.db:expire(key, ttl or 0), old ~= nil, old, ttl
 end
 
 function changes.delete(run, key, old)
@@ -153,13 +200,15 @@ function changes.delete(run, key, old)
 end
 
 function changes.add(run, key, old)
-  local value = run.case.value(run.random)
-  return old == nil or "MISMATCH", run.db:add(key, value), old == nil, value
+  local value, ttl = run.case.value(run.random), run:draw_ttl()
+  return old == nil or "MISMATCH", run.db:add(key, value, ttl), old == nil,
+    value, ttl
 end
 
 function changes.replace(run, key, old)
-  local value = run.case.value(run.random)
-  return old ~= nil or "NOTFOUND", run.db:replace(key, value), old ~= nil, value
+  local value, ttl = run.case.value(run.random), run:draw_ttl()
+  return old ~= nil or "NOTFOUND", run.db:replace(key, value, ttl), old ~= nil,
+    value, ttl
 end
 
 function changes.cas(run, key, old)
@@ -187,15 +236,19 @@ function changes.incr(run, key, old)
   local number, is_float = number_of(old or "7")
   if not number then return "ENUMBER", sum or code, false end
   number = number + by
-  if is_float or by_float then return number, sum, true, float_text(number) end
-  return signed_hex(number), sum, true, ("%d"):format(number)
+  local left = run.map.ends[key] and run.map.ends[key] - run.map.now
+  if is_float or by_float then
+    return number, sum, true, float_text(number), left
+  end
+  return signed_hex(number), sum, true, ("%d"):format(number), left
 end
 
 local conditional = { "add", "replace", "cas", "cas", "swap", "incr" }
 
 -- A key's value in the model is `value` from now on; nil: it is absent.
-function Run:note(key, value)
+function Run:note(key, value, ttl)
   local map = self.map
+  map.ends[key] = ttl and map.now + ttl
   map.count = map.count + (value and 1 or 0) - (map.records[key] and 1 or 0)
   map.records[key] = value
   map.exists = true
@@ -209,13 +262,14 @@ function Run:change(lost)
   local key = self.case.key(random)
   if random(100) <= self.case.deletes then name = "delete" end
   if random(4) == 1 then name = conditional[random(#conditional)] end
+  if self.case.ttls and random(10) == 1 then name = "expire" end
   local old = self.map.records[key]
   if lost then old = self.db:get(key) end
-  local expected, answer, is_written, value = changes[name](self, key, old)
+  local expected, answer, is_written, value, ttl = changes[name](self, key, old)
   if answer ~= expected then
     fail("%s of %q: %s, not %s", name, key, tostring(answer), tostring(expected))
   end
-  if is_written and not lost then self:note(key, value) end
+  if is_written and not lost then self:note(key, value, ttl) end
   return key
 end
 
@@ -243,7 +297,17 @@ function looks.get_many(run)
   end
 end
 
+function looks.ttl(run)
+  local key = run.case.key(run.random)
+  if run.map.records[key] == nil then
+    assert(run.db:ttl(key) == nil, "what ttl says of nothing")
+  else
+    check_ttl(run.db, run.map, key, "what ttl says")
+  end
+end
+
 function Run:look()
+  if self.case.ttls and self.random(8) == 1 then return looks.ttl(self) end
   local choice = self.random(32)
   looks[choice == 1 and "get_many" or choice <= 4 and "has" or "get"](self)
 end
@@ -253,7 +317,9 @@ end
 local function clear(run)
   assert(run.db:clear())
   if run.map.count > 0 then run.has_changed = true end
+  if run.map.expired > 0 then run.may_have_changed = true end
   run.map.records, run.map.count = {}, 0
+  run.map.ends, run.map.expired = {}, 0
 end
 
 local function put_many(run)
@@ -262,8 +328,9 @@ local function put_many(run)
     keys[i], values[i] = run.case.key(run.random), run.case.value(run.random)
     list[2 * i - 1], list[2 * i] = keys[i], values[i]
   end
-  assert(run.db:put_many(list))
-  for i, key in ipairs(keys) do run:note(key, values[i]) end
+  local ttl = run:draw_ttl()
+  assert(run.db:put_many(list, ttl))
+  for i, key in ipairs(keys) do run:note(key, values[i], ttl) end
 end
 
 local function any_map(run)
@@ -280,6 +347,7 @@ local function drop(run)
   assert(run.owner:drop(name) == map.exists, "whether there was one to drop")
   run.has_changed = run.has_changed or map.exists
   map.records, map.count, map.exists = {}, 0, false
+  map.ends, map.expired = {}, 0
 end
 
 -- ---- Acts -------------------------------------------------------------------
@@ -292,6 +360,17 @@ function acts.sync(run) assert(run.owner:sync()) end
 function acts.compare(run) run:compare("the store") end
 function acts.check(run) assert(#assert(run.owner:check()) == 0, "what check says") end
 
+function acts.pass(run)
+  if run.case.ttls then run:pass(run.random(700)) end
+end
+
+-- What is swept, and whether, nobody says.
+function acts.sweep(run)
+  if not run.case.ttls then return end
+  assert(run.owner:step(run.random(3)))
+  run.may_have_changed = true
+end
+
 function acts.clear(run)
   if run.random(4) == 1 then clear(run) end
 end
@@ -303,8 +382,11 @@ end
 -- Equal versions, equal content: a change makes another, nothing else does.
 function acts.version(run)
   local version = assert(run.owner:version())
-  assert(version == run.owner:version())
-  if run.has_changed then
+  local is_swept = run.case.ttls and run.case.options.durability == "async"
+  assert(version == run.owner:version() or is_swept)
+  if run.may_have_changed or is_swept then
+    run.may_have_changed = false
+  elseif run.has_changed then
     assert(not run.versions[version], "a version came again")
   elseif run.last_version then
     assert(version == run.last_version, "a version changed")
@@ -346,14 +428,23 @@ function acts.transaction(run)
     elseif choice == 3 then
       assert(run.owner:release(savepoint))
     end
+    if run.case.ttls then -- the clock goes on, but not that of the transaction
+      clock = clock + random(300)
+      probe.os.wall_ms(clock)
+    end
   end
   run:compare("a transaction")
-  assert(store:count() == world[DEFAULT].count, "what others count")
+  assert(is_count(store:count(), world[DEFAULT]), "what others count")
   local is_aborted = random(3) == 1
   if is_aborted then run.owner:abort() else assert(run.owner:commit()) end
   run.owner, run.handles = store, handles
   if is_aborted then run:be_in(world) end
   run:go_to(run.here)
+  if run.case.ttls then
+    run:pass(0)
+    run.may_have_changed = true
+    return
+  end
   if store:version() ~= version then
     assert(not is_aborted, "the version after an abort")
     return
@@ -368,8 +459,11 @@ end
 function acts.snapshot(run)
   local held = run.held
   if #held == 3 then run:let_go(run.random(3)) end
-  held[#held + 1] = { snapshot = assert(run.owner:snapshot()),
-    world = copy_world(run.world), version = run.owner:version() }
+  local snapshot = assert(run.owner:snapshot())
+  local version = run.owner:version()
+  if run.case.ttls then version = snapshot:version() end -- a sweep in between
+  held[#held + 1] = { snapshot = snapshot, world = copy_world(run.world),
+    version = version }
 end
 
 -- Compares the snapshot with its copy, and closes it; all of them without `index`.
@@ -473,7 +567,9 @@ function acts.reopen(run)
   local version = run.owner:version()
   run:close()
   run:open()
-  assert(run.owner:version() == version, "the version after reopening")
+  assert(run.owner:version() == version or run.case.ttls,
+    "the version after reopening")
+  run.may_have_changed = run.case.ttls
   run:compare("the store, opened again")
 end
 
@@ -493,7 +589,8 @@ end
 -- Each as often as its number.
 local weights = { another_map = 4, put_many = 2, transaction = 3, clear = 1,
   drop = 2, sync = 3, compare = 1, check = 1, version = 2, snapshot = 3,
-  let_go = 2, diff = 2, page = 1, backup = 1, reopen = 1, crash = 1 }
+  let_go = 2, diff = 2, page = 1, backup = 1, reopen = 1, crash = 1, pass = 4,
+  sweep = 3 }
 
 local drawn = {}
 for name, weight in pairs(weights) do
@@ -504,6 +601,19 @@ for name in pairs(acts) do assert(weights[name], name) end
 table.sort(drawn) -- pairs() has no order, and a seed shall repeat a run
 
 -- ---- All of it --------------------------------------------------------------
+
+-- In the end all that has expired is swept.
+function Run:sweep_all()
+  local stop = probe.os.monotonic_ns() + 60e9
+  self:pass(3000)
+  for name in pairs(self.world) do
+    self:go_to(name)
+    repeat
+      assert(probe.os.monotonic_ns() < stop, "not swept")
+      assert(self.owner:step(100))
+    until self.db:count() == self.map.count
+  end
+end
 
 function Run:go(operations)
   local random, rarity = self.random, self.case.rarity
@@ -519,10 +629,12 @@ function Run:go(operations)
   end
   self:let_go()
   self:compare("the store")
+  if self.case.ttls then self:sweep_all() end
   self:close()
   self:open()
   self:compare("the store, opened again")
   self:close()
+  probe.os.wall_ms(0)
 end
 
 return model

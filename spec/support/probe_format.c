@@ -359,7 +359,7 @@ static int format_branch_read(lua_State *L) {
 /* ---- Records ----------------------------------------------------------- */
 
 /* record_write{map_id=, epoch=, key=, value=, [value_size=, extent_offset=,
-   extent_checksum=]}: its bytes. */
+   extent_checksum=, expires_ms=]}: its bytes. */
 static int format_record_write(lua_State *L) {
   size_t key_size, value_size = 0;
   lua_getfield(L, 1, "key");
@@ -377,9 +377,11 @@ static int format_record_write(lua_State *L) {
       .value_size = is_large ? (uint32_t)fields_u64(L, 1, "value_size")
                              : (uint32_t)value_size,
       .is_large = is_large,
+      .expires_ms = fields_u64(L, 1, "expires_ms"),
       .extent_offset = fields_u64(L, 1, "extent_offset"),
       .extent_checksum = fields_u64(L, 1, "extent_checksum")};
-  uint64_t size = record_size(parts.key_size, parts.value_size, is_large);
+  uint64_t size = record_size(parts.key_size, parts.value_size, is_large,
+                              parts.expires_ms != 0);
   uint8_t *at = lua_newuserdata(L, size);
   memset(at, 0xee, size);
   record_write(at, &parts, format_hasher());
@@ -396,6 +398,7 @@ static void format_push_record(lua_State *L, const struct record_view *view) {
   fields_set_bytes(L, "value", view->value, view->value_size);
   lua_pushboolean(L, view->is_large);
   lua_setfield(L, -2, "is_large");
+  fields_set_u64(L, "expires_ms", view->expires_ms);
 }
 
 /* record_read(image, offset [, verify]): what a view says. */
@@ -428,10 +431,12 @@ static int format_extent_write(lua_State *L) {
   return 2;
 }
 
-/* record_size(key_size, value_size, is_large), extent_size(value_size) */
+/* record_size(key_size, value_size, is_large, is_expiring),
+   extent_size(value_size) */
 static int format_record_size(lua_State *L) {
-  probe_push_u64(L, record_size((uint16_t)probe_check_u32(L, 1),
-                                probe_check_u32(L, 2), probe_check_bool(L, 3)));
+  probe_push_u64(
+      L, record_size((uint16_t)probe_check_u32(L, 1), probe_check_u32(L, 2),
+                     probe_check_bool(L, 3), lua_toboolean(L, 4)));
   return 1;
 }
 
@@ -500,7 +505,7 @@ static uint64_t format_random_word(uint64_t *state) {
     case 0:
       return node_meta(NODE_BRANCH, (unsigned)(word % 24), word >> 40);
     case 1:
-      return node_meta(NODE_RECORD, (unsigned)(word % 3), word >> 40);
+      return node_meta(NODE_RECORD, (unsigned)(word % 9), word >> 40);
     case 2:
       return node_meta(NODE_COLLISION, COLLISION_LEVEL, word >> 40);
     case 3:

@@ -455,6 +455,14 @@ static int os_monotonic_ns(lua_State *L) {
   return 1;
 }
 
+/* wall_ms([ms]): the wall's clock, after setting it; 0: the system's again. */
+static int os_wall_ms(lua_State *L) {
+  if (!lua_isnoneornil(L, 1))
+    atomic_store(&process_wall_cell, probe_check_u64(L, 1));
+  lua_pushnumber(L, (lua_Number)process_wall_ms());
+  return 1;
+}
+
 static int os_page_size(lua_State *L) {
   lua_pushnumber(L, (lua_Number)process_page_size());
   return 1;
@@ -538,6 +546,7 @@ static const luaL_Reg os_functions[] = {
     {"fork_generation", os_fork_generation},
     {"random", os_random},
     {"monotonic_ns", os_monotonic_ns},
+    {"wall_ms", os_wall_ms},
     {"page_size", os_page_size},
     {"sleep_ms", os_sleep_ms},
     {"boot_id", os_boot_id},

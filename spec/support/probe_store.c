@@ -7,9 +7,10 @@
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
  * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
- * incr, count, version, size, sync, stat, snapshot, records, map, maps, drop,
- * close, remove; and see probe_txn.c.
- * Snapshot: get, count, version, page, records, map, maps, diff, close.
+ * incr, ttl, expire, count, version, size, sync, step, stat, snapshot, records, map,
+ * maps, drop, close, remove; and see probe_txn.c.
+ *   salvage(from, to)   how many records
+ * Snapshot: diff, dump, get, ttl, count, version, page, records, map, maps, close.
  * records() returns {key = value} and how many records a cursor met.
  */
 #include <string.h>
@@ -113,6 +114,15 @@ static int store_close(lua_State *L) {
   return probe_result(L, mmcmap_close(handle));
 }
 
+static int store_salvage(lua_State *L) {
+  uint64_t count;
+  int code = mmcmap_salvage(luaL_checkstring(L, 1), luaL_checkstring(L, 2),
+                            NULL, NULL, &count);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushnumber(L, (lua_Number)count);
+  return 1;
+}
+
 static int store_remove(lua_State *L) {
   struct probe_store *store = store_check(L);
   int code = mmcmap_remove(store->handle);
@@ -122,10 +132,31 @@ static int store_remove(lua_State *L) {
 
 /* ---- Records ----------------------------------------------------------- */
 
+/* put(key, value [, ttl_ms]) */
 static int store_put(lua_State *L) {
   struct probe_store *store = store_check(L);
+  mmcmap_slice key = store_slice(L, 2), value = store_slice(L, 3);
+  if (lua_isnoneornil(L, 4))
+    return probe_result(L, mmcmap_put(store->handle, key, value));
   return probe_result(
-      L, mmcmap_put(store->handle, store_slice(L, 2), store_slice(L, 3)));
+      L, mmcmap_put_ttl(store->handle, key, value, probe_check_u64(L, 4)));
+}
+
+/* ttl(key): milliseconds, 0 if it never expires; nil alone if there is none. */
+int probe_store_push_ttl(lua_State *L, int code, uint64_t ttl_ms) {
+  if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return probe_fail(L, code);
+  if (code == MMCMAP_OK)
+    lua_pushnumber(L, (lua_Number)ttl_ms);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+static int store_ttl(lua_State *L) {
+  uint64_t ttl_ms = 99;
+  struct probe_store *store = store_check(L);
+  int code = mmcmap_ttl(store->handle, store_slice(L, 2), &ttl_ms);
+  return probe_store_push_ttl(L, code, ttl_ms);
 }
 
 /* get(key): the value; nil alone if there is none. */
@@ -175,16 +206,30 @@ static int store_decided(lua_State *L, int code) {
   return 1;
 }
 
+/* add, replace: (key, value [, ttl_ms]) */
 static int store_add(lua_State *L) {
   struct probe_store *store = store_check(L);
+  mmcmap_slice key = store_slice(L, 2), value = store_bare_slice(L, 3);
+  if (lua_isnoneornil(L, 4))
+    return store_decided(L, mmcmap_add(store->handle, key, value));
   return store_decided(
-      L, mmcmap_add(store->handle, store_slice(L, 2), store_bare_slice(L, 3)));
+      L, mmcmap_add_ttl(store->handle, key, value, probe_check_u64(L, 4)));
 }
 
 static int store_replace(lua_State *L) {
   struct probe_store *store = store_check(L);
-  return store_decided(L, mmcmap_replace(store->handle, store_slice(L, 2),
-                                         store_bare_slice(L, 3)));
+  mmcmap_slice key = store_slice(L, 2), value = store_bare_slice(L, 3);
+  if (lua_isnoneornil(L, 4))
+    return store_decided(L, mmcmap_replace(store->handle, key, value));
+  return store_decided(
+      L, mmcmap_replace_ttl(store->handle, key, value, probe_check_u64(L, 4)));
+}
+
+/* expire(key, ttl_ms): true, false if it is not there. */
+static int store_expire(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return store_found(L, mmcmap_expire(store->handle, store_slice(L, 2),
+                                      probe_check_u64(L, 3)));
 }
 
 static int store_cas(lua_State *L) {
@@ -315,6 +360,13 @@ static int store_sync(lua_State *L) {
   return probe_result(L, mmcmap_sync(store_check(L)->handle));
 }
 
+/* step([budget in milliseconds]) */
+static int store_step(lua_State *L) {
+  mmcmap *handle = store_check(L)->handle;
+  uint64_t budget_ms = probe_opt_u64(L, 2, 1000);
+  return probe_result(L, mmcmap_step(handle, budget_ms * UINT64_C(1000000)));
+}
+
 static int store_stat(lua_State *L) {
   mmcmap_stat stat;
   int code = mmcmap_stat_get(store_check(L)->handle, &stat);
@@ -380,6 +432,12 @@ static int snapshot_get(lua_State *L) {
   if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_pushlstring(L, value.data, value.size);
   return 1;
+}
+
+static int snapshot_ttl(lua_State *L) {
+  uint64_t ttl_ms = 99;
+  int code = mmcmap_snapshot_ttl(snapshot_check(L), store_slice(L, 2), &ttl_ms);
+  return probe_store_push_ttl(L, code, ttl_ms);
 }
 
 static int snapshot_count(lua_State *L) {
@@ -468,6 +526,15 @@ static int snapshot_diff(lua_State *L) {
   if (code != MMCMAP_NOTFOUND) return probe_fail(L, code);
   lua_pushinteger(L, count);
   return 2;
+}
+
+static int snapshot_dump(lua_State *L) {
+  mmcmap_buffer text = {0};
+  int code = mmcmap_snapshot_dump(snapshot_check(L), &text);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushlstring(L, text.data, text.size);
+  mmcmap_buffer_free(&text);
+  return 1;
 }
 
 /* map(name): to be closed before the snapshot. */
@@ -560,6 +627,9 @@ void probe_store_open(lua_State *L) {
       {"version", store_version},
       {"size", store_size},
       {"sync", store_sync},
+      {"step", store_step},
+      {"ttl", store_ttl},
+      {"expire", store_expire},
       {"stat", store_stat},
       {"snapshot", store_snapshot},
       {"records", store_records},
@@ -579,6 +649,8 @@ void probe_store_open(lua_State *L) {
   static const luaL_Reg snapshot_methods[] = {
       {"get", snapshot_get},
       {"count", snapshot_count},
+      {"ttl", snapshot_ttl},
+      {"dump", snapshot_dump},
       {"version", snapshot_version},
       {"page", snapshot_page},
       {"records", snapshot_records},
@@ -592,6 +664,8 @@ void probe_store_open(lua_State *L) {
   store_new_type(L, STORE_TYPE, methods);
   store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);
   probe_txn_open(L);
+  lua_pushcfunction(L, store_salvage);
+  lua_setfield(L, -2, "salvage");
   lua_pushcfunction(L, store_open);
   lua_setfield(L, -2, "open");
 }

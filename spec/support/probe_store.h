@@ -11,6 +11,9 @@
 /* The handle of the store at index 1; raises if it is closed. */
 mmcmap *probe_store_handle(lua_State *L);
 
+/* What ttl() of a store, transaction or snapshot returns. */
+int probe_store_push_ttl(lua_State *L, int code, uint64_t ttl_ms);
+
 /* Pushes {key = value} and how many records the cursor met, and closes it. */
 int probe_store_push_records(lua_State *L, mmcmap_cursor *cursor);
 

@@ -3,12 +3,12 @@
  * Transactions of what area store of the probe has opened.
  *
  *   store:begin()    a transaction
- *   store:put_many({key, value, ...}), store:clear()
+ *   store:put_many({key, value, ...} [, ttl_ms]), store:clear()
  *   store:leave_open(key, value)   a thread begins a transaction, puts, and ends;
  *                                  what it has left
  *   store:from_thread(name)   what calls "put", "sync" or "begin" of the store
  *                             give in another thread
- * Transaction: get, has, put, delete, add, replace, cas, swap, incr, put_many,
+ * Transaction: get, has, ttl, put, delete, add, replace, cas, swap, incr, expire, put_many,
  * clear, count, records, walk (a function that gives key and value), savepoint,
  * rollback_to, release, map, maps, drop, commit, abort. They answer as their namesakes of a store
  * do; records() gives {key = value} and how many there were.
@@ -103,9 +103,25 @@ static int txn_delete(lua_State *L) {
   return txn_found(L, mmcmap_txn_delete(txn_check(L), txn_slice(L, 2)));
 }
 
+/* put, add, replace: (key, value [, ttl_ms]) */
 static int txn_put(lua_State *L) {
+  mmcmap_txn *txn = txn_check(L);
+  mmcmap_slice key = txn_slice(L, 2), value = txn_slice(L, 3);
+  if (lua_isnoneornil(L, 4))
+    return probe_result(L, mmcmap_txn_put(txn, key, value));
   return probe_result(
-      L, mmcmap_txn_put(txn_check(L), txn_slice(L, 2), txn_slice(L, 3)));
+      L, mmcmap_txn_put_ttl(txn, key, value, probe_check_u64(L, 4)));
+}
+
+static int txn_ttl(lua_State *L) {
+  uint64_t ttl_ms = 99;
+  int code = mmcmap_txn_ttl(txn_check(L), txn_slice(L, 2), &ttl_ms);
+  return probe_store_push_ttl(L, code, ttl_ms);
+}
+
+static int txn_expire(lua_State *L) {
+  return txn_found(L, mmcmap_txn_expire(txn_check(L), txn_slice(L, 2),
+                                        probe_check_u64(L, 3)));
 }
 
 /* put_from(key, other): puts the bytes that get(other) points at. */
@@ -125,13 +141,21 @@ static int txn_decided(lua_State *L, int code) {
 }
 
 static int txn_add(lua_State *L) {
+  mmcmap_txn *txn = txn_check(L);
+  mmcmap_slice key = txn_slice(L, 2), value = txn_slice(L, 3);
+  if (lua_isnoneornil(L, 4))
+    return txn_decided(L, mmcmap_txn_add(txn, key, value));
   return txn_decided(
-      L, mmcmap_txn_add(txn_check(L), txn_slice(L, 2), txn_slice(L, 3)));
+      L, mmcmap_txn_add_ttl(txn, key, value, probe_check_u64(L, 4)));
 }
 
 static int txn_replace(lua_State *L) {
+  mmcmap_txn *txn = txn_check(L);
+  mmcmap_slice key = txn_slice(L, 2), value = txn_slice(L, 3);
+  if (lua_isnoneornil(L, 4))
+    return txn_decided(L, mmcmap_txn_replace(txn, key, value));
   return txn_decided(
-      L, mmcmap_txn_replace(txn_check(L), txn_slice(L, 2), txn_slice(L, 3)));
+      L, mmcmap_txn_replace_ttl(txn, key, value, probe_check_u64(L, 4)));
 }
 
 static int txn_cas(lua_State *L) {
@@ -230,15 +254,23 @@ static size_t txn_pairs(lua_State *L, mmcmap_slice **keys_out,
 static int txn_put_many(lua_State *L) {
   mmcmap_slice *keys, *values;
   mmcmap_txn *txn = txn_check(L);
+  lua_settop(L, 3);
   size_t count = txn_pairs(L, &keys, &values);
-  return probe_result(L, mmcmap_txn_put_many(txn, keys, values, count));
+  if (lua_isnoneornil(L, 3))
+    return probe_result(L, mmcmap_txn_put_many(txn, keys, values, count));
+  return probe_result(L, mmcmap_txn_put_many_ttl(txn, keys, values, count,
+                                                 probe_check_u64(L, 3)));
 }
 
 int probe_txn_store_put_many(lua_State *L) {
   mmcmap_slice *keys, *values;
   mmcmap *handle = probe_store_handle(L);
+  lua_settop(L, 3);
   size_t count = txn_pairs(L, &keys, &values);
-  return probe_result(L, mmcmap_put_many(handle, keys, values, count));
+  if (lua_isnoneornil(L, 3))
+    return probe_result(L, mmcmap_put_many(handle, keys, values, count));
+  return probe_result(L, mmcmap_put_many_ttl(handle, keys, values, count,
+                                             probe_check_u64(L, 3)));
 }
 
 int probe_txn_store_clear(lua_State *L) {
@@ -380,6 +412,8 @@ void probe_txn_open(lua_State *L) {
       {"delete", txn_delete},
       {"add", txn_add},
       {"replace", txn_replace},
+      {"ttl", txn_ttl},
+      {"expire", txn_expire},
       {"cas", txn_cas},
       {"swap", txn_swap},
       {"incr", txn_incr},

@@ -247,7 +247,7 @@ describe("format.record", function()
       refused("F21", format.record_read(
         binary.patch(bytes, META_AT, meta(kind, 0)), 0))
     end
-    for _, flags in ipairs { 3, 4, 128, 255 } do
+    for _, flags in ipairs { 3, 7, 8, 128, 255 } do
       local hostile = binary.patch(bytes, META_AT, meta(2, flags))
       refused("F28", format.record_read(hostile, 0))
       refused("F28", format.node_measure(hostile, 0, #hostile))
@@ -266,6 +266,110 @@ describe("format.record", function()
         refused("F19", format.node_measure(hostile, 0, #hostile))
       end
     end
+  end)
+end)
+
+describe("format.record that expires", function()
+  local TIME = "0000019b2c3d4e5f"
+
+  local function record(key, value, time)
+    return format.record_write { map_id = 1, epoch = 99, key = key,
+      value = value, expires_ms = time or TIME }
+  end
+
+  it("gives back what was written, of every size", function()
+    for _, key_size in ipairs { 0, 1, 7, 8, 9, 65535 } do
+      for _, value_size in ipairs { 0, 1, 7, 8, 15, 16, 17, 70000 } do
+        local key = binary.bytes(key_size, 1)
+        local value = binary.bytes(value_size, 2)
+        local bytes = record(key, value)
+        assert.equal(math.ceil((32 + key_size + value_size) / 8) * 8, #bytes)
+        assert.equal(hex(#bytes),
+          format.record_size(key_size, value_size, false, true))
+        local got = assert(format.record_read(bytes, 0, true))
+        assert.is_true(key == got.key and value == got.value)
+        assert.equal(TIME, got.expires_ms)
+        local kind, size = format.node_measure(bytes, 0, #bytes)
+        assert.equal(2, kind)
+        assert.equal(hex(#bytes), size)
+      end
+    end
+  end)
+
+  it("has its time behind the header, as part of the value's length", function()
+    local bytes = record("key", "value!")
+    assert.equal(binary.u64(TIME) .. "keyvalue!" .. ("\0"):rep(7),
+      bytes:sub(25))
+    assert.equal(hex(3):sub(9) .. hex(14):sub(9),
+      binary.u64_at(bytes, SHAPE_AT))
+  end)
+
+  -- A recycled record is written over by one of the same size. If the process
+  -- dies between the two words of the header, a scan of the frame must still
+  -- step over it: the size follows from the second word alone.
+  it("has the size of a plain one with the same lengths", function()
+    local bytes = record("key", "value!")
+    for _, shape in ipairs { { 3, 14 }, { 17, 0 }, { 10, 7 }, { 0, 17 } } do
+      local half = binary.patch(bytes, SHAPE_AT,
+        binary.u32(shape[2]) .. binary.u32(shape[1]))
+      for _, flags in ipairs { 0, 4 } do
+        local kind, size = format.node_measure(
+          binary.patch(half, META_AT, meta(2, flags)), 0, #bytes)
+        assert.equal(2, kind)
+        assert.equal(hex(#bytes), size)
+      end
+    end
+  end)
+
+  it("is refused with a time out of range, or none", function()
+    for _, time in ipairs { "8000000000000000", ("f"):rep(16) } do
+      refused("F45", format.record_read(record("k", "v", time), 0))
+    end
+    local bytes = record("k", "v")
+    refused("F45", format.record_read(
+      binary.patch(bytes, 24, ("\0"):rep(8)), 0))
+    assert(format.record_read(record("k", "v", "7fffffffffffffff"), 0))
+    assert(format.record_read(record("k", "v", hex(1)), 0))
+    for value_size = 0, 7 do
+      refused("F28", format.record_read(binary.patch(bytes, SHAPE_AT,
+        binary.u32(value_size) .. binary.u32(1)), 0))
+    end
+  end)
+
+  it("notices every flipped bit", function()
+    local bytes = record("some key", "some value")
+    for offset = 0, 32 + 18 - 1 do
+      for bit = 0, 7 do
+        local got, code = format.record_read(binary.flip(bytes, offset, bit), 0,
+          true)
+        assert.is_nil(got)
+        assert.equal("ECORRUPT", code)
+      end
+    end
+  end)
+
+  it("is refused when it is cut off", function()
+    local bytes = record("key", "value")
+    for length = 0, 32 + 8 - 1 do
+      refused(length < 24 and "F20" or "F28",
+        format.record_read(bytes:sub(1, length), 0))
+    end
+    assert(format.record_read(bytes, 0))
+  end)
+
+  it("may have pages of its own", function()
+    local value = binary.bytes(5000, 3)
+    local pages, checksum = format.extent_write(value, "fedcba9876543210")
+    local bytes = format.record_write { map_id = 1, epoch = 7, key = "key",
+      value_size = #value, extent_offset = 4096, extent_checksum = checksum,
+      expires_ms = TIME }
+    assert.equal(56, #bytes)
+    local file = bytes .. ("\0"):rep(4096 - #bytes) .. pages
+    local got = assert(format.record_read(file, 0, true))
+    assert.equal(TIME, got.expires_ms)
+    assert.is_true(got.is_large and got.key == "key" and got.value == value)
+    local _, size = format.node_measure(file, 0, 56)
+    assert.equal(hex(56), size)
   end)
 end)
 

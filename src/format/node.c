@@ -122,59 +122,112 @@ static int view_extent(const struct node_source *source,
   return MMCMAP_OK;
 }
 
+/* Any of them, but not large and map together. */
+static bool record_flags_are_good(unsigned flags) {
+  unsigned both = RECORD_LARGE | RECORD_MAP;
+  return flags <= (both | RECORD_EXPIRES) && (flags & both) != both;
+}
+
+static int fail_lengths(uint64_t offset) {
+  return error_set_corrupt("F28 record lengths and flags", offset);
+}
+
 /* Views the record of a map, whose header lies within the source. */
 static int view_map(const struct node_source *source, uint64_t offset,
-                    struct record_view *view_out) {
+                    struct record_view *view) {
+  const uint8_t *at = view->at;
+  view->key = at + NODE_HEADER_BYTES + RECORD_MAP_BYTES;
+  view->value = at + NODE_HEADER_BYTES;
+  view->is_map = true;
+  if (view->value_size != RECORD_MAP_BYTES ||
+      !bytes_within(offset,
+                    record_size(view->key_size, RECORD_MAP_BYTES, false, false),
+                    source->size))
+    return fail_lengths(offset);
+  return MMCMAP_OK;
+}
+
+/* Views a record with its time, or pages of its own, or both. */
+static int view_parts(const struct node_source *source, uint64_t offset,
+                      bool is_expiring, bool is_large,
+                      struct record_view *view) {
+  const uint8_t *at = view->at + NODE_HEADER_BYTES;
+  view->is_large = is_large;
+  if (is_expiring && !is_large) {
+    if (view->value_size < RECORD_EXPIRY_BYTES) return fail_lengths(offset);
+    view->value_size -= RECORD_EXPIRY_BYTES;
+  }
+  if (!bytes_within(
+          offset,
+          record_size(view->key_size, view->value_size, is_large, is_expiring),
+          source->size))
+    return fail_lengths(offset);
+  if (is_expiring) {
+    view->expires_ms = bytes_u64(at);
+    if (view->expires_ms == 0 || view->expires_ms >= RECORD_EXPIRY_LIMIT)
+      return error_set_corrupt("F45 record expiry", offset);
+    at += RECORD_EXPIRY_BYTES;
+  }
+  if (is_large) {
+    view->extent_offset = bytes_u64(at);
+    view->extent_checksum = bytes_u64(at + 8);
+    at += RECORD_LARGE_BYTES;
+  }
+  view->key = at;
+  view->value = at + view->key_size;
+  return is_large ? view_extent(source, view) : MMCMAP_OK;
+}
+
+/* Views a record whose header lies within the source. */
+static int view_record(const struct node_source *source, uint64_t offset,
+                       struct record_view *view_out) {
   const uint8_t *at = source->base + offset;
+  uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
   uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);
+  unsigned flags = node_meta_flags(meta);
+  if (node_meta_kind(meta) != NODE_RECORD)
+    return error_set_corrupt("F21 node kind", offset);
+  if (!record_flags_are_good(flags) || shape >> 32 > MMCMAP_KEY_SIZE_MAX)
+    return fail_lengths(offset);
   struct record_view view = {.at = at,
                              .offset = offset,
-                             .epoch = node_epoch(at),
-                             .key = at + NODE_HEADER_BYTES + RECORD_MAP_BYTES,
-                             .value = at + NODE_HEADER_BYTES,
-                             .value_size = RECORD_MAP_BYTES,
+                             .epoch = node_meta_epoch(meta),
+                             .value_size = (uint32_t)shape,
                              .key_size = (uint16_t)(shape >> 32),
-                             .is_map = true};
-  if ((uint32_t)shape != RECORD_MAP_BYTES ||
-      !bytes_within(offset, record_size(view.key_size, RECORD_MAP_BYTES, false),
-                    source->size))
-    return error_set_corrupt("F28 record lengths and flags", offset);
-  *view_out = view;
-  return MMCMAP_OK;
+                             .lets_expire = (flags & RECORD_MAP) != 0 &&
+                                            (flags & RECORD_EXPIRES) != 0};
+  int code = (flags & RECORD_MAP) != 0
+                 ? view_map(source, offset, &view)
+                 : view_parts(source, offset, (flags & RECORD_EXPIRES) != 0,
+                              (flags & RECORD_LARGE) != 0, &view);
+  if (code == MMCMAP_OK) *view_out = view;
+  return code;
+}
+
+/* Whether a record that expires, and has no pages of its own, lies within the
+   source. */
+static bool is_whole_and_expires(const struct node_source *source,
+                                 uint64_t offset) {
+  if (!bytes_within(offset, NODE_HEADER_BYTES, source->size)) return false;
+  const uint8_t *at = source->base + offset;
+  uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
+  uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);
+  return meta >> 48 == (NODE_RECORD << 8 | RECORD_EXPIRES) &&
+         bytes_within(offset,
+                      NODE_HEADER_BYTES + (shape >> 32) + (uint32_t)shape,
+                      source->size);
 }
 
 int node_record_other(const struct node_source *source, uint64_t offset,
                       struct record_view *view_out) {
   struct node_source now;
+  if (LIKELY(is_whole_and_expires(source, offset)))
+    return view_record(source, offset, view_out);
   if (source_has_grown(source, &now))
     return node_record(&now, offset, view_out);
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size))
     return beyond(source, offset);
-  const uint8_t *at = source->base + offset;
-  uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
-  uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);
-  uint64_t key_size = shape >> 32;
-  if (node_meta_kind(meta) != NODE_RECORD)
-    return error_set_corrupt("F21 node kind", offset);
-  if ((node_meta_flags(meta) != RECORD_LARGE &&
-       node_meta_flags(meta) != RECORD_MAP) ||
-      key_size > MMCMAP_KEY_SIZE_MAX)
-    return error_set_corrupt("F28 record lengths and flags", offset);
-  if (node_meta_flags(meta) == RECORD_MAP)
-    return view_map(source, offset, view_out);
-  struct record_view view = {.at = at, .offset = offset, .is_large = true};
-  view.key_size = (uint16_t)key_size;
-  view.value_size = (uint32_t)shape;
-  view.epoch = node_meta_epoch(meta);
-  if (!bytes_within(offset, record_size(view.key_size, view.value_size, true),
-                    source->size))
-    return error_set_corrupt("F28 record lengths and flags", offset);
-  view.extent_offset = bytes_u64(at + NODE_HEADER_BYTES);
-  view.extent_checksum = bytes_u64(at + NODE_HEADER_BYTES + 8);
-  view.key = at + NODE_HEADER_BYTES + RECORD_LARGE_BYTES;
-  int code = view_extent(source, &view);
-  if (code == MMCMAP_OK) *view_out = view;
-  return code;
+  return view_record(source, offset, view_out);
 }
 
 static uint32_t record_checksum(const uint8_t *at, uint64_t payload_size,
@@ -209,25 +262,39 @@ static void write_map_record(uint8_t *at, const struct record_parts *parts,
                 map_checksum(at, parts->key_size, hasher));
 }
 
+static unsigned flags_of(const struct record_parts *parts) {
+  return (parts->is_large ? RECORD_LARGE : 0u) |
+         (parts->is_map ? RECORD_MAP : 0u) |
+         (parts->expires_ms != 0 ? RECORD_EXPIRES : 0u);
+}
+
+/* The time counts as part of the value, so that the size of what may be written
+   over follows from the lengths alone. */
+static uint64_t shape_of(const struct record_parts *parts, bool is_expiring) {
+  uint32_t value_size = parts->value_size;
+  if (is_expiring && !parts->is_large) value_size += RECORD_EXPIRY_BYTES;
+  return record_shape(parts->key_size, value_size);
+}
+
 void record_write(uint8_t *at, const struct record_parts *parts,
                   const struct hasher *hasher) {
-  uint64_t size =
-      record_size(parts->key_size, parts->value_size, parts->is_large);
+  bool is_expiring = parts->expires_ms != 0 && !parts->is_map;
+  uint64_t size = record_size(parts->key_size, parts->value_size,
+                              parts->is_large, is_expiring);
   bytes_set_u32(at + NODE_MAP_ID_AT, parts->map_id);
-  bytes_store_relaxed(
-      at + NODE_META_AT,
-      node_meta(
-          NODE_RECORD,
-          parts->is_large ? RECORD_LARGE : (parts->is_map ? RECORD_MAP : 0),
-          parts->epoch));
-  bytes_store_relaxed(at + NODE_SHAPE_AT,
-                      record_shape(parts->key_size, parts->value_size));
+  bytes_store_relaxed(at + NODE_META_AT,
+                      node_meta(NODE_RECORD, flags_of(parts), parts->epoch));
+  bytes_store_relaxed(at + NODE_SHAPE_AT, shape_of(parts, is_expiring));
   bytes_set_u64(at + size - 8, 0); /* padding; the payload covers the rest */
   if (parts->is_map) {
     write_map_record(at, parts, hasher);
     return;
   }
   uint8_t *end = at + NODE_HEADER_BYTES;
+  if (is_expiring) {
+    bytes_set_u64(end, parts->expires_ms);
+    end += RECORD_EXPIRY_BYTES;
+  }
   if (parts->is_large) {
     bytes_set_u64(end, parts->extent_offset);
     bytes_set_u64(end + 8, parts->extent_checksum);
@@ -249,7 +316,8 @@ int record_verify(const struct node_source *source,
                   const struct hasher *hasher) {
   uint64_t payload_size =
       record->key_size +
-      (record->is_large ? RECORD_LARGE_BYTES : (uint64_t)record->value_size);
+      (record->is_large ? RECORD_LARGE_BYTES : (uint64_t)record->value_size) +
+      (record->expires_ms != 0 ? RECORD_EXPIRY_BYTES : 0);
   uint32_t checksum = record->is_map
                           ? map_checksum(record->at, record->key_size, hasher)
                           : record_checksum(record->at, payload_size, hasher);
@@ -288,18 +356,24 @@ int node_store(const struct node_source *source, uint64_t slot,
   }
   const uint8_t *at = source->base + offset;
   uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
-  if (meta >> 48 != NODE_STORE << 8)
+  if ((meta >> 48 & ~(uint64_t)STORE_EXPIRES) != NODE_STORE << 8)
     return error_set_corrupt("F21 node kind", offset);
   struct store_view view = {
-      .at = at, .offset = offset, .epoch = node_meta_epoch(meta)};
+      .at = at,
+      .offset = offset,
+      .epoch = node_meta_epoch(meta),
+      .lets_expire = (node_meta_flags(meta) & STORE_EXPIRES) != 0};
   *view_out = view;
   return MMCMAP_OK;
 }
 
-void store_write(uint8_t *at, uint64_t epoch, uint64_t default_root,
-                 uint64_t catalog_root, uint64_t next_id) {
+void store_write(uint8_t *at, uint64_t epoch, bool lets_expire,
+                 uint64_t default_root, uint64_t catalog_root,
+                 uint64_t next_id) {
   bytes_set_u64(at, 0); /* no map's: its id is MAP_ID_NONE */
-  bytes_store_relaxed(at + NODE_META_AT, node_meta(NODE_STORE, 0, epoch));
+  bytes_store_relaxed(
+      at + NODE_META_AT,
+      node_meta(NODE_STORE, lets_expire ? STORE_EXPIRES : 0, epoch));
   bytes_store_relaxed(at + NODE_SHAPE_AT, 0);
   bytes_store_relaxed(at + STORE_DEFAULT_AT, default_root);
   bytes_store_relaxed(at + STORE_CATALOG_AT, catalog_root);
@@ -333,11 +407,11 @@ int node_measure(const struct node_source *source, uint64_t offset,
       break;
     case NODE_RECORD:
       *kind_out = NODE_RECORD;
-      if (shape >> 32 > MMCMAP_KEY_SIZE_MAX ||
-          (flags != 0 && flags != RECORD_LARGE && flags != RECORD_MAP))
-        return error_set_corrupt("F28 record lengths and flags", offset);
+      if (shape >> 32 > MMCMAP_KEY_SIZE_MAX || !record_flags_are_good(flags))
+        return fail_lengths(offset);
       size = record_size((uint16_t)(shape >> 32), (uint32_t)shape,
-                         flags & RECORD_LARGE);
+                         flags & RECORD_LARGE,
+                         flags == (RECORD_LARGE | RECORD_EXPIRES));
       break;
     case NODE_STORE:
       *kind_out = NODE_STORE;

@@ -57,8 +57,11 @@ enum {
   RECORD_CHECKSUM_FROM = 4, /* the checksum covers from here to the end */
   RECORD_LARGE = 1,         /* flag: the value has pages of its own */
   RECORD_LARGE_BYTES = 16,  /* extent offset and checksum, before the key */
-  RECORD_MAP = 2, /* flag: it stands for a named map, whose name is the
+  RECORD_MAP = 2,     /* flag: it stands for a named map, whose name is the
                                key; root, count and id come before it */
+  RECORD_EXPIRES = 4, /* flag: it expires, at a time that comes before all
+                         that; of a map: records in it may */
+  RECORD_EXPIRY_BYTES = 8,
   RECORD_MAP_ROOT_AT = 24,
   RECORD_MAP_COUNT_AT = 32,
   RECORD_MAP_ID_AT = 40,
@@ -68,6 +71,7 @@ enum {
   STORE_CATALOG_AT = 32, /* slot of the catalogue's root */
   STORE_NEXT_ID_AT = 40, /* the id of the map that is made next */
   STORE_BYTES = 48,
+  STORE_EXPIRES = 1, /* flag: records of the default map may expire */
 
   /* A large value's pages begin with this header. */
   EXTENT_HEADER_BYTES = 64,
@@ -75,6 +79,8 @@ enum {
 };
 
 #define NODE_EPOCH_LIMIT (UINT64_C(1) << 48)
+/* Milliseconds since 1970: below this, and not 0. */
+#define RECORD_EXPIRY_LIMIT (UINT64_C(1) << 63)
 #define EXTENT_MAGIC UINT64_C(0x0a656772616c636d) /* "mclarge\n" */
 
 /* The map ids of a store; named maps come after them. */
@@ -254,19 +260,28 @@ struct record_view {
   uint16_t key_size;
   bool is_large;
   bool is_map;
+  bool lets_expire;         /* if of a map */
+  uint64_t expires_ms;      /* 0: never */
   uint64_t extent_offset;   /* if large */
   uint64_t extent_checksum; /* if large */
 };
 
+/* Of a record that expires, `value_size` is 8 more than that of its value. */
 static inline uint64_t record_shape(uint16_t key_size, uint32_t value_size) {
   return (uint64_t)key_size << 32 | value_size;
 }
 
 /* Bytes of the node, rounded up to 8. */
 static inline uint64_t record_size(uint16_t key_size, uint32_t value_size,
-                                   bool is_large) {
+                                   bool is_large, bool is_expiring) {
   uint64_t payload = is_large ? RECORD_LARGE_BYTES : value_size;
+  if (is_expiring) payload += RECORD_EXPIRY_BYTES;
   return bytes_align_up(NODE_HEADER_BYTES + payload + key_size, 8);
+}
+
+static inline uint64_t record_size_of(const struct record_view *record) {
+  return record_size(record->key_size, record->value_size, record->is_large,
+                     record->expires_ms != 0);
 }
 
 /* Bytes of the pages of a large value of `value_size`, whole pages. */
@@ -303,10 +318,17 @@ static inline int node_record(const struct node_source *source, uint64_t offset,
   view_out->value = at + NODE_HEADER_BYTES + key_size;
   view_out->value_size = (uint32_t)value_size;
   view_out->key_size = (uint16_t)key_size;
-  view_out->is_large = view_out->is_map = false;
+  view_out->is_large = view_out->is_map = view_out->lets_expire = false;
+  view_out->expires_ms = 0;
   view_out->extent_offset = 0;
   view_out->extent_checksum = 0;
   return MMCMAP_OK;
+}
+
+/* Whether the record has expired by `now_ms`; never by 0. */
+static inline bool record_is_past(const struct record_view *record,
+                                  uint64_t now_ms) {
+  return UNLIKELY(record->expires_ms != 0) && record->expires_ms <= now_ms;
 }
 
 static inline bool record_has_key(const struct record_view *record,
@@ -326,6 +348,7 @@ struct record_parts {
   uint32_t value_size;
   bool is_large;
   bool is_map; /* the value is root, count and id, as struct map_words */
+  uint64_t expires_ms; /* 0: never; of a map: not 0 if records in it may */
   uint64_t extent_offset;
   uint64_t extent_checksum;
 };
@@ -374,6 +397,7 @@ struct store_view {
   const uint8_t *at;
   uint64_t offset;
   uint64_t epoch;
+  bool lets_expire; /* records of the default map may */
 };
 
 /* Checks the store root that `slot`, of its kind, refers to. */
@@ -381,8 +405,17 @@ int node_store(const struct node_source *source, uint64_t slot,
                struct store_view *view_out);
 
 /* Writes one. */
-void store_write(uint8_t *at, uint64_t epoch, uint64_t default_root,
-                 uint64_t catalog_root, uint64_t next_id);
+void store_write(uint8_t *at, uint64_t epoch, bool lets_expire,
+                 uint64_t default_root, uint64_t catalog_root,
+                 uint64_t next_id);
+
+/* Whether the node at `at`, which has been measured, is a record with pages of
+   its own. One that is not may be half written over, and says nothing more. */
+static inline bool node_is_large_record(const uint8_t *at) {
+  uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
+  return node_meta_kind(meta) == NODE_RECORD &&
+         (node_meta_flags(meta) & RECORD_LARGE) != 0;
+}
 
 /* ---- Any node ----------------------------------------------------------- */
 

@@ -110,11 +110,12 @@ static int take_large_values(const struct node_source *source,
     uint64_t size;
     struct record_view record;
     int code = node_measure(source, at, end, &kind, &size);
-    if (code == MMCMAP_OK && kind == NODE_RECORD)
-      code = node_record(source, at, &record);
+    bool is_large =
+        code == MMCMAP_OK && node_is_large_record(source->base + at);
+    if (is_large) code = node_record(source, at, &record);
     if (code != MMCMAP_OK) return code;
     at += size;
-    if (kind != NODE_RECORD || !record.is_large) continue;
+    if (!is_large) continue;
     if (!BROKEN(BREAK_TRUST_LARGE_VALUES))
       code = record_verify(source, &record, hasher);
     uint64_t extent_bytes = extent_size(record.value_size);

@@ -66,7 +66,7 @@ static bool is_record(const struct node_source *source,
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size)) return false;
   uint64_t meta = bytes_load_relaxed(source->base + offset + NODE_META_AT);
   if (node_meta_kind(meta) != NODE_RECORD ||
-      (node_meta_flags(meta) & ~(unsigned)RECORD_LARGE) != 0 ||
+      (node_meta_flags(meta) & RECORD_MAP) != 0 ||
       bytes_u32(source->base + offset + NODE_MAP_ID_AT) != MAP_ID_DEFAULT)
     return false;
   return node_record(source, offset, record_out) == MMCMAP_OK &&
@@ -74,8 +74,7 @@ static bool is_record(const struct node_source *source,
 }
 
 static uint64_t end_of(const struct record_view *record) {
-  return record->offset +
-         record_size(record->key_size, record->value_size, record->is_large);
+  return record->offset + record_size_of(record);
 }
 
 /* ---- The secret ---------------------------------------------------------- */
@@ -250,8 +249,10 @@ static enum verdict ask_trie(const struct salvage *salvage,
 static void view_key(const struct salvage_record *record, const uint8_t **key,
                      size_t *size) {
   uint64_t meta = bytes_load_relaxed(record->at + NODE_META_AT);
-  bool is_large = (node_meta_flags(meta) & RECORD_LARGE) != 0;
-  *key = record->at + NODE_HEADER_BYTES + (is_large ? RECORD_LARGE_BYTES : 0);
+  unsigned flags = node_meta_flags(meta);
+  *key = record->at + NODE_HEADER_BYTES;
+  if ((flags & RECORD_EXPIRES) != 0) *key += RECORD_EXPIRY_BYTES;
+  if ((flags & RECORD_LARGE) != 0) *key += RECORD_LARGE_BYTES;
   *size = (size_t)(bytes_load_relaxed(record->at + NODE_SHAPE_AT) >> 32);
 }
 

@@ -123,9 +123,10 @@ static int add_frame(const struct node_source *source, uint64_t offset,
     enum node_kind kind;
     uint64_t size;
     code = node_measure(source, at, end, &kind, &size);
-    if (code == MMCMAP_OK && kind == NODE_RECORD)
-      code = node_record(source, at, &record);
-    if (code == MMCMAP_OK && kind == NODE_RECORD && record.is_large)
+    bool is_large =
+        code == MMCMAP_OK && node_is_large_record(source->base + at);
+    if (is_large) code = node_record(source, at, &record);
+    if (code == MMCMAP_OK && is_large)
       code = recovered_add(ranges, record.extent_offset,
                            extent_size(record.value_size));
     at += size;

@@ -35,6 +35,7 @@ struct walk {
   const struct hasher *hasher;
   struct verify_report *report;
   uint32_t map_id;
+  bool lets_expire;     /* the map says that its records may */
   uint64_t count;       /* of records */
   uint64_t count_limit; /* how many there may be in the report */
   uint64_t newest_epoch;
@@ -192,8 +193,7 @@ static void check_record(struct walk *walk, uint64_t slot) {
     fail_as_noted(report, code);
     return;
   }
-  uint64_t size =
-      record_size(record.key_size, record.value_size, record.is_large);
+  uint64_t size = record_size_of(&record);
   uint64_t pages = record.is_large ? extent_size(record.value_size) : 0;
   if (!bytes_within(offset, size, walk->source->size)) {
     fail_walk(walk, "F28 record lengths and flags", offset);
@@ -207,6 +207,8 @@ static void check_record(struct walk *walk, uint64_t slot) {
   check_padding(walk, &record, size);
   if (record.is_map && walk->map_id != MAP_ID_CATALOG)
     fail_walk(walk, "F41 record of a map", offset);
+  if (record.expires_ms != 0 && !walk->lets_expire)
+    fail_walk(walk, "F46 expiry in a map without", offset);
   if (record.is_large) check_extent(walk, &record, primary);
   code = record_verify(walk->source, &record, walk->hasher);
   if (code != MMCMAP_OK) fail_as_noted(report, code);
@@ -356,6 +358,7 @@ static void verify_maps(const struct walk *walk, uint64_t catalog_root,
     if (record.is_map) words = record_map_words(&record);
     if (!check_map_record(walk->report, &record, &words, next_id)) continue;
     map.map_id = (uint32_t)words.id;
+    map.lets_expire = record.lets_expire;
     map.count = words.count;
     verify_map(&map, words.root);
     if (map.is_over || map.report->stopped != 0) return;
@@ -395,6 +398,7 @@ static void verify_store_root(struct walk *walk, uint64_t top) {
       bytes_u64(store.at + NODE_SHAPE_AT) != 0 || bytes_u32(store.at) != 0)
     fail_walk(walk, "F42 store root", store.offset);
   walk->map_id = MAP_ID_DEFAULT;
+  walk->lets_expire = store.lets_expire;
   walk->newest_epoch = store.epoch;
   verify_map(walk, root);
   if (!walk->is_over && walk->report->stopped == 0)

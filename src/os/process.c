@@ -20,6 +20,7 @@
 #include "os/file.h"
 
 _Atomic uint32_t process_fork_generation_cell;
+_Atomic uint64_t process_wall_cell;
 
 /* Written by the first process_watch_forks(), inside pthread_once(). */
 static struct {
@@ -79,6 +80,16 @@ uint64_t process_monotonic_ns(void) {
   struct timespec now;
   CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t process_wall_ms(void) {
+  struct timespec now;
+  uint64_t set_ms =
+      atomic_load_explicit(&process_wall_cell, memory_order_relaxed);
+  if (set_ms != 0) return set_ms;
+  CHECK(clock_gettime(CLOCK_REALTIME, &now) == 0);
+  if (now.tv_sec < 0) return 0;
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 uint64_t process_page_size(void) {

@@ -34,6 +34,12 @@ int process_watch_forks(void (*prepare)(void), void (*parent)(void),
 int process_random(void *data, size_t size);
 
 uint64_t process_monotonic_ns(void);
+
+/* Milliseconds since 1970, as the system has them: they may jump, back too. */
+uint64_t process_wall_ms(void);
+
+/* What process_wall_ms() says instead, if it is not 0: set by tests only. */
+extern _Atomic uint64_t process_wall_cell;
 uint64_t process_page_size(void);
 void process_sleep_ms(uint32_t milliseconds);
 

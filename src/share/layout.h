@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 2,
+  SHARE_LAYOUT = 3,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -45,6 +45,7 @@ struct share_live {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t root; /* R5 */
   _Atomic uint64_t tick;       /* of memory reuse; begins at 1 */
   _Atomic uint64_t size_bytes; /* of the data file: at least that */
+  _Atomic uint64_t clock_ms;   /* the latest that it has been, R14 */
 };
 
 /* The newest sealed moment, guarded by the writer lock; who reads it without
@@ -68,6 +69,18 @@ struct share_change {
   _Atomic uint64_t last_writer;    /* connection that changed `log` last */
   _Atomic uint64_t appended_bytes; /* to the log, since it was started */
   _Atomic uint32_t log_index;      /* which of the two `log` is good */
+};
+
+/* When something may have expired, and who looks for it (txn/sweep.h). Written
+   under the writer lock, but for `active_ns`. */
+struct share_expiry {
+  _Atomic uint64_t earliest_ms; /* no record that was put since the round began
+                                   expires earlier */
+  _Atomic uint64_t before_ms;   /* nor one of before; 0: not known */
+  _Atomic uint64_t round;       /* how many rounds have begun */
+  _Atomic uint64_t
+      active_ns;            /* when the round last went on; 0: there is none */
+  _Atomic uint64_t next_ns; /* when the next one may begin, monotonic */
 };
 
 enum {
@@ -147,6 +160,7 @@ struct share_header {
   _Alignas(SHARE_LINE_BYTES) struct share_lock writer_lock;
   _Atomic uint64_t intent_count_place; /* of `change`: where the count is; the
                                           line is that of whoever has the lock */
+  struct share_expiry expiry;          /* which is in that line, too */
   struct share_change change;
   struct share_log log[2];
   _Alignas(SHARE_LINE_BYTES) struct share_lock growth_lock;
@@ -157,6 +171,7 @@ struct share_header {
 _Static_assert(sizeof(struct share_header) <= SHARE_HEADER_BYTES,
                "the header has its place");
 _Static_assert(offsetof(struct share_header, live) == 128 &&
+                   offsetof(struct share_header, expiry) == 272 &&
                    offsetof(struct share_header, log) == 384 &&
                    sizeof(struct share_log) == 128 &&
                    offsetof(struct share_header, commit) == 704 &&

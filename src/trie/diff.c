@@ -13,6 +13,7 @@ void trie_diff_init(struct trie_diff *diff, uint64_t old_root,
                     uint64_t new_root, uint64_t node_count) {
   diff->roots[0] = old_root;
   diff->roots[1] = new_root;
+  diff->now_ms[0] = diff->now_ms[1] = 0;
   diff->left = node_count;
   diff->begun = false;
   diff->has_pending = false;
@@ -170,7 +171,6 @@ static int compare_leaves(struct trie_diff *diff,
                           bool *changed_out) {
   struct record_view *records[2] = {&change->old_record, &change->new_record};
   bool *has[2] = {&change->has_old, &change->has_new};
-  *changed_out = true;
   for (int i = 0; i < 2; i++) {
     *has[i] = slots[i] != SLOT_EMPTY;
     if (!*has[i]) continue;
@@ -178,12 +178,15 @@ static int compare_leaves(struct trie_diff *diff,
     if (code == MMCMAP_OK)
       code = node_record(source, slot_offset(slots[i]), records[i]);
     if (code != MMCMAP_OK) return code;
+    *has[i] = !record_is_past(records[i], diff->now_ms[i]);
   }
+  *changed_out = change->has_old || change->has_new;
   if (!change->has_old || !change->has_new) return MMCMAP_OK;
   if (record_has_key(records[0], records[1]->key, records[1]->key_size)) {
     *changed_out = !values_are_equal(records[0], records[1]);
     return MMCMAP_OK;
   }
+  *changed_out = true;
   diff->pending = change->new_record;
   diff->has_pending = true;
   change->has_new = false;
@@ -198,6 +201,7 @@ int trie_diff_next(struct trie_diff *diff, const struct node_source *source,
                    const struct hasher *hasher,
                    struct trie_change *change_out) {
   int code = MMCMAP_OK;
+  bool skips_same = diff->now_ms[0] == diff->now_ms[1];
   memset(change_out, 0, sizeof *change_out);
   if (diff->has_pending) {
     diff->has_pending = false;
@@ -210,7 +214,7 @@ int trie_diff_next(struct trie_diff *diff, const struct node_source *source,
     bool changed = false;
     code = next_pair(diff, source, slots);
     if (code == MMCMAP_NOTFOUND) return code;
-    if (code != MMCMAP_OK || slots[0] == slots[1]) continue;
+    if (code != MMCMAP_OK || (slots[0] == slots[1] && skips_same)) continue;
     if (!is_leaf(slots[0]) || !is_leaf(slots[1])) {
       code = enter_step(diff, source, hasher, slots);
       continue;

@@ -28,7 +28,8 @@ struct trie_diff_step {
 /* Good as long as both roots are. */
 struct trie_diff {
   uint64_t roots[2];
-  uint64_t left; /* nodes that there can still be: bounds hostile tries */
+  uint64_t now_ms[2]; /* what has expired by then is not there */
+  uint64_t left;      /* nodes that there can still be: bounds hostile tries */
   bool begun;
   bool has_pending;
   struct record_view pending; /* comes next, with nothing on the old side */
@@ -41,7 +42,8 @@ struct trie_change {
   struct record_view old_record, new_record;
 };
 
-/* `node_count` is a number of nodes that both together do not exceed. */
+/* `node_count` is a number of nodes that both together do not exceed. Set `now_ms`
+   if something may have expired: if the two differ, nothing is skipped. */
 void trie_diff_init(struct trie_diff *diff, uint64_t old_root,
                     uint64_t new_root, uint64_t node_count);
 

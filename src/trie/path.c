@@ -190,8 +190,8 @@ void trie_retire_record(const struct trie *trie,
     return;
   }
   if (record->epoch != trie->log->epoch || record->is_large) return;
-  uint64_t size = record_size(record->key_size, record->value_size, false);
-  recycle(trie, recycler_class_of_record(size), record->offset);
+  recycle(trie, recycler_class_of_record(record_size_of(record)),
+          record->offset);
 }
 
 void trie_retire_store(const struct trie *trie,

@@ -22,7 +22,9 @@ static int write_large_record(const struct trie *trie,
   parts->extent_checksum =
       extent_write(log_at(log, extent_offset), trie->map_id, key->primary,
                    value, parts->value_size, trie->hasher);
-  code = log_alloc(log, record_size(parts->key_size, parts->value_size, true),
+  code = log_alloc(log,
+                   record_size(parts->key_size, parts->value_size, true,
+                               parts->expires_ms != 0),
                    offset_out);
   if (code != MMCMAP_OK) return code;
   record_write(log_at(log, *offset_out), parts, trie->hasher);
@@ -30,23 +32,35 @@ static int write_large_record(const struct trie *trie,
   return MMCMAP_OK;
 }
 
-static int write_record(const struct trie *trie, const struct trie_key *key,
-                        const void *value, uint32_t value_size,
-                        uint64_t *slot_out) {
-  struct log *log = trie->log;
+static struct record_parts parts_of(const struct trie *trie,
+                                    const struct trie_key *key,
+                                    const struct trie_value *value) {
   struct record_parts parts = {.map_id = trie->map_id,
-                               .epoch = log->epoch,
+                               .epoch = trie->log->epoch,
                                .key = key->data,
-                               .value = value,
+                               .value = value->data,
                                .key_size = (uint16_t)key->size,
-                               .value_size = value_size,
+                               .value_size = value->size,
+                               .expires_ms = value->expires_ms,
                                .is_map = trie->map_id == MAP_ID_CATALOG};
-  uint64_t size = record_size(parts.key_size, value_size, false);
+  return parts;
+}
+
+static uint64_t small_size(const struct record_parts *parts) {
+  return record_size(parts->key_size, parts->value_size, false,
+                     parts->expires_ms != 0 && !parts->is_map);
+}
+
+static int write_record(const struct trie *trie, const struct trie_key *key,
+                        const struct trie_value *value, uint64_t *slot_out) {
+  struct log *log = trie->log;
+  struct record_parts parts = parts_of(trie, key, value);
+  uint64_t size = small_size(&parts);
   uint64_t offset = 0;
   int code = MMCMAP_OK;
-  if (size > log->space->segment_size / 4 && value_size > RECORD_LARGE_BYTES &&
+  if (size > log->space->segment_size / 4 && value->size > RECORD_LARGE_BYTES &&
       !parts.is_map) {
-    code = write_large_record(trie, key, value, &parts, &offset);
+    code = write_large_record(trie, key, value->data, &parts, &offset);
   } else {
     if (recycler_take(&log->recycler, recycler_class_of_record(size),
                       &offset)) {
@@ -64,16 +78,10 @@ static int write_record(const struct trie *trie, const struct trie_key *key,
 
 /* What BREAK_PUBLISH_EARLY left out of write_record(). */
 static void write_record_late(const struct trie *trie,
-                              const struct trie_key *key, const void *value,
-                              uint32_t value_size, uint64_t slot) {
-  struct record_parts parts = {.map_id = trie->map_id,
-                               .epoch = trie->log->epoch,
-                               .key = key->data,
-                               .value = value,
-                               .key_size = (uint16_t)key->size,
-                               .value_size = value_size};
-  if (record_size(parts.key_size, value_size, false) <=
-      trie->log->space->segment_size / 4)
+                              const struct trie_key *key,
+                              const struct trie_value *value, uint64_t slot) {
+  struct record_parts parts = parts_of(trie, key, value);
+  if (small_size(&parts) <= trie->log->space->segment_size / 4)
     record_write(log_at(trie->log, slot_offset(slot)), &parts, trie->hasher);
 }
 
@@ -180,10 +188,9 @@ static int put_beside_other(const struct trie *trie, struct trie_key *key,
 }
 
 int trie_put_at(const struct trie *trie, struct trie_key *key,
-                const struct trie_path *path, const void *value,
-                uint32_t value_size) {
+                const struct trie_path *path, const struct trie_value *value) {
   uint64_t slot;
-  int code = write_record(trie, key, value, value_size, &slot);
+  int code = write_record(trie, key, value, &slot);
   if (code != MMCMAP_OK) return code;
   switch (path->ending) {
     case TRIE_ENDS_EMPTY:
@@ -200,8 +207,7 @@ int trie_put_at(const struct trie *trie, struct trie_key *key,
       if (code == MMCMAP_OK) trie_retire_record(trie, &path->record);
       break;
   }
-  if (BROKEN(BREAK_PUBLISH_EARLY))
-    write_record_late(trie, key, value, value_size, slot);
+  if (BROKEN(BREAK_PUBLISH_EARLY)) write_record_late(trie, key, value, slot);
   return code;
 }
 
@@ -210,9 +216,9 @@ int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
   CHECK(key->size <= MMCMAP_KEY_SIZE_MAX);
   *created_out = false;
   struct trie_path path;
+  struct trie_value to_put = {.data = value, .size = value_size};
   int code = trie_find_path(trie, key, &path);
-  if (code == MMCMAP_OK)
-    code = trie_put_at(trie, key, &path, value, value_size);
+  if (code == MMCMAP_OK) code = trie_put_at(trie, key, &path, &to_put);
   *created_out = code == MMCMAP_OK && path.ending != TRIE_ENDS_SAME;
   return code;
 }

@@ -229,10 +229,16 @@ void trie_draft_free(struct trie_draft *draft);
 int trie_put(const struct trie *trie, struct trie_key *key, const void *value,
              uint32_t value_size, bool *created_out);
 
+/* What is put. */
+struct trie_value {
+  const void *data;
+  uint32_t size;
+  uint64_t expires_ms; /* as in struct record_parts */
+};
+
 /* The same where trie_find_path() has led, nothing having changed since. */
 int trie_put_at(const struct trie *trie, struct trie_key *key,
-                const struct trie_path *path, const void *value,
-                uint32_t value_size);
+                const struct trie_path *path, const struct trie_value *value);
 int trie_remove_at(const struct trie *trie, const struct trie_path *path);
 
 /* Removes a key. MMCMAP_NOTFOUND; on failure nothing has changed. */

@@ -5,13 +5,27 @@
 
 /* ---- Hanging ------------------------------------------------------------- */
 
+/* Writes a store root, and publishes it. */
+static int write_store(const struct trie *trie, const struct catalog_map *map,
+                       uint64_t default_root, uint64_t catalog_root,
+                       bool lets_expire, uint64_t count) {
+  uint64_t offset;
+  int code = log_alloc(trie->log, STORE_BYTES, &offset);
+  if (code != MMCMAP_OK) return code;
+  store_write(log_at(trie->log, offset), trie->log->epoch, lets_expire,
+              default_root, catalog_root, map->next_id);
+  code = trie_store(trie, 0, slot_of_store(offset), count);
+  if (code == MMCMAP_OK && map->has_store) trie_retire_store(trie, &map->store);
+  return code;
+}
+
 /* Stores `slot` in a word of the store root, if that is of the open epoch; else
-   writes another store root, and publishes it. */
+   in another store root. */
 static int hang_in_store(const struct trie *trie, struct catalog_map *map,
                          unsigned word, uint64_t slot, uint64_t count) {
   const struct store_view *store = &map->store;
   uint64_t default_root = atomic_load_explicit(trie->top, memory_order_relaxed);
-  uint64_t catalog_root = atomic_load(&map->catalog_root), offset;
+  uint64_t catalog_root = atomic_load(&map->catalog_root);
   if (map->has_store && store->epoch == trie->log->epoch)
     return trie_store(trie, store->offset + word, slot, count);
   if (map->has_store)
@@ -20,13 +34,8 @@ static int hang_in_store(const struct trie *trie, struct catalog_map *map,
     default_root = slot;
   else
     catalog_root = slot;
-  int code = log_alloc(trie->log, STORE_BYTES, &offset);
-  if (code != MMCMAP_OK) return code;
-  store_write(log_at(trie->log, offset), trie->log->epoch, default_root,
-              catalog_root, map->next_id);
-  code = trie_store(trie, 0, slot_of_store(offset), count);
-  if (code == MMCMAP_OK && map->has_store) trie_retire_store(trie, store);
-  return code;
+  return write_store(trie, map, default_root, catalog_root,
+                     map->has_store && store->lets_expire, count);
 }
 
 static int hang_default(const struct trie *trie, uint64_t slot,
@@ -37,6 +46,12 @@ static int hang_default(const struct trie *trie, uint64_t slot,
 static int hang_catalog(const struct trie *trie, uint64_t slot,
                         uint64_t count) {
   return hang_in_store(trie, trie->context, STORE_CATALOG_AT, slot, count);
+}
+
+static int put_map(struct catalog_map *map, const struct map_words *words) {
+  struct trie_value value = {
+      .data = words, .size = sizeof *words, .expires_ms = map->lets_expire};
+  return trie_put_at(&map->catalog, &map->name, &map->path, &value);
 }
 
 /* The record of a map, if it is of the open epoch; else another one. The next id
@@ -51,8 +66,7 @@ static int hang_named(const struct trie *trie, uint64_t slot, uint64_t count) {
   if (!map->is_there && map->has_store && map->store.epoch == trie->log->epoch)
     bytes_store_release(log_at(trie->log, map->store.offset + STORE_NEXT_ID_AT),
                         map->next_id);
-  return trie_put_at(&map->catalog, &map->name, &map->path, &words,
-                     sizeof words);
+  return put_map(map, &words);
 }
 
 /* ---- Looking up ---------------------------------------------------------- */
@@ -95,10 +109,13 @@ static int open_default(const struct catalog *catalog,
   trie->root = catalog->top;
   trie->hang = NULL;
   map->is_there = true;
+  map->lets_expire = false;
   if (LIKELY(!slot_is_store(top))) return MMCMAP_OK;
   trie->root = &map->root;
   trie->hang = hang_default;
-  return open_store(catalog, top, map);
+  int code = open_store(catalog, top, map);
+  map->lets_expire = code == MMCMAP_OK && map->store.lets_expire;
+  return code;
 }
 
 /* Finds the name in the catalogue. */
@@ -117,6 +134,7 @@ static int open_catalog(const struct catalog *catalog,
   if (code == MMCMAP_OK) code = trie_find_path(trie, &map->name, &map->path);
   if (code != MMCMAP_OK) return code;
   map->is_there = map->path.ending == TRIE_ENDS_SAME;
+  map->lets_expire = map->is_there && map->path.record.lets_expire;
   if (map->is_there && !map->path.record.is_map)
     code = error_set_corrupt("F41 record of a map", map->path.record.offset);
   return code;
@@ -150,6 +168,35 @@ int catalog_open(const struct catalog *catalog, const struct trie_key *name,
                  struct catalog_map *map_out) {
   return LIKELY(name == NULL) ? open_default(catalog, map_out)
                               : open_named(catalog, name, map_out);
+}
+
+/* The same root and count once more, hanging on what says that they may. */
+static int let_expire(const struct catalog *catalog, struct catalog_map *map,
+                      const struct trie_key *name) {
+  if (name != NULL) {
+    struct map_words words = record_map_words(&map->path.record);
+    map->lets_expire = true;
+    return put_map(map, &words);
+  }
+  uint64_t top = atomic_load_explicit(catalog->top, memory_order_relaxed);
+  int code = open_store(catalog, top, map);
+  if (code != MMCMAP_OK) return code;
+  return write_store(
+      &map->trie, map, atomic_load(&map->root), atomic_load(&map->catalog_root),
+      true, atomic_load_explicit(catalog->count, memory_order_relaxed));
+}
+
+int catalog_open_to_expire(const struct catalog *catalog,
+                           const struct trie_key *name,
+                           struct catalog_map *map_out) {
+  int code = catalog_open(catalog, name, map_out);
+  if (code != MMCMAP_OK || LIKELY(map_out->lets_expire)) return code;
+  if (!map_out->is_there) {
+    map_out->lets_expire = true;
+    return MMCMAP_OK;
+  }
+  code = let_expire(catalog, map_out, name);
+  return code == MMCMAP_OK ? catalog_open(catalog, name, map_out) : code;
 }
 
 int catalog_drop(const struct catalog *catalog, const struct trie_key *name) {

@@ -35,6 +35,7 @@ struct catalog {
 struct catalog_map {
   struct trie trie; /* the map */
   bool is_there;    /* the default map always */
+  bool lets_expire; /* its records may; set it to make a map that does */
 
   struct trie catalog; /* the trie of the catalogue */
   struct trie_key name;
@@ -52,6 +53,13 @@ struct catalog_map {
    there is empty; a change of its trie makes it. MMCMAP_ECORRUPT. */
 int catalog_open(const struct catalog *catalog, const struct trie_key *name,
                  struct catalog_map *map_out);
+
+/* The same for a change after which a record of the map may expire. If it says
+   otherwise, what says so is changed first, which is published like any change:
+   whoever takes marks of the log takes them after this. */
+int catalog_open_to_expire(const struct catalog *catalog,
+                           const struct trie_key *name,
+                           struct catalog_map *map_out);
 
 /* Drops a map; MMCMAP_NOTFOUND. Nothing is retired: the map's nodes are told by
    their id. */

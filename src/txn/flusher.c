@@ -11,9 +11,11 @@
 #include "os/process.h"
 #include "share/owner_lock.h"
 
-int flusher_init(struct flusher *flusher, struct committer *committer) {
+int flusher_init(struct flusher *flusher, struct committer *committer,
+                 struct sweep *sweep) {
   memset(flusher, 0, sizeof *flusher);
   flusher->committer = committer;
+  flusher->sweep = sweep;
   int code = thread_mutex_init(&flusher->mutex);
   if (code != MMCMAP_OK) return code;
   code = thread_condition_init(&flusher->wake);
@@ -90,23 +92,49 @@ static void wait_for_change(struct flusher *flusher) {
     atomic_store(&flusher->is_dirty, true);
 }
 
+static void commit(struct flusher *flusher) {
+  uint64_t epoch;
+  atomic_store(&flusher->is_dirty, false);
+  int code = changed_epoch(flusher, &epoch);
+  if (code == MMCMAP_OK) code = commit_epoch(flusher->committer, epoch);
+  /* A seal that found no space or memory is tried again. */
+  if (code != MMCMAP_OK && atomic_load(&shared(flusher)->commit.failed) == 0)
+    atomic_store(&flusher->is_dirty, true);
+}
+
+/* Sweeps for a while; whether there is more to do at once. */
+static bool sweep(struct flusher *flusher) {
+  uint64_t end_ns =
+      process_monotonic_ns() + FLUSHER_SWEEP_MS * UINT64_C(1000000);
+  struct sweep_outcome outcome =
+      sweep_run(flusher->sweep, OWNER_LOCK_FOREVER, end_ns);
+  if (outcome.has_changed) atomic_store(&flusher->is_dirty, true);
+  return outcome.has_more;
+}
+
+/* Whether the last commit is an interval ago: while it sweeps, nothing else makes
+   the thread wait. */
+static bool is_time_to_commit(const struct flusher *flusher) {
+  uint64_t last_ns = atomic_load(&shared(flusher)->commit.last_ns);
+  return process_monotonic_ns() - last_ns >=
+         flusher->interval_ms * UINT64_C(1000000);
+}
+
 static void *run(void *context) {
   struct flusher *flusher = context;
+  bool has_more = false;
   thread_mutex_lock(&flusher->mutex);
   while (!flusher->is_stopping) {
-    if (!atomic_load(&flusher->is_dirty)) {
+    bool is_due = atomic_load(&flusher->is_dirty);
+    if (has_more)
+      is_due = is_due && is_time_to_commit(flusher);
+    else if (is_due)
+      wait_for_load(flusher);
+    else
       wait_for_change(flusher);
-      continue;
-    }
-    wait_for_load(flusher);
-    atomic_store(&flusher->is_dirty, false);
     thread_mutex_unlock(&flusher->mutex);
-    uint64_t epoch;
-    int code = changed_epoch(flusher, &epoch);
-    if (code == MMCMAP_OK) code = commit_epoch(flusher->committer, epoch);
-    /* A seal that found no space or memory is tried again. */
-    if (code != MMCMAP_OK && atomic_load(&shared(flusher)->commit.failed) == 0)
-      atomic_store(&flusher->is_dirty, true);
+    if (is_due) commit(flusher);
+    has_more = sweep(flusher);
     thread_mutex_lock(&flusher->mutex);
   }
   thread_mutex_unlock(&flusher->mutex);

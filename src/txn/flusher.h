@@ -4,7 +4,8 @@
  * as nothing has changed; after the first change it lets the interval pass,
  * then commits. While much is being written it waits up to
  * FLUSHER_INTERVALS_MAX intervals, because each seal makes writers copy the
- * branches that they touch next.
+ * branches that they touch next. After that it sweeps for a while; if there is
+ * more to sweep, it goes on, and commits in between.
  *
  * Each process that changes something has one; which of them comes to commit is
  * decided by the leadership (txn/commit.h).
@@ -17,10 +18,12 @@
 
 #include "os/thread.h"
 #include "txn/commit.h"
+#include "txn/sweep.h"
 
 enum {
   FLUSHER_INTERVALS_MAX = 10,
   FLUSHER_BUSY_BYTES = 1 << 20, /* per interval: more than that is "much" */
+  FLUSHER_SWEEP_MS = 5,         /* of sweeping at a time */
   FLUSHER_LOOK_MS = 1000        /* how often a flusher without work looks for
                                    changes that a dead process has left */
 };
@@ -29,6 +32,7 @@ struct flusher {
   struct thread_mutex mutex; /* guards all below, but reading `is_dirty` */
   struct thread_condition wake;
   struct committer *committer;
+  struct sweep *sweep;
   pthread_t thread;
   uint32_t interval_ms;
   bool is_running;
@@ -36,7 +40,8 @@ struct flusher {
   _Atomic bool is_dirty; /* there may be changes that nobody has committed */
 };
 
-int flusher_init(struct flusher *flusher, struct committer *committer);
+int flusher_init(struct flusher *flusher, struct committer *committer,
+                 struct sweep *sweep);
 
 /* Stops the thread, if there is one, and waits for its end. Then the flusher
    can be started again. */

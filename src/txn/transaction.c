@@ -23,6 +23,8 @@ int transaction_begin(struct transaction *transaction, struct writer *writer,
   transaction->catalog.draft = &transaction->draft;
   transaction->catalog.top = &transaction->root;
   transaction->catalog.count = &transaction->count;
+  transaction->now.header = writer->header;
+  (void)expiry_now(&transaction->now);
   atomic_init(&transaction->root, atomic_load(&header->live.root));
   atomic_init(&transaction->count, atomic_load(&header->change.count));
   return MMCMAP_OK;
@@ -111,9 +113,10 @@ int transaction_commit(struct transaction *transaction, uint64_t *epoch_out) {
 /* ---- Changes ------------------------------------------------------------- */
 
 /* The first change opens a frame, and starts the session if need be. */
-static int begin_change(struct transaction *transaction,
-                        const struct trie_key *map, struct catalog_map *found,
-                        struct log_mark *mark_out) {
+static int begin_change_of(struct transaction *transaction,
+                           const struct trie_key *map, bool may_expire,
+                           struct catalog_map *found,
+                           struct log_mark *mark_out) {
   struct log *log = &transaction->writer->log;
   int code = transaction_check(transaction);
   if (code == MMCMAP_OK && UNLIKELY(!transaction->is_writing)) {
@@ -125,9 +128,20 @@ static int begin_change(struct transaction *transaction,
     }
   }
   *mark_out = log_mark(log);
-  if (LIKELY(code == MMCMAP_OK))
+  if (code == MMCMAP_OK && UNLIKELY(may_expire)) {
+    code = catalog_open_to_expire(&transaction->catalog, map, found);
+    if (code != MMCMAP_OK) log_return_to(log, mark_out);
+    *mark_out = log_mark(log);
+  } else if (LIKELY(code == MMCMAP_OK)) {
     code = catalog_open(&transaction->catalog, map, found);
+  }
   return code;
+}
+
+static int begin_change(struct transaction *transaction,
+                        const struct trie_key *map, struct catalog_map *found,
+                        struct log_mark *mark_out) {
+  return begin_change_of(transaction, map, false, found, mark_out);
 }
 
 static int end_change(struct transaction *transaction, int code,
@@ -138,14 +152,17 @@ static int end_change(struct transaction *transaction, int code,
 
 int transaction_put(struct transaction *transaction, const struct trie_key *map,
                     const void *key, size_t key_size, const void *value,
-                    size_t value_size) {
+                    size_t value_size, struct change_life life) {
   struct log_mark mark;
   struct catalog_map found;
   int code = change_check_sizes(key_size, value_size);
-  if (code == MMCMAP_OK) code = begin_change(transaction, map, &found, &mark);
+  if (code == MMCMAP_OK)
+    code = begin_change_of(transaction, map, change_may_expire(&life), &found,
+                           &mark);
   if (code != MMCMAP_OK) return code;
   struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
-  code = change_put(&found.trie, &trie_key, value, value_size);
+  code = change_put(&found.trie, &trie_key, value, value_size, life,
+                    &transaction->now);
   return end_change(transaction, code, &mark);
 }
 
@@ -158,21 +175,25 @@ int transaction_delete(struct transaction *transaction,
   if (code != MMCMAP_OK) return code;
   if (key_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
   struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
-  code = change_delete(&found.trie, &trie_key);
+  code = change_delete(&found.trie, &trie_key, &transaction->now);
   return end_change(transaction, code, &mark);
 }
 
 int transaction_change(struct transaction *transaction,
                        const struct trie_key *map, const void *key,
-                       size_t key_size, decide_fn *decide, void *context) {
+                       size_t key_size, decide_fn *decide, void *context,
+                       struct change_life life) {
   struct log_mark mark;
   struct catalog_map found;
   bool has_changed;
   int code = change_check_sizes(key_size, 0);
-  if (code == MMCMAP_OK) code = begin_change(transaction, map, &found, &mark);
+  if (code == MMCMAP_OK)
+    code = begin_change_of(transaction, map, change_may_expire(&life), &found,
+                           &mark);
   if (code != MMCMAP_OK) return code;
   struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
-  code = change_decided(&found.trie, &trie_key, decide, context, &has_changed);
+  code = change_decided(&found.trie, &trie_key, decide, context, life,
+                        &transaction->now, &has_changed);
   return end_change(transaction, code, &mark);
 }
 
@@ -228,7 +249,10 @@ int transaction_get(const struct transaction *transaction,
   int code = transaction_look(transaction, map, &root, &count);
   if (code != MMCMAP_OK) return code;
   struct trie_key trie_key = trie_key_of(hasher, key, key_size);
-  return trie_lookup(&source, hasher, root, &trie_key, record_out);
+  code = trie_lookup(&source, hasher, root, &trie_key, record_out);
+  if (code == MMCMAP_OK && record_is_past(record_out, transaction->now.now_ms))
+    code = MMCMAP_NOTFOUND;
+  return code;
 }
 
 /* ---- Savepoints ---------------------------------------------------------- */

@@ -37,7 +37,8 @@ struct transaction {
   bool is_writing;       /* the log has been gone on with */
   _Atomic uint64_t root; /* of the store */
   _Atomic uint64_t count;
-  struct catalog catalog; /* of the two cells */
+  struct catalog catalog;    /* of the two cells */
+  struct expiry_reading now; /* taken when it began */
   struct trie_draft draft;
   struct log_mark frozen; /* where the log was when it was frozen last */
   struct transaction_savepoint *savepoints;
@@ -69,13 +70,14 @@ int transaction_check(const struct transaction *transaction);
    can go on. */
 int transaction_put(struct transaction *transaction, const struct trie_key *map,
                     const void *key, size_t key_size, const void *value,
-                    size_t value_size);
+                    size_t value_size, struct change_life life);
 int transaction_delete(struct transaction *transaction,
                        const struct trie_key *map, const void *key,
                        size_t key_size);
 int transaction_change(struct transaction *transaction,
                        const struct trie_key *map, const void *key,
-                       size_t key_size, decide_fn *decide, void *context);
+                       size_t key_size, decide_fn *decide, void *context,
+                       struct change_life life);
 int transaction_clear(struct transaction *transaction,
                       const struct trie_key *map);
 

@@ -185,6 +185,19 @@ static int end_change(struct writer *writer, int code, uint64_t *epoch_out) {
   return code;
 }
 
+static struct expiry_reading reading_of(const struct writer *writer) {
+  struct expiry_reading now = {.header = writer->header};
+  return now;
+}
+
+/* The map, to be changed. */
+static int open_map(const struct writer *writer, const struct trie_key *map,
+                    const struct change_life *life, struct catalog_map *found) {
+  return UNLIKELY(change_may_expire(life))
+             ? catalog_open_to_expire(&writer->catalog, map, found)
+             : catalog_open(&writer->catalog, map, found);
+}
+
 int writer_put(struct writer *writer, const struct trie_key *map,
                const void *key, size_t key_size, const void *value,
                size_t value_size, struct change_mode mode,
@@ -196,9 +209,11 @@ int writer_put(struct writer *writer, const struct trie_key *map,
   code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   struct catalog_map found;
-  code = catalog_open(&writer->catalog, map, &found);
+  struct expiry_reading now = reading_of(writer);
+  code = open_map(writer, map, &mode.life, &found);
   if (LIKELY(code == MMCMAP_OK))
-    code = change_put(&found.trie, &trie_key, value, value_size);
+    code =
+        change_put(&found.trie, &trie_key, value, value_size, mode.life, &now);
   return end_change(writer, code, epoch_out);
 }
 
@@ -211,9 +226,36 @@ int writer_delete(struct writer *writer, const struct trie_key *map,
   int code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   struct catalog_map found;
+  struct expiry_reading now = reading_of(writer);
   code = catalog_open(&writer->catalog, map, &found);
-  if (LIKELY(code == MMCMAP_OK)) code = change_delete(&found.trie, &trie_key);
+  if (LIKELY(code == MMCMAP_OK))
+    code = change_delete(&found.trie, &trie_key, &now);
   return end_change(writer, code, epoch_out);
+}
+
+int writer_delete_expired(struct writer *writer, const struct trie_key *map,
+                          struct trie_key *keys, size_t count,
+                          struct change_mode mode, size_t *deleted_out,
+                          uint64_t *epoch_out) {
+  *deleted_out = 0;
+  *epoch_out = 0;
+  int code = begin_change(writer, mode);
+  if (code != MMCMAP_OK) return code;
+  struct expiry_reading now = reading_of(writer);
+  for (size_t i = 0; i < count && code == MMCMAP_OK; i++) {
+    struct catalog_map found;
+    code = catalog_open(&writer->catalog, map, &found);
+    if (code == MMCMAP_OK)
+      code = change_delete_expired(&found.trie, &keys[i], &now);
+    if (code == MMCMAP_OK)
+      ++*deleted_out;
+    else if (code == MMCMAP_NOTFOUND)
+      code = MMCMAP_OK; /* somebody has put it again, or deleted it */
+  }
+  uint64_t epoch = writer->log.epoch, unused;
+  code = end_change(writer, code, &unused);
+  if (*deleted_out > 0) *epoch_out = epoch;
+  return code;
 }
 
 int writer_change(struct writer *writer, const struct trie_key *map,
@@ -227,10 +269,11 @@ int writer_change(struct writer *writer, const struct trie_key *map,
   code = begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   struct catalog_map found;
-  code = catalog_open(&writer->catalog, map, &found);
+  struct expiry_reading now = reading_of(writer);
+  code = open_map(writer, map, &mode.life, &found);
   if (LIKELY(code == MMCMAP_OK))
-    code =
-        change_decided(&found.trie, &trie_key, decide, context, &has_changed);
+    code = change_decided(&found.trie, &trie_key, decide, context, mode.life,
+                          &now, &has_changed);
   code = end_change(writer, code, epoch_out);
   if (!has_changed) *epoch_out = 0;
   return code;

@@ -73,10 +73,12 @@ static inline bool writer_has_transaction(const struct writer *writer,
 }
 
 /* How a change is made: how long it waits for the lock, and whether its caller
-   is about to commit it, which makes staging worth while (space/log.h). */
+   is about to commit it, which makes staging worth while (space/log.h); and how
+   long what it puts is to live. */
 struct change_mode {
   uint32_t timeout_ms;
   bool is_synced;
+  struct change_life life; /* of what is put */
 };
 
 /* Sets a key. `map` is the name of its map, or NULL, here and below.
@@ -97,6 +99,13 @@ int writer_delete(struct writer *writer, const struct trie_key *map,
 int writer_change(struct writer *writer, const struct trie_key *map,
                   const void *key, size_t key_size, decide_fn *decide,
                   void *context, struct change_mode mode, uint64_t *epoch_out);
+
+/* Deletes those of `count` keys that have expired, `deleted_out` of them;
+   `epoch_out` is 0 if there were none. What fails ends it. */
+int writer_delete_expired(struct writer *writer, const struct trie_key *map,
+                          struct trie_key *keys, size_t count,
+                          struct change_mode mode, size_t *deleted_out,
+                          uint64_t *epoch_out);
 
 /* Seals the open epoch if it has changes. The lock is held. */
 void writer_seal(struct writer *writer);

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Of the two bounds one is for what was put before the round began and one for
+ * what was put since: the first is replaced by what the round finds. If the round's
+ * process dies, both are still true, and another round begins.
+ */
+#include "share/expiry.h"
+
+#include "os/process.h"
+
+/* A round that has not gone on for so long is nobody's. */
+#define ROUND_DEAD_NS UINT64_C(2000000000)
+#define EXPIRY_MAX ((UINT64_C(1) << 63) - 1)
+
+uint64_t expiry_read_clock(struct share_header *header) {
+  _Atomic uint64_t *clock = &header->live.clock_ms;
+  uint64_t wall = process_wall_ms();
+  uint64_t latest = atomic_load_explicit(clock, memory_order_acquire);
+  while (wall > latest) {
+    /* R14: from here on no reading is lower, in whatever process. */
+    if (atomic_compare_exchange_weak_explicit(
+            clock, &latest, wall, memory_order_acq_rel, memory_order_acquire))
+      return wall;
+  }
+  return latest;
+}
+
+uint64_t expiry_after(uint64_t now_ms, uint64_t ttl_ms) {
+  return now_ms >= EXPIRY_MAX || ttl_ms > EXPIRY_MAX - now_ms ? EXPIRY_MAX
+                                                              : now_ms + ttl_ms;
+}
+
+void expiry_note(struct share_header *header, uint64_t expires_ms) {
+  _Atomic uint64_t *earliest = &header->expiry.earliest_ms;
+  if (expires_ms < atomic_load_explicit(earliest, memory_order_relaxed))
+    atomic_store_explicit(earliest, expires_ms, memory_order_release);
+}
+
+bool expiry_is_due(struct share_header *header) {
+  const struct share_expiry *expiry = &header->expiry;
+  uint64_t earliest = atomic_load(&expiry->earliest_ms);
+  uint64_t before = atomic_load(&expiry->before_ms);
+  uint64_t active = atomic_load(&expiry->active_ns);
+  if (before < earliest) earliest = before;
+  if (earliest == UINT64_MAX) return false;
+  uint64_t now = process_monotonic_ns();
+  if (now < atomic_load(&expiry->next_ns)) return false;
+  if (active != 0 && now - active < ROUND_DEAD_NS) return false;
+  return earliest <= expiry_read_clock(header);
+}
+
+uint64_t expiry_begin_round(struct share_header *header) {
+  struct share_expiry *expiry = &header->expiry;
+  uint64_t earliest = atomic_load(&expiry->earliest_ms);
+  uint64_t round = atomic_load(&expiry->round) + 1;
+  if (round == 0) round = 1;
+  /* First the one bound, then the other: who dies in between has raised
+     neither. */
+  if (earliest < atomic_load(&expiry->before_ms))
+    atomic_store(&expiry->before_ms, earliest);
+  atomic_store(&expiry->earliest_ms, UINT64_MAX);
+  atomic_store(&expiry->round, round);
+  atomic_store(&expiry->active_ns, process_monotonic_ns());
+  return round;
+}
+
+bool expiry_go_on(struct share_header *header, uint64_t round) {
+  struct share_expiry *expiry = &header->expiry;
+  if (atomic_load(&expiry->round) != round) return false;
+  atomic_store(&expiry->active_ns, process_monotonic_ns());
+  return true;
+}
+
+void expiry_end_round(struct share_header *header, uint64_t round,
+                      uint64_t earliest_ms, uint64_t pause_ns) {
+  struct share_expiry *expiry = &header->expiry;
+  if (atomic_load(&expiry->round) != round) return;
+  atomic_store(&expiry->before_ms, earliest_ms);
+  atomic_store(&expiry->next_ns, process_monotonic_ns() + pause_ns);
+  atomic_store(&expiry->active_ns, 0);
+}
