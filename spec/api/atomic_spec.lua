@@ -327,7 +327,7 @@ describe("a store's changes that depend on the value:", function()
         raises("string expected, got no value", db[method], db, "k")
         raises("string expected, got nil", db[method], db, "k", nil)
         raises("string expected, got boolean", db[method], db, "k", false)
-        raises("not supported", db[method], db, "k", "v", { ttl = 5 })
+        raises("option", db[method], db, "k", "v", { lifetime = 5 })
       end
       raises("string expected, got boolean", db.cas, db, "k", false, "v")
       raises("string expected, got table", db.cas, db, "k", "v", {})

@@ -8,6 +8,7 @@
 #include "iterator.h"
 #include "lua_records.h"
 #include "lua_target.h"
+#include "options.h"
 
 /*** @submodule store */
 
@@ -207,6 +208,7 @@ static void many_make_string(lua_State *L, const lua_store *store, size_t index,
 Puts many records, at one instant: all of them or, if it fails, none.
 @function put_many
 @tparam table records keys and their values, as for `put`
+@tparam[opt] table options as for `put`, for all of them
 @treturn[1] boolean true
 @treturn[2] nil
 @treturn[2] string message
@@ -216,6 +218,7 @@ Puts many records, at one instant: all of them or, if it fails, none.
 static int many_put(lua_State *L) {
   lua_store *store = lua_store_check(L);
   luaL_checktype(L, 2, LUA_TTABLE);
+  uint64_t ttl_ms = options_ttl(L, 3);
   lua_settop(L, 2);
   lua_newtable(L);
   size_t count = many_collect(L);
@@ -228,7 +231,8 @@ static int many_put(lua_State *L) {
     slice->data = lua_tolstring(L, -1, &slice->size);
     lua_pop(L, 1);
   }
-  int code = target_put_many(L, store, slices, slices + count / 2, count / 2);
+  int code =
+      target_put_many(L, store, slices, slices + count / 2, count / 2, ttl_ms);
   if (code < 0) return lua_store_fail(L, code);
   lua_pushboolean(L, 1);
   return 1;

@@ -8,6 +8,7 @@
 #include "lua_records.h"
 
 #include "lua_target.h"
+#include "options.h"
 
 #include <math.h>
 
@@ -51,10 +52,8 @@ void lua_records_encode(lua_State *L) {
                luaL_typename(L, -1));
 }
 
-/* Argument 3 as the bytes to be put, which live as long as it is there; raises
-   if options follow it. */
+/* Argument 3 as the bytes to be put, which live as long as it is there. */
 static mmcmap_slice records_value(lua_State *L, const lua_store *store) {
-  luaL_argcheck(L, lua_isnoneornil(L, 4), 4, "options are not supported yet");
   if (store->has_codec && !lua_isnoneornil(L, 3)) {
     lua_settop(L, 3);
     lua_records_encode(L);
@@ -119,21 +118,28 @@ static int records_get(lua_State *L) {
 }
 
 /***
-Sets the value of a key, new or known.
+Sets the value of a key, new or known. With `{ttl = seconds}` the record expires so
+long after: then it is absent for everybody, and later it is swept. Without, it does
+not, whatever the record before it did.
 @function put
 @tparam string key up to 65,535 bytes
 @tparam string value up to 4,294,967,295 bytes; with a codec any value but nil
+@tparam[opt] table options `ttl`: seconds to live, more than 0; rounded up to
+milliseconds
 @treturn[1] boolean true
 @treturn[2] nil
 @treturn[2] string message
 @treturn[2] string code
-@usage assert(db:put("hello", "world"))
+@usage
+assert(db:put("hello", "world"))
+assert(db:put("session 7", "alice", { ttl = 1800 }))   -- for half an hour
 */
 static int records_put(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
+  uint64_t ttl_ms = options_ttl(L, 4);
   mmcmap_slice value = records_value(L, store);
-  return records_done(L, target_put(L, store, key, value));
+  return records_done(L, target_put(L, store, key, value, ttl_ms));
 }
 
 /***
@@ -179,17 +185,21 @@ one instant: nobody comes between what they find and what they put.
 @function add
 @tparam string key
 @tparam string value as for `put`
+@tparam[opt] table options as for `put`
 @treturn[1] boolean true if it was put, false if the key was there
 @treturn[2] nil
 @treturn[2] string message
 @treturn[2] string code
-@usage if db:add("job 17", "mine") then work(17) end
+@usage
+if db:add("job 17", "mine") then work(17) end
+if db:add("lock", "mine", { ttl = 10 }) then ... end   -- for ten seconds at most
 */
 static int records_add(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
+  uint64_t ttl_ms = options_ttl(L, 4);
   mmcmap_slice value = records_value(L, store);
-  return records_done(L, target_add(L, store, key, value));
+  return records_done(L, target_add(L, store, key, value, ttl_ms));
 }
 
 /***
@@ -197,6 +207,7 @@ Sets the value of a key only if it is there.
 @function replace
 @tparam string key
 @tparam string value as for `put`
+@tparam[opt] table options as for `put`
 @treturn[1] boolean true if it was put, false if the key was absent
 @treturn[2] nil
 @treturn[2] string message
@@ -209,8 +220,9 @@ db:replace("moon", "Luna") -- true
 static int records_replace(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
+  uint64_t ttl_ms = options_ttl(L, 4);
   mmcmap_slice value = records_value(L, store);
-  return records_done(L, target_replace(L, store, key, value));
+  return records_done(L, target_replace(L, store, key, value, ttl_ms));
 }
 
 /* The argument, encoded if there is a codec, in `bytes`, which are returned;
@@ -257,9 +269,9 @@ static int records_cas(lua_State *L) {
 }
 
 /***
-Sets the value of a key and returns the one that it had. Nil means that it had
-none if no message follows. With a codec the old value is decoded after the new
-one was put: an error of `decode` is raised then.
+Sets the value of a key, which does not expire then, and returns the one that it had.
+Nil means that it had none if no message follows. With a codec the old value is decoded
+after the new one was put: an error of `decode` is raised then.
 @function swap
 @tparam string key
 @tparam string value as for `put`
@@ -275,6 +287,7 @@ print(old or "nobody")
 static int records_swap(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = records_bytes(L, 2);
+  luaL_argcheck(L, lua_isnoneornil(L, 4), 4, "swap has no options");
   mmcmap_slice value = records_value(L, store);
   struct scratch *scratch = scratch_take(L, &store->scratch);
   bool found;
@@ -301,7 +314,8 @@ static mmcmap_number records_number(lua_State *L, int arg, int64_t otherwise) {
 /***
 Adds to a number that is kept as text: `"7"`, `"-0.5"`, `"1e+20"`. The sum is an
 integer of 64 bits if both are integers, else a float, whose text has a point or
-an exponent. A codec has no part in it. Fails with `"ENUMBER"`, and changes
+an exponent. A codec has no part in it. When the record expires, if it does, stays as
+it is. Fails with `"ENUMBER"`, and changes
 nothing, if the value is anything but one decimal number (no blanks, not
 hexadecimal), or if the sum does not fit.
 
@@ -337,6 +351,61 @@ static int records_incr(lua_State *L) {
   else
     compat_push_i64(L, sum.integer);
   return 1;
+}
+
+/* ---- Expiry ------------------------------------------------------------ */
+
+/***
+Seconds until a record expires.
+@function ttl
+@tparam string key
+@treturn[1] number a fraction, if need be; nil, and nothing after it, if the key is
+absent or does not expire
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+db:put("session 7", "alice", { ttl = 1800 })
+db:ttl("session 7")   -- 1800.0
+db:put("hello", "world")
+db:ttl("hello")       -- nil
+*/
+static int records_ttl(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap_slice key = records_bytes(L, 2);
+  uint64_t ttl_ms;
+  int code = target_ttl(L, store, key, &ttl_ms);
+  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
+  lua_records_push_ttl(L, ttl_ms);
+  return 1;
+}
+
+void lua_records_push_ttl(lua_State *L, uint64_t ttl_ms) {
+  if (ttl_ms == 0)
+    lua_pushnil(L);
+  else
+    lua_pushnumber(L, (lua_Number)ttl_ms / 1000);
+}
+
+/***
+Sets when a record expires, from now on.
+@function expire
+@tparam string key
+@tparam ?number seconds more than 0; nil: never
+@treturn[1] boolean true if it was there, else false
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+if not db:expire("session 7", 1800) then login() end
+db:expire("session 7", nil)   -- stays
+*/
+static int records_expire(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  mmcmap_slice key = records_bytes(L, 2);
+  luaL_checkany(L, 3);
+  uint64_t ttl_ms = options_seconds(L, 3);
+  return records_done(L, target_expire(L, store, key, ttl_ms));
 }
 
 /* ---- Operators --------------------------------------------------------- */
@@ -382,7 +451,7 @@ int lua_records_newindex(lua_State *L) {
   } else {
     if (store->has_codec) lua_records_encode(L);
     mmcmap_slice value = records_operand(L, 3, "value");
-    code = target_put(L, store, key, value);
+    code = target_put(L, store, key, value, 0);
   }
   if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_raise(L, code);
   return 0;
@@ -391,8 +460,10 @@ int lua_records_newindex(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 const luaL_Reg lua_records_methods[] = {
-    {"get", records_get}, {"put", records_put},   {"delete", records_delete},
-    {"has", records_has}, {"add", records_add},   {"replace", records_replace},
-    {"cas", records_cas}, {"swap", records_swap}, {"incr", records_incr},
-    {NULL, NULL},
+    {"get", records_get},       {"put", records_put},
+    {"delete", records_delete}, {"has", records_has},
+    {"add", records_add},       {"replace", records_replace},
+    {"cas", records_cas},       {"swap", records_swap},
+    {"incr", records_incr},     {"ttl", records_ttl},
+    {"expire", records_expire}, {NULL, NULL},
 };

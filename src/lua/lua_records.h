@@ -26,4 +26,7 @@ void lua_records_encode(lua_State *L);
    is the index of the store, or of an iterator of it. Runs Lua code. */
 void lua_records_decode(lua_State *L, int owner);
 
+/* Pushes the seconds of a time to live; nil if there is none. */
+void lua_records_push_ttl(lua_State *L, uint64_t ttl_ms);
+
 #endif

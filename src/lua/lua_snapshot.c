@@ -190,6 +190,28 @@ static int snapshot_has(lua_State *L) {
   return 1;
 }
 
+/***
+Seconds that a record had left at that moment; nil if the key was absent, or if it
+did not expire. A snapshot's clock stands still: what was there stays.
+@function ttl
+@tparam string key
+@treturn[1] number
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage print(snap:ttl("session 7"))
+*/
+static int snapshot_ttl(lua_State *L) {
+  lua_snapshot *snapshot = snapshot_self(L);
+  mmcmap_slice key = snapshot_bytes(L, 2);
+  uint64_t ttl_ms;
+  int code =
+      mmcmap_snapshot_ttl(lua_snapshot_handle(L, snapshot), key, &ttl_ms);
+  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
+  lua_records_push_ttl(L, ttl_ms);
+  return 1;
+}
+
 static int snapshot_read_many(lua_State *L, void *self,
                               const mmcmap_slice *keys, size_t count,
                               mmcmap_visit visit, void *context) {
@@ -341,15 +363,11 @@ int lua_snapshot_dump(lua_State *L) {
 /* ---- Registration -------------------------------------------------------- */
 
 static const luaL_Reg snapshot_methods[] = {
-    {"get", snapshot_get},
-    {"has", snapshot_has},
-    {"pairs", snapshot_pairs},
-    {"keys", snapshot_keys},
-    {"count", snapshot_count},
-    {"version", snapshot_version},
-    {"close", snapshot_close},
-    {"get_many", snapshot_get_many},
-    {NULL, NULL},
+    {"get", snapshot_get},           {"has", snapshot_has},
+    {"ttl", snapshot_ttl},           {"pairs", snapshot_pairs},
+    {"keys", snapshot_keys},         {"count", snapshot_count},
+    {"version", snapshot_version},   {"close", snapshot_close},
+    {"get_many", snapshot_get_many}, {NULL, NULL},
 };
 
 static const luaL_Reg snapshot_metamethods[] = {

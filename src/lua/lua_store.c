@@ -112,7 +112,8 @@ static int store_size(lua_State *L) { return store_figure(L, mmcmap_size); }
 
 /***
 A number that changes with the content: as long as it is the same, so is the
-content, across closing and opening too.
+content, across closing and opening too, but for what expires: that changes the
+number when it is swept.
 @function version
 @treturn[1] number
 @treturn[2] nil
@@ -150,8 +151,9 @@ static int store_sync(lua_State *L) {
 
 /***
 Does what upkeep there is to do: for hosts that want no thread of the library,
-with the durability `"manual"`, once per frame or timer. Commits if something
-has changed since the last commit; the one sync that this needs is not bounded.
+with the durability `"manual"`, once per frame or timer. Deletes some of what has
+expired, and commits if something has changed since the last commit; the one sync
+that this needs is not bounded.
 @function step
 @tparam number seconds how long it may work; 0 does nothing
 @treturn[1] boolean true

@@ -10,9 +10,11 @@
 #include "lua_store.h"
 
 static inline int target_put(lua_State *L, const lua_store *store,
-                             mmcmap_slice key, mmcmap_slice value) {
-  if (store->is_txn) return mmcmap_txn_put(lua_store_txn(L, store), key, value);
-  return mmcmap_put(lua_store_writer(L, store), key, value);
+                             mmcmap_slice key, mmcmap_slice value,
+                             uint64_t ttl_ms) {
+  if (store->is_txn)
+    return mmcmap_txn_put_ttl(lua_store_txn(L, store), key, value, ttl_ms);
+  return mmcmap_put_ttl(lua_store_writer(L, store), key, value, ttl_ms);
 }
 
 static inline int target_delete(lua_State *L, const lua_store *store,
@@ -49,16 +51,19 @@ static inline int target_get_many(lua_State *L, const lua_store *store,
 }
 
 static inline int target_add(lua_State *L, const lua_store *store,
-                             mmcmap_slice key, mmcmap_slice value) {
-  if (store->is_txn) return mmcmap_txn_add(lua_store_txn(L, store), key, value);
-  return mmcmap_add(lua_store_writer(L, store), key, value);
+                             mmcmap_slice key, mmcmap_slice value,
+                             uint64_t ttl_ms) {
+  if (store->is_txn)
+    return mmcmap_txn_add_ttl(lua_store_txn(L, store), key, value, ttl_ms);
+  return mmcmap_add_ttl(lua_store_writer(L, store), key, value, ttl_ms);
 }
 
 static inline int target_replace(lua_State *L, const lua_store *store,
-                                 mmcmap_slice key, mmcmap_slice value) {
+                                 mmcmap_slice key, mmcmap_slice value,
+                                 uint64_t ttl_ms) {
   if (store->is_txn)
-    return mmcmap_txn_replace(lua_store_txn(L, store), key, value);
-  return mmcmap_replace(lua_store_writer(L, store), key, value);
+    return mmcmap_txn_replace_ttl(lua_store_txn(L, store), key, value, ttl_ms);
+  return mmcmap_replace_ttl(lua_store_writer(L, store), key, value, ttl_ms);
 }
 
 static inline int target_cas(lua_State *L, const lua_store *store,
@@ -89,10 +94,27 @@ static inline int target_incr(lua_State *L, const lua_store *store,
 
 static inline int target_put_many(lua_State *L, const lua_store *store,
                                   const mmcmap_slice *keys,
-                                  const mmcmap_slice *values, size_t count) {
+                                  const mmcmap_slice *values, size_t count,
+                                  uint64_t ttl_ms) {
   if (store->is_txn)
-    return mmcmap_txn_put_many(lua_store_txn(L, store), keys, values, count);
-  return mmcmap_put_many(lua_store_writer(L, store), keys, values, count);
+    return mmcmap_txn_put_many_ttl(lua_store_txn(L, store), keys, values, count,
+                                   ttl_ms);
+  return mmcmap_put_many_ttl(lua_store_writer(L, store), keys, values, count,
+                             ttl_ms);
+}
+
+static inline int target_ttl(lua_State *L, const lua_store *store,
+                             mmcmap_slice key, uint64_t *ttl_ms_out) {
+  if (store->is_txn)
+    return mmcmap_txn_ttl(lua_store_txn(L, store), key, ttl_ms_out);
+  return mmcmap_ttl(lua_store_handle(L, store), key, ttl_ms_out);
+}
+
+static inline int target_expire(lua_State *L, const lua_store *store,
+                                mmcmap_slice key, uint64_t ttl_ms) {
+  if (store->is_txn)
+    return mmcmap_txn_expire(lua_store_txn(L, store), key, ttl_ms);
+  return mmcmap_expire(lua_store_writer(L, store), key, ttl_ms);
 }
 
 static inline int target_clear(lua_State *L, const lua_store *store) {

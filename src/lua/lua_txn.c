@@ -65,10 +65,10 @@ an error. Other threads and processes that change the store wait meanwhile, so i
 should be short; those who read do not wait, and see nothing of it before.
 
 The transaction has the methods of a store that deal with records: `get`, `put`,
-`delete`, `has`, `add`, `replace`, `cas`, `swap`, `incr`, `get_many`, `put_many`,
-`pairs`, `keys`, `count`, `clear`, and the operators; `tx:map(name)` gives a named
-map with the same, and `maps` and `drop` are there, too. They see what it has
-changed itself.
+`delete`, `has`, `add`, `replace`, `cas`, `swap`, `incr`, `ttl`, `expire`,
+`get_many`, `put_many`, `pairs`, `keys`, `count`, `clear`, and the operators;
+`tx:map(name)` gives a named map with the same, and `maps` and `drop` are there, too.
+They see what it has changed itself.
 The store itself can be read in the function, and shows what was before; to
 change, commit, or close it there raises. So does using the transaction
 afterwards. The function cannot yield.

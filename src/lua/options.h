@@ -24,4 +24,12 @@ const char *options_durability_name(int durability);
 /* The option's word for a value of enum mmcmap_hash_kind. */
 const char *options_hash_name(int hash);
 
+/* A time to live in milliseconds: that of the seconds at `arg`, more than 0; 0 if
+   there is nil. */
+uint64_t options_seconds(lua_State *L, int arg);
+
+/* The same for the `ttl` in the table at `arg`, which may be missing; raises if
+   there is anything else in it. */
+uint64_t options_ttl(lua_State *L, int arg);
+
 #endif
