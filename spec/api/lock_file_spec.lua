@@ -171,6 +171,16 @@ describe("the lock file", function()
       victim:kill()
       run("cp %s.copy %s", path, path)
     end,
+    -- The last record lies where an older one lay: only a slot was stored since.
+    ["a copy from before one change written over the file"] = function()
+      local victim = peers.start(path, MANUAL)
+      victim:ask("db:put('a', '1') assert(db:sync()) db:put('b', '2')")
+      victim:ask("for i = 1, 500 do db:put('x', i) end")
+      run("cp %s %s.copy", path, path)
+      victim:ask("db:put('x', 501)")
+      victim:kill()
+      run("cp %s.copy %s", path, path)
+    end,
     ["the lock file deleted"] = function()
       kill_one()
       assert(os.remove(lock))

@@ -159,6 +159,17 @@ int takeover_rewrite(const struct log *log, int fd,
   return code;
 }
 
+/* Whether the slot that the last change has stored is as it said. If somebody
+   died with the writer lock, that may not have happened yet. */
+static bool last_change_is_there(const struct log *log) {
+  const struct share_header *header = log->header;
+  uint64_t place = atomic_load(&header->change.intent_place);
+  if (place == 0 || atomic_load(&header->writer_lock.word) != 0) return true;
+  return place % 8 == 0 && bytes_within(place, 8, space_size(log->space)) &&
+         bytes_load_acquire(log->space->map.read + place) ==
+             atomic_load(&header->change.intent_slot);
+}
+
 /* Whether the superblock is the one that the lock file knows, or the next one,
    written by a leader that died before it said so: else one of the two files is
    an older copy. */
@@ -183,7 +194,8 @@ bool takeover_is_possible(struct log *log,
   if (atomic_load(&header->commit.failed) != 0) return false;
   if (log_load(log) != MMCMAP_OK || !log_is_started(log)) return false;
   return superblock->salt == log->salt && is_of_this_time(header, superblock) &&
-         frame_is_there(log) && chain_is_there(log, superblock, hasher);
+         frame_is_there(log) && chain_is_there(log, superblock, hasher) &&
+         last_change_is_there(log);
 }
 
 static void leave_to_heirs(struct share_lock *lock) {

@@ -45,7 +45,8 @@ bool takeover_matches(const struct share_header *header,
  * younger than the lock file knows; recovery comes from it to what the lock file
  * says is durable, or on to what is complete behind; every frame that is not
  * there, one leading to the next up to the open one, and that one full of nodes
- * up to its cursor. Brings the log's working copy up to date.
+ * up to its cursor; the slot that the last change has stored. Brings the log's
+ * working copy up to date.
  */
 bool takeover_is_possible(struct log *log,
                           const struct takeover_identity *identity,
