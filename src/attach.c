@@ -300,6 +300,7 @@ static int attach_shared(struct store *store, const mmcmap_options *options) {
     code = lock_is_free(store->fd, STORE_GROUP_OFFSET, &is_alone);
   if (code == MMCMAP_OK) code = share_is_unused(&store->share, &is_unused);
   if (code != MMCMAP_OK) return code;
+  if (BROKEN(BREAK_TRUST_LOCK_FILE)) is_alone = is_unused;
   if (is_alone && is_unused)
     return become_first(store, &superblock, place, file_bytes, &identity);
   if (!is_alone && !is_unused &&

@@ -414,6 +414,36 @@ describe("a process that is given too little", function()
     assert.is_true(opened > 0 and refused > 0, opened .. " " .. refused)
   end)
 
+  it("of addresses tells so what others put beyond its range", function()
+    if probe.sanitizer or (os.getenv("LD_PRELOAD") or "") ~= "" then
+      return pending("a checking tool takes the addresses")
+    end
+    local value = ("x"):rep(100000)
+    local db = helper.store(nil, path)
+    assert(db:put("early", value))
+    local peer = peers.launch(path)
+    assert.equal("yes", peer:ask([[
+      local file = assert(io.open("/proc/self/status"))
+      local kilobytes = file:read("*a"):match("VmSize:%s*(%d+) kB")
+      file:close()
+      probe.child.limit("as", kilobytes * 1024 + 24 * 1048576)
+      db = assert(probe.store.open(path))
+      return db:get("early") and "yes"
+    ]]))
+    for i = 1, 600 do assert(db:put("late " .. i, value)) end
+    assert.equal("nil EADDRESS", peer:ask([[
+      local found, code = db:get("late 600")
+      return tostring(found), code
+    ]]))
+    assert.equal("nil EADDRESS", peer:ask([[
+      local found, code = db:put("of the peer", "v")
+      return tostring(found), code
+    ]]))
+    peer:ask("db:close()")
+    peer:finish()
+    assert.same({}, peers.faults(path))
+  end)
+
   it("of file size refuses to grow, and goes on when it may", function()
     local text = run(function()
       probe.child.ignore(SIGXFSZ)

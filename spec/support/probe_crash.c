@@ -480,26 +480,49 @@ static int crash_world(lua_State *L) {
 
 static const struct {
   const char *name;
-  unsigned value;
+  uint64_t value;
 } break_names[] = {
 #define CRASH_BREAK(name) \
   { #name, BREAK_##name }
-    CRASH_BREAK(DROP_SYNC),          CRASH_BREAK(IGNORE_SYNC_ERROR),
-    CRASH_BREAK(PUBLISH_EARLY),      CRASH_BREAK(SKIP_FRAME_CHECKSUM),
-    CRASH_BREAK(KEEP_SALT),          CRASH_BREAK(SAME_SUPERBLOCK),
-    CRASH_BREAK(EARLY_SUPERBLOCK),   CRASH_BREAK(LEAVE_FRAME),
-    CRASH_BREAK(TRUST_LARGE_VALUES), CRASH_BREAK(NO_REWRITE),
-    CRASH_BREAK(WRITE_SEALED),       CRASH_BREAK(RECYCLE_EARLY),
-    CRASH_BREAK(RECYCLE_SEALED),     CRASH_BREAK(NO_PIN),
-    CRASH_BREAK(REUSE_EPOCHS),       CRASH_BREAK(NO_FENCE),
-    CRASH_BREAK(CLAIM_OWNER),        CRASH_BREAK(BURY_ALIVE),
-    CRASH_BREAK(NO_INTENT),          CRASH_BREAK(SETTLE_LATE),
-    CRASH_BREAK(NO_RECHECK),         CRASH_BREAK(TRUST_BOOT),
-    CRASH_BREAK(TXN_UNSEALED),       CRASH_BREAK(TXN_RECYCLER),
+    CRASH_BREAK(DROP_SYNC),
+    CRASH_BREAK(IGNORE_SYNC_ERROR),
+    CRASH_BREAK(PUBLISH_EARLY),
+    CRASH_BREAK(SKIP_FRAME_CHECKSUM),
+    CRASH_BREAK(KEEP_SALT),
+    CRASH_BREAK(SAME_SUPERBLOCK),
+    CRASH_BREAK(EARLY_SUPERBLOCK),
+    CRASH_BREAK(LEAVE_FRAME),
+    CRASH_BREAK(TRUST_LARGE_VALUES),
+    CRASH_BREAK(NO_REWRITE),
+    CRASH_BREAK(WRITE_SEALED),
+    CRASH_BREAK(RECYCLE_EARLY),
+    CRASH_BREAK(RECYCLE_SEALED),
+    CRASH_BREAK(NO_PIN),
+    CRASH_BREAK(REUSE_EPOCHS),
+    CRASH_BREAK(NO_FENCE),
+    CRASH_BREAK(CLAIM_OWNER),
+    CRASH_BREAK(BURY_ALIVE),
+    CRASH_BREAK(NO_INTENT),
+    CRASH_BREAK(SETTLE_LATE),
+    CRASH_BREAK(NO_RECHECK),
+    CRASH_BREAK(TRUST_BOOT),
+    CRASH_BREAK(TXN_UNSEALED),
+    CRASH_BREAK(TXN_RECYCLER),
     CRASH_BREAK(TXN_UNFROZEN),
+    CRASH_BREAK(SEAL_CLOSES),
+    CRASH_BREAK(ONE_LOG),
+    CRASH_BREAK(WAIT_FOR_SELF),
+    CRASH_BREAK(KEEP_FORKED),
+    CRASH_BREAK(IGNORE_FORK),
+    CRASH_BREAK(TRUST_LOCK_FILE),
+    CRASH_BREAK(OWN_FAILURE),
+    CRASH_BREAK(CUT_IS_DAMAGE),
+    CRASH_BREAK(TRUST_LAST_CHANGE),
 };
 
-static unsigned break_of(const char *name) {
+static uint64_t breaks_of_environment;
+
+static uint64_t break_of(const char *name) {
   for (size_t i = 0; i < sizeof break_names / sizeof break_names[0]; i++)
     if (strcmp(break_names[i].name, name) == 0) return break_names[i].value;
   return 0;
@@ -517,14 +540,25 @@ static void count_point(const char *point) {
   if (++points_passed == points_until_death) kill(getpid(), points_signal);
 }
 
+/* breaks(name, ...): those and no others, but for what the environment says. */
 static int crash_breaks(lua_State *L) {
-  testing_breaks = 0;
+  testing_breaks = breaks_of_environment;
   for (int i = 1; i <= lua_gettop(L); i++) {
-    unsigned value = break_of(luaL_checkstring(L, i));
+    uint64_t value = break_of(luaL_checkstring(L, i));
     luaL_argcheck(L, value != 0, i, "no such break");
     testing_breaks |= value;
   }
   return 0;
+}
+
+/* break_mask(name): for MMCMAP_BREAKS. */
+static int crash_break_mask(lua_State *L) {
+  char text[24];
+  uint64_t value = break_of(luaL_checkstring(L, 1));
+  luaL_argcheck(L, value != 0, 1, "no such break");
+  snprintf(text, sizeof text, "0x%llx", (unsigned long long)value);
+  lua_pushstring(L, text);
+  return 1;
 }
 
 static int crash_die_at_point(lua_State *L) {
@@ -553,19 +587,19 @@ static int crash_die_at_point(lua_State *L) {
 }
 
 #define crash_points crash_die_at_point
+#define crash_break_mask crash_die_at_point
 
 #endif
 
 void probe_crash_open(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"world", crash_world},
-      {"breaks", crash_breaks},
-      {"die_at_point", crash_die_at_point},
-      {"points", crash_points},
-      {NULL, NULL},
+      {"world", crash_world},           {"breaks", crash_breaks},
+      {"break_mask", crash_break_mask}, {"die_at_point", crash_die_at_point},
+      {"points", crash_points},         {NULL, NULL},
   };
   luaL_setfuncs(L, functions, 0);
 #ifdef MMCMAP_DEBUG_CHECKS
+  breaks_of_environment = testing_breaks;
   lua_pushboolean(L, 1);
 #else
   lua_pushboolean(L, 0);

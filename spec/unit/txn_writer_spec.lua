@@ -142,6 +142,62 @@ describe("txn.writer", function()
       end
     end
 
+    -- Half of the words are written then, to the copy that is not in use.
+    for name, act in pairs {
+      ["a seal"] = function(own) own:version() end,
+      ["a frame that opens"] = function(own)
+        probe.crash.die_at_point(2, SIGKILL, "storing")
+        own:version()
+        own:put("new", "is not stored")
+      end,
+      ["a segment that begins"] = function(own)
+        own:put("large", ("L"):rep(600000))
+      end,
+    } do
+      it("is survived when it dies while it stores the state of the log: " .. name,
+        function()
+          open_with_some()
+          put("key 3", ("of a change before"):rep(20)) -- so that there is a seal
+          die_at("storing", act)
+          assert.is_nil(complaint())
+          verify_the_rest()
+        end)
+    end
+
+    -- Owned, and not yet told how; or of a chunk that is emptied, and not yet taken.
+    for point, act in pairs {
+      row = function(own) own:snapshot() end,
+      chunk = function() probe.store.open(path, { durability = "manual" }) end,
+    } do
+      it("is survived when it dies with a " .. point .. " half claimed", function()
+        open_with_some()
+        if point == "row" then
+          die_at(point, act)
+        else
+          assert.same({ "", "signal", SIGKILL }, { probe.child.run(function()
+            db = nil -- luacheck: ignore
+            probe.crash.die_at_point(1, SIGKILL, point)
+            act()
+          end) })
+        end
+        local stat = db:stat()
+        assert.equal(0, stat.snapshot_count)
+        assert.equal(1, stat.reader_count)
+        local recycled = stat.recycled_bytes
+        for i = 1, 300 do put("key 1", "value " .. i) end
+        assert.is_true(db:stat().recycled_bytes > recycled)
+        local child = probe.child.start(function()
+          db = nil -- luacheck: ignore
+          local own = open()
+          probe.child.say(assert(own:get("key 1")))
+          own:close()
+        end)
+        assert.equal("value 300", child:line())
+        child:wait()
+        verify_the_rest()
+      end)
+    end
+
     it("takes a snapshot of the moment at which a writer died", function()
       open_with_some()
       local before = assert(db:version())

@@ -8,6 +8,8 @@
 #ifndef BASE_TESTING_H
 #define BASE_TESTING_H
 
+#include <stdint.h>
+
 enum testing_break {
   BREAK_DROP_SYNC = 1 << 0,           /* commits do not sync */
   BREAK_IGNORE_SYNC_ERROR = 1 << 1,   /* a failed sync counts as done */
@@ -38,15 +40,28 @@ enum testing_break {
                               used again, so that who still reads them fails */
 };
 
+/* More of them, of the same kind: an enumerator has no more bits. */
+#define BREAK_OF_BIT(bit) (UINT64_C(1) << (bit))
+#define BREAK_SEAL_CLOSES BREAK_OF_BIT(40)   /* a seal writes a frame header */
+#define BREAK_ONE_LOG BREAK_OF_BIT(41)       /* the log's state has one copy */
+#define BREAK_WAIT_FOR_SELF BREAK_OF_BIT(42) /* nobody asks who has a lock */
+#define BREAK_KEEP_FORKED BREAK_OF_BIT(43)   /* a child keeps locks */
+#define BREAK_IGNORE_FORK BREAK_OF_BIT(44)   /* and uses what it inherited */
+#define BREAK_TRUST_LOCK_FILE BREAK_OF_BIT(45) /* not the data file's users */
+#define BREAK_OWN_FAILURE BREAK_OF_BIT(46)     /* a failed sync is not shared */
+#define BREAK_TRUST_LAST_CHANGE BREAK_OF_BIT(48) /* takeover does not look */
+#define BREAK_CUT_IS_DAMAGE BREAK_OF_BIT(47) /* few addresses are no reason */
+
 #ifdef MMCMAP_DEBUG_CHECKS
 
 #include <stddef.h>
 
-/* Set by specs only, while no store is in use. */
-extern unsigned testing_breaks; /* enum testing_break, or-ed */
+/* Set by specs only, while no store is in use; at the start of a program, what
+   the environment's MMCMAP_BREAKS says, a number. */
+extern uint64_t testing_breaks; /* of the above, or-ed */
 extern void (*testing_hook)(const char *point);
 
-#define BROKEN(which) ((testing_breaks & (unsigned)(which)) != 0)
+#define BROKEN(which) ((testing_breaks & (uint64_t)(which)) != 0)
 #define TEST_POINT(name) \
   do { \
     if (testing_hook != NULL) testing_hook(name); \

@@ -105,7 +105,8 @@ int owner_lock_acquire(struct readers *readers, struct share_lock *lock,
                        bool *inherited_out) {
   *inherited_out = false;
   if (LIKELY(take(lock, owner, 0, inherited_out))) return MMCMAP_OK;
-  if (owner_of(atomic_load(&lock->word)) == owner)
+  if (owner_of(atomic_load(&lock->word)) == owner &&
+      !BROKEN(BREAK_WAIT_FOR_SELF))
     return error_set(MMCMAP_EBUSY, "this thread has the lock");
   if (spin(lock, owner, inherited_out)) return MMCMAP_OK;
   return wait_for(readers, lock, owner, timeout_ms, inherited_out);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/errors.h"
+#include "base/testing.h"
 #include "os/process.h"
 #include "share/owner_lock.h"
 
@@ -131,6 +132,7 @@ static bool try_chunk(struct readers *readers, uint32_t index, int *code_out) {
     return false;
   }
   clear_chunk(chunk);
+  TEST_POINT("chunk");
   atomic_store(&chunk->process, process_id());
   atomic_store(&chunk->connection, readers->share->connection);
   atomic_store(&chunk->is_further, readers->chunk_count > 0);
@@ -214,6 +216,7 @@ static int claim_row(struct readers *readers, enum share_owner owner,
       struct share_row *row = &chunk->rows[j];
       if (atomic_load(&row->owned) != SHARE_OWNER_NONE) continue;
       atomic_store(&row->owned, owner);
+      TEST_POINT("row");
       row->depth = owner == SHARE_OWNER_SNAPSHOT ? row->depth + 1 : 0;
       if (atomic_load(&chunk->row_limit) <= j)
         atomic_store(&chunk->row_limit, j + 1);

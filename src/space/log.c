@@ -101,10 +101,12 @@ void log_store(struct log *log) {
   struct share_change *change = &log->header->change;
   uint32_t index =
       (atomic_load_explicit(&change->log_index, memory_order_relaxed) & 1) ^ 1;
+  if (BROKEN(BREAK_ONE_LOG)) index ^= 1;
   struct share_log *shared = &log->header->log[index];
   shared->epoch = log->epoch;
   shared->salt = log->salt;
   shared->frame_offset = log->frame_offset;
+  TEST_POINT("storing");
   atomic_store_explicit(&shared->cursor, log->cursor, memory_order_relaxed);
   shared->segment_end = log->segment_end;
   shared->segment_count = log->space->segment_count;
@@ -300,6 +302,8 @@ void log_seal(struct log *log, const struct log_root *root) {
   log->sealed_epoch = log->epoch;
   log->sealed = *root;
   log->flags |= SHARE_LOG_SEALED;
+  if (BROKEN(BREAK_SEAL_CLOSES))
+    (void)close_frame(log, log->epoch, log->cursor, root);
   log->epoch++;
   recycler_clear(&log->recycler);
   log_store(log);

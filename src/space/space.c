@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/errors.h"
+#include "base/testing.h"
 #include "os/file.h"
 #include "share/owner_lock.h"
 
@@ -46,8 +47,9 @@ void space_refresh(const void *context, struct node_source *now_out) {
   now_out->refresh = NULL;
   now_out->context = NULL;
   now_out->is_cut =
+      !BROKEN(BREAK_CUT_IS_DAMAGE) &&
       atomic_load_explicit(shared_size(space), memory_order_relaxed) >
-      space->map.size_bytes;
+          space->map.size_bytes;
 }
 
 int space_check_range(const struct space *space) {

@@ -1,0 +1,64 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Rules that were found by breaking an earlier design, each broken by a switch of
+-- src/base/testing.h: a spec that passes with the rule fails without it. It runs
+-- in a process of its own, with the switch in its environment.
+
+local probe = require "mmcmap_probe"
+local helper = require "spec.support.helper"
+
+-- Rule, switch, spec, and words of its name.
+local CASES = {
+  { "a seal changes the lock file alone", "SEAL_CLOSES",
+    "unit/txn_writer", "lets a read.only process seal" },
+  { "the log's state is flipped by one store", "ONE_LOG",
+    "unit/txn_writer", "dies while it stores the state of the log" },
+  { "a thread never waits for itself", "WAIT_FOR_SELF",
+    "unit/txn_transaction", "answers its own thread at once" },
+  { "a child closes the locks that it inherits", "KEEP_FORKED",
+    "api/fork", "leaves a child that goes on" },
+  { "a child does not use what it inherits", "IGNORE_FORK",
+    "api/fork", "answers with EFORK" },
+  { "users of a file know each other by the data file", "TRUST_LOCK_FILE",
+    "api/lock_file", "lets nobody in while the store is open" },
+  { "a failed sync stops the writers of all processes", "OWN_FAILURE",
+    "unit/txn_commit", "takes no more changes after a failed sync" },
+  { "a small range of addresses is no damage", "CUT_IS_DAMAGE",
+    "api/limits", "beyond its range" },
+  { "takeover asks for more than the boot", "TRUST_BOOT",
+    "unit/maint_takeover", "differs in the mount id" },
+  { "takeover looks at the last change", "TRUST_LAST_CHANGE",
+    "api/lock_file", "from before one change" },
+  { "a record is whole before it is linked", "PUBLISH_EARLY",
+    "unit/txn_writer", "a new key that was" },
+}
+
+-- Whether all passed, and what was printed.
+local function run(break_name, spec, filter)
+  local output = helper.output_of(("env -u MMCMAP_RUN_INNER %s MMCMAP_SPEC_SECONDS=%d %s %s "
+    .. "--build %s --filter=%s %s; echo status=$?"):format(
+    break_name and "MMCMAP_BREAKS=" .. probe.crash.break_mask(break_name) or "",
+    break_name and 6 or 100, -- some hang without the rule
+    helper.quoted(helper.interpreter()),
+    helper.quoted(os.getenv("MMCMAP_SOURCE_DIR") .. "/spec/run.lua"),
+    helper.quoted(os.getenv("MMCMAP_BUILD_DIR")),
+    helper.quoted((filter:gsub(" ", "."))),
+    helper.quoted(os.getenv("MMCMAP_SOURCE_DIR") .. "/spec/" .. spec .. "_spec.lua")))
+  return output:match("status=(%d+)%s*$") == "0", output
+end
+
+describe("without the rule that", function()
+  for _, case in ipairs(CASES) do
+    local rule, switch, spec, filter = case[1], case[2], case[3], case[4]
+    it(rule .. ", a spec fails", function()
+      if not probe.crash.has_hooks then
+        return pending("needs --enable-debug-checks")
+      end
+      local passes, output = run(nil, spec, filter)
+      assert.is_true(passes, output)
+      assert.truthy(output:find("\nok %d") or output:find("^ok %d"), output)
+      passes, output = run(switch, spec, filter)
+      assert.is_false(passes, output)
+    end)
+  end
+end)
