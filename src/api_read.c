@@ -19,8 +19,7 @@ struct mmcmap_cursor {
   bool has_position;
 };
 
-/* Finds the map in the moment; one that is not there is empty. */
-static int choose_map(mmcmap_snapshot *snapshot, const struct trie_key *map) {
+int snapshot_choose_map(mmcmap_snapshot *snapshot, const struct trie_key *map) {
   struct node_source source = space_source(&snapshot->store->space);
   struct map_words words;
   uint64_t top = snapshot->moment.root;
@@ -54,7 +53,7 @@ static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
     code = writer_open_snapshot(&store->writer, snapshot->row,
                                 handle->options.timeout_ms, &snapshot->moment);
     snapshot->store = store;
-    if (code == MMCMAP_OK) code = choose_map(snapshot, map_of(handle));
+    if (code == MMCMAP_OK) code = snapshot_choose_map(snapshot, map_of(handle));
     freeze_clock(snapshot);
     if (code != MMCMAP_OK)
       readers_give_back_snapshot(&store->readers, snapshot->row);
@@ -104,7 +103,7 @@ int mmcmap_snapshot_map(mmcmap_snapshot *snapshot, mmcmap_slice name,
         trie_key_of(&snapshot->store->hasher, name.data, name.size);
     *view = *snapshot;
     view->is_view = true;
-    code = choose_map(view, &key);
+    code = snapshot_choose_map(view, &key);
   }
   snapshot_leave(row);
   if (code != MMCMAP_OK) {

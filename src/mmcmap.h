@@ -108,17 +108,19 @@ typedef struct mmcmap_buffer {
 
 enum mmcmap_error_code {
   MMCMAP_OK = 0,
-  MMCMAP_NOTFOUND = -1,   /* the key is not there; not a failure */
-  MMCMAP_EINVAL = -2,     /* an argument is out of its range */
-  MMCMAP_ENOMEM = -3,     /* no memory */
-  MMCMAP_EIO = -4,        /* the medium failed */
-  MMCMAP_ENOSPC = -5,     /* the disk or the quota is full */
-  MMCMAP_EFULL = -6,      /* the store has reached its max_size */
-  MMCMAP_EBUSY = -7,      /* somebody else has the lock */
-  MMCMAP_ECORRUPT = -8,   /* the file is damaged */
-  MMCMAP_EEXIST = -9,     /* the file exists, and `exclusive` was asked for */
-  MMCMAP_ENOENT = -10,    /* no such file, and it was not to be created */
-  MMCMAP_EACCES = -11,    /* permission denied */
+  MMCMAP_NOTFOUND = -1, /* the key is not there; not a failure */
+  MMCMAP_EINVAL = -2,   /* an argument is out of its range */
+  MMCMAP_ENOMEM = -3,   /* no memory */
+  MMCMAP_EIO = -4,      /* the medium failed */
+  MMCMAP_ENOSPC = -5,   /* the disk or the quota is full */
+  MMCMAP_EFULL = -6,    /* the store has reached its max_size */
+  MMCMAP_EBUSY = -7,    /* somebody else has the lock */
+  MMCMAP_ECORRUPT = -8, /* the file is damaged */
+  MMCMAP_EEXIST = -9,   /* the file exists, and `exclusive` was asked for; or a
+                             snapshot of that name */
+  MMCMAP_ENOENT = -10,  /* no such file, and it was not to be created; or no
+                             snapshot of that name */
+  MMCMAP_EACCES = -11,  /* permission denied */
   MMCMAP_EREADONLY = -12, /* the store is open read-only */
   MMCMAP_EFORMAT = -13,   /* not a mmcmap file */
   MMCMAP_EVERSION = -14,  /* a mmcmap file of a version or with features that
@@ -531,6 +533,41 @@ MMCMAP_API int mmcmap_snapshot_get(mmcmap_snapshot *snapshot, mmcmap_slice key,
 MMCMAP_API int mmcmap_snapshot_read(mmcmap_snapshot *snapshot, mmcmap_slice key,
                                     mmcmap_buffer *value_out);
 
+/*
+ * Saved snapshots: kept in the file under a name of any bytes, 0 to 65,535 of them,
+ * until they are dropped, whoever closes or dies. Each holds the content of all maps
+ * at the moment when it was saved, with the time of then, so what had not expired
+ * stays. Saving takes constant time; what is replaced or deleted later stays in the
+ * file as long as the snapshot does. A backup, and what is salvaged, leave them out.
+ */
+
+/* Saves the store as it is now, of whatever map the handle is. MMCMAP_EEXIST: there
+   is one of that name; MMCMAP_ETOOBIG; other errors as mmcmap_put(). Saving and
+   dropping change mmcmap_version(), which the snapshot has from before. */
+MMCMAP_API int mmcmap_snapshot_save(mmcmap *store, mmcmap_slice name);
+
+/* Opens one, to be read like any other, and closed. It can be compared by
+   mmcmap_diff_open() with others. MMCMAP_ENOENT: there is none of that name. */
+MMCMAP_API int mmcmap_snapshot_open_saved(mmcmap *store, mmcmap_slice name,
+                                          mmcmap_snapshot **snapshot_out);
+
+/* Forgets one; those that have it open can go on reading it. MMCMAP_NOTFOUND. */
+MMCMAP_API int mmcmap_snapshot_drop(mmcmap *store, mmcmap_slice name);
+
+typedef struct mmcmap_saved {
+  mmcmap_slice name;
+  uint64_t time_ms; /* when it was saved, milliseconds since 1970 */
+  uint64_t version; /* as mmcmap_snapshot_version() */
+  uint64_t count;   /* records in the default map */
+} mmcmap_saved;
+
+/* Calls `visit` for each that is saved now, in no order; `saved` is good during the
+   call. Any code but MMCMAP_OK ends the calls and is returned. */
+MMCMAP_API int mmcmap_snapshots(mmcmap *store,
+                                int (*visit)(void *context,
+                                             const mmcmap_saved *saved),
+                                void *context);
+
 /* As mmcmap_ttl(), from that moment on. */
 MMCMAP_API int mmcmap_snapshot_ttl(mmcmap_snapshot *snapshot, mmcmap_slice key,
                                    uint64_t *ttl_ms_out);
@@ -702,7 +739,8 @@ MMCMAP_API int mmcmap_check(mmcmap *store, mmcmap_progress progress,
  * others read and write. It is made under a temporary name beside `path`, and has
  * that name once it is whole and on disk; after a crash in between there may be a
  * file `path`.new-... that can be deleted. A store that has the name already is
- * replaced. The copy has a version of its own. What has expired is left out; what
+ * replaced. The copy has a version of its own, and none of the saved snapshots. What
+ * has expired is left out; what
  * will keeps its time. Every record's checksum is looked at.
  *   MMCMAP_EINVAL: `path` names the store itself; MMCMAP_EEXIST: something that
  *   is no store; MMCMAP_EBUSY: a store that somebody has open; MMCMAP_ECORRUPT: a
@@ -714,7 +752,7 @@ MMCMAP_API int mmcmap_backup(mmcmap *store, const char *path,
 /*
  * Reads whatever records of the default map are whole out of the file `from`, which
  * may be damaged anywhere, into a new store `to`, and gives their number. (Those of
- * named maps are left out, and what has expired.) Of a key the current
+ * named maps are left out, as are saved snapshots, and what has expired.) Of a key the current
  * version counts, as far as that can be told; where the part of the log is damaged
  * that tells it, the newest whole version does, and what was deleted may come back.
  * `report`, unless it is NULL, is called for what is wrong in the file. `from` is

@@ -21,6 +21,9 @@ struct mmcmap_snapshot {
   bool is_view; /* of another snapshot, which has the row */
 };
 
+/* Finds the map in the moment; one that is not there is empty. */
+int snapshot_choose_map(mmcmap_snapshot *snapshot, const struct trie_key *map);
+
 /* As mmcmap_snapshot_open(), of one that may become as old as it will. */
 int snapshot_open_for_long(mmcmap *handle, mmcmap_snapshot **snapshot_out);
 

@@ -12,7 +12,8 @@ local scratch = require "spec.support.scratch"
 local SEGMENT = 131072
 
 -- What the process does, call by call: put, delete, sync, a transaction, which
--- is a list of puts and deletions, or a step, which sweeps what has expired. What is
+-- is a list of puts and deletions, the saving of a snapshot, or a step, which sweeps
+-- what has expired. What is
 -- put with a time to live has expired for whoever comes after the process.
 local calls = {}
 for i = 1, 6 do calls[#calls + 1] = { "put", "key " .. i, ("v"):rep(i * 90) } end
@@ -40,8 +41,36 @@ calls[#calls + 1] = { "pass" }
 calls[#calls + 1] = { "step" }
 calls[#calls + 1] = { "put", "key 2", "back again" }
 calls[#calls + 1] = { "sync" }
+calls[#calls + 1] = { "save", "a snapshot" }
+calls[#calls + 1] = { "put", "key 2", "after that" }
+calls[#calls + 1] = { "save", "another" }
+calls[#calls + 1] = { "delete", "key 3" }
+calls[#calls + 1] = { "drop_saved", "a snapshot" }
+calls[#calls + 1] = { "sync" }
 
 local BEGIN = 1700000000000
+
+-- What a store holds, as one text; saved snapshots are under such names.
+local SAVED = "saved: "
+
+local function text_of(records)
+  local lines = {}
+  for key, value in pairs(records) do
+    if key:sub(1, #SAVED) ~= SAVED then lines[#lines + 1] = key .. "=" .. value end
+  end
+  table.sort(lines)
+  return table.concat(lines, "\n")
+end
+
+local function contents(db)
+  local records = assert(db:records())
+  for name in pairs(assert(db:saved())) do
+    local snapshot = assert(db:open_saved(name))
+    records[SAVED .. name] = text_of((snapshot:records()))
+    snapshot:close()
+  end
+  return records
+end
 
 -- models[i]: after call i - 1.
 local function models_of()
@@ -51,9 +80,11 @@ local function models_of()
     for key, value in pairs(now) do next_model[key] = value end
     local changes = call[1] == "update" and call[2] or { call }
     for _, change in ipairs(changes) do
-      local value = change[3]
-      if change[1] == "expire" or change[4] then value = nil end
-      if change[2] then next_model[change[2]] = value end
+      local name, key, value = change[1], change[2], change[3]
+      if name == "save" then value = text_of(now) end
+      if name == "save" or name == "drop_saved" then key = SAVED .. key end
+      if name == "expire" or change[4] then value = nil end
+      if key then next_model[key] = value end
     end
     now = next_model
     models[i + 1] = now
@@ -109,7 +140,7 @@ local function die_and_recover(level, plan, where)
   probe.os.wall_ms(BEGIN + 100)
   local models = models_of()
   local db = assert(probe.store.open(path, { segment_size = SEGMENT }))
-  local records = assert(db:records())
+  local records = contents(db)
   local found
   for i = returned, math.min(returned + 1, #calls) do
     if matches(records, models[i + 1]) then found = i end

@@ -32,7 +32,7 @@ local number_at = binary.number_at
 local LARGE = ("a line of a large value, 34 bytes\n"):rep(1000)
 
 -- Puts, with a time to live or without, and deletes in their order; "sync"
--- commits.
+-- commits, "save" saves the snapshot "a snapshot".
 local function small_changes()
   local changes = { { "gone 1", "never to be seen" }, { "", "the empty key" },
     { "\0\1\255\n", "any bytes: \0\255\r\n" }, { "empty value", "" } }
@@ -67,6 +67,12 @@ local function expiring()
   return changes
 end
 
+local function with_snapshot()
+  local changes = small_changes()
+  table.insert(changes, #changes - 5, "save")
+  return changes
+end
+
 local function colliding()
   local changes = {}
   for i = 1, 6 do changes[i] = { "key " .. i, "value " .. i } end
@@ -89,6 +95,7 @@ make_corpus.good = {
     map = { name = "a map", records = { first = "1", second = "2",
       third = "3" } } },
   { name = "good-v1-expiry", changes = expiring() },
+  { name = "good-v1-snapshots", changes = with_snapshot() },
 }
 
 -- The content of a sound file, as {key = value}.
@@ -97,7 +104,7 @@ function make_corpus.content(name)
     if file.name == name then
       local content = {}
       for _, change in ipairs(file.changes) do
-        if change ~= "sync" then content[change[1]] = change[2] end
+        if type(change) == "table" then content[change[1]] = change[2] end
       end
       return content
     end
@@ -133,6 +140,8 @@ function make_corpus.make_good(file, path)
   for _, change in ipairs(file.changes) do
     if change == "sync" then
       assert(db:sync())
+    elseif change == "save" then
+      assert(db:save("a snapshot"))
     elseif change[2] then
       assert(db:put(change[1], change[2], change[3]))
     else
@@ -247,6 +256,13 @@ end
 local function map_record_of(bytes)
   local store = store_root_of(bytes)
   return { at = slot_offset(binary.u64_at(bytes, store.at + 32)), is_map = true }
+end
+
+-- The record of the one snapshot, which is the root of its trie.
+local function snapshot_record_of(bytes)
+  local store = store_root_of(bytes)
+  return { at = slot_offset(binary.u64_at(bytes, store.at + 48)), kind = RECORD,
+    payload = #"a snapshot" + 32 }
 end
 
 -- The frames of the log, as offsets, from the first to the end.
@@ -541,6 +557,12 @@ local bad = {
   { "record-expiry", "expiry", break_record("until then",
     set_in_node(24, u64(0))) },
   { "expiry-map", "expiry", break_node(store_root_of, set_in_node(14, "\0")) },
+
+  -- Snapshots.
+  { "snapshot-record", "snapshots", break_node(snapshot_record_of,
+    set_in_node(24 + #"a snapshot" + 16, u64("0000ffffffffffff"))) },
+  { "snapshot-root", "snapshots", break_node(snapshot_record_of,
+    set_in_node(24 + #"a snapshot", u64("00000000ffffff02"))) },
 
   -- The collision node.
   { "collision-branch", "collisions", break_branch(nil,

@@ -122,7 +122,7 @@ Run.__index = Run
 -- options = of open(), [ttls = true: some of it expires]}.
 function model.new(case, seed)
   local run = setmetatable({ case = case, random = binary.random(seed),
-    path = scratch.path("model"), steps = 0, versions = {}, held = {},
+    path = scratch.path("model"), steps = 0, versions = {}, held = {}, saved = {},
     world = { [DEFAULT] = new_map() } }, Run)
   for _, name in ipairs(case.maps) do run.world[name] = new_map() end
   if case.ttls then run:pass(0) end
@@ -483,6 +483,40 @@ function acts.let_go(run)
   if #run.held > 0 then run:let_go(run.random(#run.held)) end
 end
 
+-- Saved in the file: a world that stays, whatever comes, until it is dropped.
+local function any_saved(run) return "saved " .. run.random(5) end
+
+function acts.save(run)
+  local name = any_saved(run)
+  local done, code = run.owner:save(name)
+  if run.saved[name] then
+    assert(not done and code == "EEXIST", "what save says of what is there")
+    return
+  end
+  assert(done, code)
+  run.saved[name] = copy_world(run.world)
+  run.has_changed = true
+end
+
+function acts.open_saved(run)
+  local name = any_saved(run)
+  local snapshot, code = run.owner:open_saved(name)
+  assert((run.owner:saved()[name] ~= nil) == (run.saved[name] ~= nil), name)
+  if not run.saved[name] then
+    assert(not snapshot and code == "ENOENT", "what opening nothing says")
+    return
+  end
+  compare(snapshot, run.saved[name], name)
+  snapshot:close()
+end
+
+function acts.drop_saved(run)
+  local name = any_saved(run)
+  assert(run.owner:drop_saved(name) == (run.saved[name] ~= nil), name)
+  run.has_changed = run.has_changed or run.saved[name] ~= nil
+  run.saved[name] = nil
+end
+
 local function compare_diff(from, to, old, new, what)
   local differences, met = assert(from:diff(to))
   for key, value in pairs(old.records) do
@@ -590,7 +624,7 @@ end
 local weights = { another_map = 4, put_many = 2, transaction = 3, clear = 1,
   drop = 2, sync = 3, compare = 1, check = 1, version = 2, snapshot = 3,
   let_go = 2, diff = 2, page = 1, backup = 1, reopen = 1, crash = 1, pass = 4,
-  sweep = 3 }
+  sweep = 3, save = 2, open_saved = 2, drop_saved = 1 }
 
 local drawn = {}
 for name, weight in pairs(weights) do

@@ -7,8 +7,9 @@
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
  * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
- * incr, ttl, expire, count, version, size, sync, step, stat, snapshot, records, map,
- * maps, drop, close, remove; and see probe_txn.c.
+ * incr, ttl, expire, count, version, size, sync, step, stat, snapshot, save, saved,
+ * open_saved, drop_saved, records, map, maps, drop, close, remove; and see
+ * probe_txn.c.
  *   salvage(from, to)   how many records
  * Snapshot: diff, dump, get, ttl, count, version, page, records, map, maps, close.
  * records() returns {key = value} and how many records a cursor met.
@@ -409,6 +410,51 @@ static int store_snapshot(lua_State *L) {
   return code == MMCMAP_OK ? 1 : probe_fail(L, code);
 }
 
+static int store_save(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return probe_result(L,
+                      mmcmap_snapshot_save(store->handle, store_slice(L, 2)));
+}
+
+static int store_forget_saved(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  return store_found(L, mmcmap_snapshot_drop(store->handle, store_slice(L, 2)));
+}
+
+/* open_saved(name): a snapshot */
+static int store_open_saved(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  mmcmap_snapshot **snapshot = lua_newuserdata(L, sizeof(mmcmap_snapshot *));
+  *snapshot = NULL;
+  luaL_getmetatable(L, STORE_SNAPSHOT_TYPE);
+  lua_setmetatable(L, -2);
+  int code =
+      mmcmap_snapshot_open_saved(store->handle, store_slice(L, 2), snapshot);
+  return code == MMCMAP_OK ? 1 : probe_fail(L, code);
+}
+
+static int add_saved(void *context, const mmcmap_saved *saved) {
+  lua_State *L = context;
+  lua_pushlstring(L, saved->name.data, saved->name.size);
+  lua_newtable(L);
+  lua_pushnumber(L, (lua_Number)saved->time_ms);
+  lua_setfield(L, -2, "time_ms");
+  lua_pushnumber(L, (lua_Number)saved->count);
+  lua_setfield(L, -2, "count");
+  probe_push_u64(L, saved->version);
+  lua_setfield(L, -2, "version");
+  lua_rawset(L, -3);
+  return MMCMAP_OK;
+}
+
+/* saved(): {name = {time_ms =, count =, version =}} */
+static int store_saved(lua_State *L) {
+  struct probe_store *store = store_check(L);
+  lua_newtable(L);
+  int code = mmcmap_snapshots(store->handle, add_saved, L);
+  return code == MMCMAP_OK ? 1 : probe_fail(L, code);
+}
+
 static mmcmap_snapshot *snapshot_check(lua_State *L) {
   mmcmap_snapshot **snapshot = luaL_checkudata(L, 1, STORE_SNAPSHOT_TYPE);
   luaL_argcheck(L, *snapshot != NULL, 1, "closed");
@@ -632,6 +678,10 @@ void probe_store_open(lua_State *L) {
       {"expire", store_expire},
       {"stat", store_stat},
       {"snapshot", store_snapshot},
+      {"save", store_save},
+      {"saved", store_saved},
+      {"open_saved", store_open_saved},
+      {"drop_saved", store_forget_saved},
       {"records", store_records},
       {"close", store_close},
       {"remove", store_remove},

@@ -22,7 +22,7 @@ static const struct error_row {
     [-MMCMAP_EFULL] = {"EFULL", "the store has reached its maximum size"},
     [-MMCMAP_EBUSY] = {"EBUSY", "somebody else holds the lock"},
     [-MMCMAP_ECORRUPT] = {"ECORRUPT", "the file is damaged"},
-    [-MMCMAP_EEXIST] = {"EEXIST", "the file exists already"},
+    [-MMCMAP_EEXIST] = {"EEXIST", "it exists already"},
     [-MMCMAP_ENOENT] = {"ENOENT", "there is no such file"},
     [-MMCMAP_EACCES] = {"EACCES", "permission denied"},
     [-MMCMAP_EREADONLY] = {"EREADONLY", "the store or its file system is "

@@ -348,36 +348,42 @@ uint64_t extent_write(uint8_t *at, uint32_t map_id, uint64_t primary,
 
 int node_store(const struct node_source *source, uint64_t slot,
                struct store_view *view_out) {
+  const unsigned flags = STORE_EXPIRES | STORE_HAS_SNAPSHOTS;
   struct node_source now;
   uint64_t offset = slot_offset(slot);
-  if (!bytes_within(offset, STORE_BYTES, source->size)) {
+  if (!bytes_within(offset, store_root_size(true), source->size)) {
     if (source_has_grown(source, &now)) return node_store(&now, slot, view_out);
-    return beyond(source, offset);
+    if (!bytes_within(offset, store_root_size(false), source->size))
+      return beyond(source, offset);
   }
   const uint8_t *at = source->base + offset;
   uint64_t meta = bytes_load_relaxed(at + NODE_META_AT);
-  if ((meta >> 48 & ~(uint64_t)STORE_EXPIRES) != NODE_STORE << 8)
+  if ((meta >> 48 & ~(uint64_t)flags) != NODE_STORE << 8)
     return error_set_corrupt("F21 node kind", offset);
   struct store_view view = {
       .at = at,
       .offset = offset,
       .epoch = node_meta_epoch(meta),
-      .lets_expire = (node_meta_flags(meta) & STORE_EXPIRES) != 0};
+      .lets_expire = (node_meta_flags(meta) & STORE_EXPIRES) != 0,
+      .has_snapshots = (node_meta_flags(meta) & STORE_HAS_SNAPSHOTS) != 0};
+  if (!bytes_within(offset, store_root_size(view.has_snapshots), source->size))
+    return beyond(source, offset);
   *view_out = view;
   return MMCMAP_OK;
 }
 
 void store_write(uint8_t *at, uint64_t epoch, bool lets_expire,
-                 uint64_t default_root, uint64_t catalog_root,
-                 uint64_t next_id) {
+                 bool has_snapshots, const struct store_words *words) {
+  unsigned flags = (lets_expire ? STORE_EXPIRES : 0u) |
+                   (has_snapshots ? STORE_HAS_SNAPSHOTS : 0u);
   bytes_set_u64(at, 0); /* no map's: its id is MAP_ID_NONE */
-  bytes_store_relaxed(
-      at + NODE_META_AT,
-      node_meta(NODE_STORE, lets_expire ? STORE_EXPIRES : 0, epoch));
+  bytes_store_relaxed(at + NODE_META_AT, node_meta(NODE_STORE, flags, epoch));
   bytes_store_relaxed(at + NODE_SHAPE_AT, 0);
-  bytes_store_relaxed(at + STORE_DEFAULT_AT, default_root);
-  bytes_store_relaxed(at + STORE_CATALOG_AT, catalog_root);
-  bytes_store_relaxed(at + STORE_NEXT_ID_AT, next_id);
+  bytes_store_relaxed(at + STORE_DEFAULT_AT, words->default_root);
+  bytes_store_relaxed(at + STORE_CATALOG_AT, words->catalog_root);
+  bytes_store_relaxed(at + STORE_NEXT_ID_AT, words->next_id);
+  if (has_snapshots)
+    bytes_store_relaxed(at + STORE_SNAPSHOTS_AT, words->snapshots_root);
 }
 
 /* ---- Any node ----------------------------------------------------------- */
@@ -415,7 +421,7 @@ int node_measure(const struct node_source *source, uint64_t offset,
       break;
     case NODE_STORE:
       *kind_out = NODE_STORE;
-      size = STORE_BYTES;
+      size = store_root_size((flags & STORE_HAS_SNAPSHOTS) != 0);
       break;
     default:
       return error_set_corrupt("F21 node kind", offset);

@@ -67,11 +67,12 @@ enum {
   RECORD_MAP_ID_AT = 40,
   RECORD_MAP_BYTES = 24,
 
-  STORE_DEFAULT_AT = 24, /* slot of the default map's root */
-  STORE_CATALOG_AT = 32, /* slot of the catalogue's root */
-  STORE_NEXT_ID_AT = 40, /* the id of the map that is made next */
-  STORE_BYTES = 48,
-  STORE_EXPIRES = 1, /* flag: records of the default map may expire */
+  STORE_DEFAULT_AT = 24,   /* slot of the default map's root */
+  STORE_CATALOG_AT = 32,   /* slot of the catalogue's root */
+  STORE_NEXT_ID_AT = 40,   /* the id of the map that is made next */
+  STORE_SNAPSHOTS_AT = 48, /* slot of the root of the snapshots' trie, with */
+  STORE_HAS_SNAPSHOTS = 2, /* this flag */
+  STORE_EXPIRES = 1,       /* flag: records of the default map may expire */
 
   /* A large value's pages begin with this header. */
   EXTENT_HEADER_BYTES = 64,
@@ -90,6 +91,7 @@ enum {
   MAP_ID_CATALOG = 2,
   MAP_ID_NAMED = 3
 };
+#define MAP_ID_SNAPSHOTS UINT32_MAX
 
 /* Where nodes are read: the first `size` bytes at `base` are mapped. A writer
    may make the file longer while a reader walks, and store slots there that the
@@ -397,8 +399,33 @@ struct store_view {
   const uint8_t *at;
   uint64_t offset;
   uint64_t epoch;
-  bool lets_expire; /* records of the default map may */
+  bool lets_expire;   /* records of the default map may */
+  bool has_snapshots; /* there is a word for them */
 };
+
+/* What hangs on a store root. */
+struct store_words {
+  uint64_t default_root;
+  uint64_t catalog_root;
+  uint64_t next_id;
+  uint64_t snapshots_root;
+};
+
+static inline uint64_t store_root_size(bool has_snapshots) {
+  return has_snapshots ? STORE_SNAPSHOTS_AT + 8 : STORE_SNAPSHOTS_AT;
+}
+
+/* The words of a checked store root, as they are now. */
+static inline struct store_words
+store_words_of(const struct store_view *store) {
+  struct store_words words = {
+      .default_root = bytes_load_acquire(store->at + STORE_DEFAULT_AT),
+      .catalog_root = bytes_load_acquire(store->at + STORE_CATALOG_AT),
+      .next_id = bytes_load_relaxed(store->at + STORE_NEXT_ID_AT)};
+  if (store->has_snapshots)
+    words.snapshots_root = bytes_load_acquire(store->at + STORE_SNAPSHOTS_AT);
+  return words;
+}
 
 /* Checks the store root that `slot`, of its kind, refers to. */
 int node_store(const struct node_source *source, uint64_t slot,
@@ -406,8 +433,17 @@ int node_store(const struct node_source *source, uint64_t slot,
 
 /* Writes one. */
 void store_write(uint8_t *at, uint64_t epoch, bool lets_expire,
-                 uint64_t default_root, uint64_t catalog_root,
-                 uint64_t next_id);
+                 bool has_snapshots, const struct store_words *words);
+
+/* The value of the record of a snapshot that was saved. */
+struct saved_words {
+  uint64_t root; /* of the store */
+  uint64_t count;
+  uint64_t epoch;
+  uint64_t time_ms;
+};
+
+_Static_assert(sizeof(struct saved_words) == 32, "no padding");
 
 /* Whether the node at `at`, which has been measured, is a record with pages of
    its own. One that is not may be half written over, and says nothing more. */

@@ -10,15 +10,11 @@
 #include <string.h>
 
 #include "base/errors.h"
-#include "format/frame.h"
-#include "format/segment.h"
-#include "maint/recovery.h"
 #include "trie/trie.h"
+#include "txn/saved.h"
 
 /* At levels 10 and 21 four bits are left: the lower two of a way are 0. */
 #define LAST_LEVEL_WAYS UINT64_C(0x1111111111111111)
-
-enum { FRAME_SALT_AT = 16 };
 
 /* Nodes, or frames, between two calls of the progress function. */
 enum { PROGRESS_STEP = 1024 };
@@ -36,6 +32,7 @@ struct walk {
   struct verify_report *report;
   uint32_t map_id;
   bool lets_expire;     /* the map says that its records may */
+  bool is_saved;        /* of a snapshot, whose own snapshots do not count */
   uint64_t count;       /* of records */
   uint64_t count_limit; /* how many there may be in the report */
   uint64_t newest_epoch;
@@ -58,8 +55,7 @@ void verify_fail(struct verify_report *report, int code, const char *rule,
     report->watch->found(report->watch->context, &failure);
 }
 
-/* Whether to go on; nodes and frames are counted for this. */
-static bool goes_on(struct verify_report *report, uint64_t number) {
+bool verify_goes_on(struct verify_report *report, uint64_t number) {
   if (report->stopped == 0 && report->watch != NULL &&
       report->watch->progress != NULL && number % PROGRESS_STEP == 0)
     report->stopped = report->watch->progress(
@@ -71,8 +67,7 @@ static void fail_walk(struct walk *walk, const char *rule, uint64_t offset) {
   verify_fail(walk->report, MMCMAP_ECORRUPT, rule, offset);
 }
 
-/* Notes what a reading function has said. */
-static void fail_as_noted(struct verify_report *report, int code) {
+void verify_fail_as_noted(struct verify_report *report, int code) {
   mmcmap_error error;
   mmcmap_last_error(&error);
   verify_fail(report, code, error.what, error.offset);
@@ -92,7 +87,9 @@ int verify_outcome(const struct verify_report *report) {
 /* Counts the bytes of a node; false if there are more than the file has. */
 static bool count_bytes(struct walk *walk, uint64_t size, uint64_t offset) {
   walk->report->node_bytes += size;
-  if (walk->report->node_bytes <= walk->source->size) return true;
+  if (walk->report->node_bytes - walk->report->earlier_bytes <=
+      walk->source->size)
+    return true;
   fail_walk(walk, "F38 nodes overlap", offset);
   walk->is_over = true;
   return false;
@@ -190,7 +187,7 @@ static void check_record(struct walk *walk, uint64_t slot) {
   }
   int code = node_record(walk->source, offset, &record);
   if (code != MMCMAP_OK) {
-    fail_as_noted(report, code);
+    verify_fail_as_noted(report, code);
     return;
   }
   uint64_t size = record_size_of(&record);
@@ -211,7 +208,7 @@ static void check_record(struct walk *walk, uint64_t slot) {
     fail_walk(walk, "F46 expiry in a map without", offset);
   if (record.is_large) check_extent(walk, &record, primary);
   code = record_verify(walk->source, &record, walk->hasher);
-  if (code != MMCMAP_OK) fail_as_noted(report, code);
+  if (code != MMCMAP_OK) verify_fail_as_noted(report, code);
 }
 
 static void check_slots(struct walk *walk, const struct branch_view *branch) {
@@ -236,7 +233,7 @@ static void enter_branch(struct walk *walk, uint64_t slot) {
   if (slot_tag(slot) != 0) fail_walk(walk, "F39 slot of a branch", offset);
   int code = node_branch(walk->source, offset, level, &step->branch);
   if (code != MMCMAP_OK) {
-    fail_as_noted(walk->report, code);
+    verify_fail_as_noted(walk->report, code);
     return;
   }
   const struct branch_view *branch = &step->branch;
@@ -312,7 +309,7 @@ static void walk_trie(struct walk *walk, uint64_t root) {
   if (root == SLOT_EMPTY) return;
   do
     check_slot(walk, slot);
-  while (!walk->is_over && goes_on(walk->report, ++walk->steps_taken) &&
+  while (!walk->is_over && verify_goes_on(walk->report, ++walk->steps_taken) &&
          next_slot(walk, &slot));
 }
 
@@ -367,8 +364,7 @@ static void verify_maps(const struct walk *walk, uint64_t catalog_root,
 
 static void verify_catalog(const struct walk *store_walk,
                            const struct store_view *store) {
-  uint64_t root = bytes_load_relaxed(store->at + STORE_CATALOG_AT);
-  uint64_t next_id = bytes_load_relaxed(store->at + STORE_NEXT_ID_AT);
+  struct store_words words = store_words_of(store);
   struct verify_report *report = store_walk->report;
   uint64_t records = report->record_count, failures = report->failure_count;
   struct walk walk = {.source = store_walk->source,
@@ -377,10 +373,53 @@ static void verify_catalog(const struct walk *store_walk,
                       .map_id = MAP_ID_CATALOG,
                       .count_limit = UINT64_MAX,
                       .newest_epoch = store->epoch};
-  walk_trie(&walk, root);
+  walk_trie(&walk, words.catalog_root);
   report->record_count = records; /* names are no records */
   if (report->failure_count == failures && report->stopped == 0)
-    verify_maps(&walk, root, next_id);
+    verify_maps(&walk, words.catalog_root, words.next_id);
+}
+
+static void verify_root(struct walk *walk, uint64_t root);
+
+/* A saved snapshot shares nodes with others, so it is walked like another file. */
+static int verify_saved(void *context, const struct saved *saved) {
+  const struct walk *live = context;
+  struct verify_report *report = live->report;
+  uint64_t records = report->record_count, maps = report->map_count;
+  uint64_t large = report->large_count;
+  struct walk walk = {.source = live->source,
+                      .hasher = live->hasher,
+                      .report = report,
+                      .map_id = MAP_ID_DEFAULT,
+                      .is_saved = true,
+                      .count = saved->count,
+                      .newest_epoch = saved->epoch};
+  report->earlier_bytes = report->node_bytes;
+  verify_root(&walk, saved->root);
+  report->record_count = records;
+  report->map_count = maps;
+  report->large_count = large;
+  report->snapshot_count++;
+  return report->stopped == 0 ? MMCMAP_OK : MMCMAP_MISMATCH;
+}
+
+/* The trie of the saved snapshots, and what they are. */
+static void verify_snapshots(const struct walk *store_walk,
+                             const struct store_view *store, uint64_t top) {
+  struct verify_report *report = store_walk->report;
+  uint64_t records = report->record_count, failures = report->failure_count;
+  struct walk walk = {.source = store_walk->source,
+                      .hasher = store_walk->hasher,
+                      .report = report,
+                      .map_id = MAP_ID_SNAPSHOTS,
+                      .count_limit = UINT64_MAX,
+                      .newest_epoch = store->epoch};
+  walk_trie(&walk, store_words_of(store).snapshots_root);
+  report->record_count = records;
+  if (report->failure_count != failures || report->stopped != 0) return;
+  int code = saved_each(walk.source, top, verify_saved, &walk);
+  if (code != MMCMAP_OK && report->stopped == 0)
+    verify_fail_as_noted(report, code);
 }
 
 /* The store root, and what hangs on it. */
@@ -388,12 +427,13 @@ static void verify_store_root(struct walk *walk, uint64_t top) {
   struct store_view store;
   int code = node_store(walk->source, top, &store);
   if (code != MMCMAP_OK) {
-    fail_as_noted(walk->report, code);
+    verify_fail_as_noted(walk->report, code);
     return;
   }
-  if (!count_bytes(walk, STORE_BYTES, store.offset)) return;
+  if (!count_bytes(walk, store_root_size(store.has_snapshots), store.offset))
+    return;
   check_header(walk, store.at, store.offset);
-  uint64_t root = bytes_load_relaxed(store.at + STORE_DEFAULT_AT);
+  uint64_t root = store_words_of(&store).default_root;
   if (slot_is_store(root) || !slot_fits_count(root, walk->count) ||
       bytes_u64(store.at + NODE_SHAPE_AT) != 0 || bytes_u32(store.at) != 0)
     fail_walk(walk, "F42 store root", store.offset);
@@ -403,6 +443,18 @@ static void verify_store_root(struct walk *walk, uint64_t top) {
   verify_map(walk, root);
   if (!walk->is_over && walk->report->stopped == 0)
     verify_catalog(walk, &store);
+  if (!walk->is_saved && !walk->is_over && walk->report->stopped == 0)
+    verify_snapshots(walk, &store, top);
+}
+
+/* A root of the default map, or a store root. */
+static void verify_root(struct walk *walk, uint64_t root) {
+  if (!slot_is_store(root)) {
+    verify_map(walk, root);
+    return;
+  }
+  walk->map_id = MAP_ID_NONE;
+  verify_store_root(walk, root);
 }
 
 void verify_trie_into(const struct node_source *source,
@@ -412,13 +464,10 @@ void verify_trie_into(const struct node_source *source,
   struct walk walk = {.source = source,
                       .hasher = hasher,
                       .report = report,
-                      .map_id = slot_is_store(root) ? MAP_ID_NONE : map_id,
+                      .map_id = map_id,
                       .count = count,
                       .newest_epoch = newest_epoch};
-  if (slot_is_store(root))
-    verify_store_root(&walk, root);
-  else
-    verify_map(&walk, root);
+  verify_root(&walk, root);
 }
 
 int verify_trie(const struct node_source *source, const struct hasher *hasher,
@@ -428,171 +477,4 @@ int verify_trie(const struct node_source *source, const struct hasher *hasher,
   verify_trie_into(source, hasher, map_id, root, count, newest_epoch,
                    report_out);
   return verify_outcome(report_out);
-}
-
-/* ---- The file ------------------------------------------------------------ */
-
-static void check_superblocks(const struct node_source *source,
-                              struct verify_report *report) {
-  static const uint64_t offsets[] = {SUPERBLOCK_A_OFFSET, SUPERBLOCK_B_OFFSET};
-  struct superblock superblock;
-  for (int i = 0; i < SUPERBLOCK_COUNT; i++)
-    if (bytes_within(offsets[i], SUPERBLOCK_BYTES, source->size) &&
-        superblock_decode(source->base + offsets[i], offsets[i], true,
-                          &superblock) == MMCMAP_OK)
-      report->superblock_count++;
-}
-
-static void check_segments(const struct node_source *source,
-                           const struct superblock *state,
-                           struct verify_report *report) {
-  uint64_t number = 0;
-  while (number < state->segment_count) {
-    struct segment_header header;
-    uint64_t offset = segment_header_offset(number, state->segment_size);
-    if (!bytes_within(offset, SEGMENT_HEADER_BYTES, source->size)) {
-      verify_fail(report, MMCMAP_ECORRUPT, "F10 segments and size", offset);
-      return;
-    }
-    int code = segment_decode(source->base + offset, number, state->file_id,
-                              offset, &header);
-    if (code != MMCMAP_OK) fail_as_noted(report, code);
-    report->segment_count++;
-    number +=
-        code == MMCMAP_OK && header.run < state->segment_count ? header.run : 1;
-  }
-}
-
-/* The nodes of a frame fill it and are of its epoch. */
-static void check_nodes(const struct node_source *source, uint64_t offset,
-                        const struct frame *frame,
-                        struct verify_report *report) {
-  uint64_t at = offset + FRAME_HEADER_BYTES;
-  uint64_t end = offset + frame->size_bytes;
-  while (at < end) {
-    enum node_kind kind;
-    uint64_t size;
-    int code = node_measure(source, at, end, &kind, &size);
-    if (code != MMCMAP_OK) {
-      fail_as_noted(report, code);
-      return;
-    }
-    if (node_epoch(source->base + at) != frame->epoch)
-      verify_fail(report, MMCMAP_ECORRUPT, "F27 node epoch", at);
-    at += size;
-  }
-}
-
-/* Where a session goes on that finds no room at the head: in the next log
-   segment. 0 if there is none. */
-static uint64_t next_log_segment(const struct node_source *source,
-                                 const struct superblock *state,
-                                 uint64_t offset) {
-  uint64_t number = offset / state->segment_size + 1;
-  while (number < state->segment_count) {
-    struct segment_header header;
-    uint64_t at = number * state->segment_size;
-    if (!bytes_within(at, SEGMENT_HEADER_BYTES, source->size) ||
-        segment_decode(source->base + at, number, state->file_id, at,
-                       &header) != MMCMAP_OK ||
-        header.run > state->segment_count)
-      return 0;
-    if (header.kind == SEGMENT_LOG) return at + SEGMENT_HEADER_BYTES;
-    number += header.run;
-  }
-  return 0;
-}
-
-static bool has_no_room(const struct superblock *state, uint64_t offset) {
-  return state->segment_size - offset % state->segment_size <
-         2 * FRAME_HEADER_BYTES;
-}
-
-/* The salt that the frame itself names; 0 if there is none. */
-static uint64_t frame_salt(const struct node_source *source, uint64_t offset) {
-  return bytes_within(offset, FRAME_HEADER_BYTES, source->size)
-             ? bytes_u64(source->base + offset + FRAME_SALT_AT)
-             : 0;
-}
-
-/* Reads the whole log up to the head of `state`. */
-static void check_log(const struct node_source *source,
-                      const struct hasher *hasher,
-                      const struct superblock *state,
-                      struct verify_report *report) {
-  uint64_t offset = SEGMENT_FIRST_HEADER_OFFSET + SEGMENT_HEADER_BYTES;
-  uint64_t end = state->heads[HEAD_LOG].offset;
-  uint64_t chain = 0, epoch = 0;
-  while (offset != end) {
-    struct frame frame;
-    uint64_t checksum;
-    uint64_t salt = frame_salt(source, offset);
-    int code = frame_read(source, offset, state->segment_size, salt, chain,
-                          hasher, &frame, &checksum);
-    if (code != MMCMAP_OK && has_no_room(state, offset)) {
-      offset = next_log_segment(source, state, offset);
-      continue;
-    }
-    if (code != MMCMAP_OK) {
-      fail_as_noted(report, code);
-      return;
-    }
-    chain = checksum;
-    report->frame_count++;
-    report->frame_bytes += frame.size_bytes;
-    if (frame.epoch < epoch || report->frame_bytes > source->size) {
-      verify_fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", offset);
-      return;
-    }
-    check_nodes(source, offset, &frame, report);
-    if (!goes_on(report, report->frame_count)) return;
-    epoch = frame.epoch;
-    offset = frame.next_offset;
-  }
-  if (chain != state->chain)
-    verify_fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", end);
-}
-
-void verify_log_into(const struct node_source *source,
-                     const struct hasher *hasher,
-                     const struct superblock *state,
-                     struct verify_report *report) {
-  check_segments(source, state, report);
-  check_log(source, hasher, state, report);
-}
-
-static int verify_file_into(const struct node_source *source,
-                            const struct hasher *hasher,
-                            const struct superblock *superblock,
-                            struct verify_report *report_out) {
-  struct recovered recovered;
-  int code = recovery_roll_forward(source, hasher, superblock, &recovered);
-  if (code != MMCMAP_OK) return code;
-  const struct superblock *state = &recovered.state;
-  verify_trie_into(source, hasher, MAP_ID_DEFAULT, state->root, state->count,
-                   state->epoch, report_out);
-  if (superblock->used_bytes > source->size)
-    verify_fail(report_out, MMCMAP_ECORRUPT, "F10 file shorter than used",
-                source->size);
-  check_superblocks(source, report_out);
-  verify_log_into(source, hasher, state, report_out);
-  recovered_forget(&recovered);
-  return verify_outcome(report_out);
-}
-
-int verify_file(const struct node_source *source, const struct hasher *hasher,
-                const struct superblock *superblock,
-                struct verify_report *report_out) {
-  memset(report_out, 0, sizeof *report_out);
-  return verify_file_into(source, hasher, superblock, report_out);
-}
-
-void verify_file_watched(const struct node_source *source,
-                         const struct hasher *hasher,
-                         const struct superblock *superblock,
-                         const struct verify_watch *watch) {
-  struct verify_report report;
-  memset(&report, 0, sizeof report);
-  report.watch = watch;
-  (void)verify_file_into(source, hasher, superblock, &report);
 }

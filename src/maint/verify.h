@@ -3,12 +3,14 @@
  * Verification: walks everything that a root leads to, or a whole file, and
  * compares it with the rules of docs/format.md. It only reads, takes no lock,
  * allocates nothing, and goes on behind what it finds. A file of any content
- * ends it in time proportional to the file: nodes, extents and frames do not
- * overlap, so as soon as those seen are longer than the file, it stops.
+ * ends it in time proportional to the file, for each saved snapshot once more: nodes,
+ * extents and frames do not overlap, so as soon as those seen under one root are
+ * longer than the file, it stops.
  */
 #ifndef MAINT_VERIFY_H
 #define MAINT_VERIFY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "format/node.h"
@@ -39,10 +41,13 @@ struct verify_report {
   uint64_t branch_count;
   uint64_t collision_count;
   uint64_t record_count;
-  uint64_t large_count; /* records with pages of their own */
-  uint64_t map_count;   /* named ones */
-  uint64_t node_bytes;  /* of all these, pages included */
-  uint64_t frame_count; /* verify_file() only, as are the next ones */
+  uint64_t large_count;    /* records with pages of their own */
+  uint64_t map_count;      /* named ones */
+  uint64_t snapshot_count; /* saved ones; what is in them is not counted above,
+                              but for branches */
+  uint64_t node_bytes;     /* of all these, pages included, */
+  uint64_t earlier_bytes;  /* and before the present root, or snapshot, began */
+  uint64_t frame_count;    /* verify_file() only, as are the next ones */
   uint64_t frame_bytes;
   uint64_t segment_count;
   uint64_t superblock_count; /* valid ones: 1 after a torn write */
@@ -52,7 +57,8 @@ struct verify_report {
 
 /*
  * Verifies the trie under `root`, a root of `map_id` with `count` records, or the
- * maps of a store under its store root, the default one with `count` records; none
+ * maps of a store under its store root, the default one with `count` records, and the
+ * snapshots that are saved there; none
  * of whose nodes may be younger than `newest_epoch`. The root's epoch must be
  * sealed, or the writer lock held. The first failure's code.
  */
@@ -77,6 +83,12 @@ void verify_log_into(const struct node_source *source,
 /* Notes a failure. */
 void verify_fail(struct verify_report *report, int code, const char *rule,
                  uint64_t offset);
+
+/* The same for what a reading function has said. */
+void verify_fail_as_noted(struct verify_report *report, int code);
+
+/* Whether to go on; `number` counts nodes or frames. */
+bool verify_goes_on(struct verify_report *report, uint64_t number);
 
 /* The first failure's code, noted as the thread's last error; or what stopped
    it; or MMCMAP_OK. */

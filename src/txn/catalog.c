@@ -5,37 +5,49 @@
 
 /* ---- Hanging ------------------------------------------------------------- */
 
+/* What hangs on the store root, or would if there were one. */
+static struct store_words words_of(const struct trie *trie,
+                                   struct catalog_map *map) {
+  struct store_words words = {
+      .default_root = atomic_load_explicit(trie->top, memory_order_relaxed)};
+  if (map->has_store) words = store_words_of(&map->store);
+  words.next_id = map->next_id;
+  return words;
+}
+
 /* Writes a store root, and publishes it. */
-static int write_store(const struct trie *trie, const struct catalog_map *map,
-                       uint64_t default_root, uint64_t catalog_root,
-                       bool lets_expire, uint64_t count) {
+static int write_store(const struct trie *trie, struct catalog_map *map,
+                       const struct store_words *words, bool lets_expire,
+                       uint64_t count) {
+  bool has_snapshots = words->snapshots_root != SLOT_EMPTY ||
+                       (map->has_store && map->store.has_snapshots);
   uint64_t offset;
-  int code = log_alloc(trie->log, STORE_BYTES, &offset);
+  int code = log_alloc(trie->log, store_root_size(has_snapshots), &offset);
   if (code != MMCMAP_OK) return code;
   store_write(log_at(trie->log, offset), trie->log->epoch, lets_expire,
-              default_root, catalog_root, map->next_id);
+              has_snapshots, words);
   code = trie_store(trie, 0, slot_of_store(offset), count);
   if (code == MMCMAP_OK && map->has_store) trie_retire_store(trie, &map->store);
   return code;
 }
 
-/* Stores `slot` in a word of the store root, if that is of the open epoch; else
-   in another store root. */
+/* Stores `slot` in a word of the store root, if that has it and is of the open
+   epoch; else in another store root. */
 static int hang_in_store(const struct trie *trie, struct catalog_map *map,
                          unsigned word, uint64_t slot, uint64_t count) {
   const struct store_view *store = &map->store;
-  uint64_t default_root = atomic_load_explicit(trie->top, memory_order_relaxed);
-  uint64_t catalog_root = atomic_load(&map->catalog_root);
-  if (map->has_store && store->epoch == trie->log->epoch)
+  if (map->has_store && store->epoch == trie->log->epoch &&
+      (word != STORE_SNAPSHOTS_AT || store->has_snapshots))
     return trie_store(trie, store->offset + word, slot, count);
-  if (map->has_store)
-    default_root = bytes_load_relaxed(store->at + STORE_DEFAULT_AT);
+  struct store_words words = words_of(trie, map);
   if (word == STORE_DEFAULT_AT)
-    default_root = slot;
+    words.default_root = slot;
+  else if (word == STORE_CATALOG_AT)
+    words.catalog_root = slot;
   else
-    catalog_root = slot;
-  return write_store(trie, map, default_root, catalog_root,
-                     map->has_store && store->lets_expire, count);
+    words.snapshots_root = slot;
+  return write_store(trie, map, &words, map->has_store && store->lets_expire,
+                     count);
 }
 
 static int hang_default(const struct trie *trie, uint64_t slot,
@@ -46,6 +58,11 @@ static int hang_default(const struct trie *trie, uint64_t slot,
 static int hang_catalog(const struct trie *trie, uint64_t slot,
                         uint64_t count) {
   return hang_in_store(trie, trie->context, STORE_CATALOG_AT, slot, count);
+}
+
+static int hang_snapshots(const struct trie *trie, uint64_t slot,
+                          uint64_t count) {
+  return hang_in_store(trie, trie->context, STORE_SNAPSHOTS_AT, slot, count);
 }
 
 static int put_map(struct catalog_map *map, const struct map_words *words) {
@@ -89,13 +106,15 @@ static int open_store(const struct catalog *catalog, uint64_t top,
   map->next_id = MAP_ID_NAMED;
   atomic_init(&map->root, top);
   atomic_init(&map->catalog_root, SLOT_EMPTY);
+  atomic_init(&map->snapshots_root, SLOT_EMPTY);
   if (!map->has_store) return MMCMAP_OK;
   int code = node_store(&source, top, &map->store);
   if (code != MMCMAP_OK) return code;
-  const uint8_t *at = map->store.at;
-  atomic_init(&map->root, bytes_load_relaxed(at + STORE_DEFAULT_AT));
-  atomic_init(&map->catalog_root, bytes_load_relaxed(at + STORE_CATALOG_AT));
-  map->next_id = bytes_load_relaxed(at + STORE_NEXT_ID_AT);
+  struct store_words words = store_words_of(&map->store);
+  atomic_init(&map->root, words.default_root);
+  atomic_init(&map->catalog_root, words.catalog_root);
+  atomic_init(&map->snapshots_root, words.snapshots_root);
+  map->next_id = words.next_id;
   return MMCMAP_OK;
 }
 
@@ -181,9 +200,10 @@ static int let_expire(const struct catalog *catalog, struct catalog_map *map,
   uint64_t top = atomic_load_explicit(catalog->top, memory_order_relaxed);
   int code = open_store(catalog, top, map);
   if (code != MMCMAP_OK) return code;
+  struct store_words words = words_of(&map->trie, map);
   return write_store(
-      &map->trie, map, atomic_load(&map->root), atomic_load(&map->catalog_root),
-      true, atomic_load_explicit(catalog->count, memory_order_relaxed));
+      &map->trie, map, &words, true,
+      atomic_load_explicit(catalog->count, memory_order_relaxed));
 }
 
 int catalog_open_to_expire(const struct catalog *catalog,
@@ -197,6 +217,24 @@ int catalog_open_to_expire(const struct catalog *catalog,
   }
   code = let_expire(catalog, map_out, name);
   return code == MMCMAP_OK ? catalog_open(catalog, name, map_out) : code;
+}
+
+int catalog_open_snapshots(const struct catalog *catalog,
+                           struct catalog_map *map_out) {
+  struct catalog_map *map = map_out;
+  struct trie *trie = &map->trie;
+  int code = open_store(
+      catalog, atomic_load_explicit(catalog->top, memory_order_relaxed), map);
+  if (code != MMCMAP_OK) return code;
+  init_trie(catalog, trie, MAP_ID_SNAPSHOTS, map);
+  trie->root = &map->snapshots_root;
+  trie->count = &map->map_count;
+  trie->count_place = TRIE_COUNT_NOWHERE;
+  trie->hang = hang_snapshots;
+  atomic_init(&map->map_count, UINT32_MAX);
+  map->is_there = true;
+  map->lets_expire = false;
+  return MMCMAP_OK;
 }
 
 int catalog_drop(const struct catalog *catalog, const struct trie_key *name) {
@@ -226,6 +264,16 @@ int catalog_root(const struct node_source *source, uint64_t top,
   int code = node_store(source, top, &store);
   if (code == MMCMAP_OK)
     *root_out = bytes_load_acquire(store.at + STORE_CATALOG_AT);
+  return code;
+}
+
+int catalog_snapshots_root(const struct node_source *source, uint64_t top,
+                           uint64_t *root_out) {
+  struct store_view store;
+  *root_out = SLOT_EMPTY;
+  if (!slot_is_store(top)) return MMCMAP_OK;
+  int code = node_store(source, top, &store);
+  if (code == MMCMAP_OK) *root_out = store_words_of(&store).snapshots_root;
   return code;
 }
 

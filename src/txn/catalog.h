@@ -11,6 +11,8 @@
  * store at the first of these that is of the open epoch: what is above it is of
  * that epoch, too.
  *
+ * Beside the catalogue hangs a trie with what snapshots were saved.
+ *
  * An id is never given twice. A map that was dropped is nobody's: its nodes are
  * those whose id no record of the catalogue has.
  */
@@ -47,6 +49,7 @@ struct catalog_map {
   _Atomic uint64_t count;
   _Atomic uint64_t catalog_root;
   _Atomic uint64_t map_count; /* not known, and not counted */
+  _Atomic uint64_t snapshots_root;
 };
 
 /* Looks up the map `name`, or the default one if it is NULL. One that is not
@@ -59,6 +62,10 @@ int catalog_open(const struct catalog *catalog, const struct trie_key *name,
    whoever takes marks of the log takes them after this. */
 int catalog_open_to_expire(const struct catalog *catalog,
                            const struct trie_key *name,
+                           struct catalog_map *map_out);
+
+/* Gives the trie of the saved snapshots (txn/saved.h). */
+int catalog_open_snapshots(const struct catalog *catalog,
                            struct catalog_map *map_out);
 
 /* Drops a map; MMCMAP_NOTFOUND. Nothing is retired: the map's nodes are told by
@@ -81,6 +88,10 @@ static inline int catalog_default_root(const struct node_source *source,
 /* The root of the catalogue's trie; SLOT_EMPTY if there are no named maps. */
 int catalog_root(const struct node_source *source, uint64_t top,
                  uint64_t *root_out);
+
+/* The root of the snapshots' trie; SLOT_EMPTY if there are none. */
+int catalog_snapshots_root(const struct node_source *source, uint64_t top,
+                           uint64_t *root_out);
 
 /* The words of a named map; MMCMAP_NOTFOUND. */
 int catalog_find(const struct node_source *source, const struct hasher *hasher,

@@ -8,6 +8,7 @@
 
 #include "base/errors.h"
 #include "share/owner_lock.h"
+#include "txn/saved.h"
 
 void writer_init(struct writer *writer, struct space *space,
                  struct readers *readers, const struct hasher *hasher) {
@@ -297,6 +298,49 @@ void writer_seal(struct writer *writer) {
   log_seal(&writer->log, &root);
   TEST_POINT("sealed");
   store_moment(header, &moment);
+}
+
+/* The moment is sealed; then the next epoch, which has the record, is opened. */
+static int save_moment(struct writer *writer, const void *name,
+                       size_t name_size, struct change_mode mode) {
+  struct expiry_reading now = reading_of(writer);
+  struct moment moment;
+  int code = saved_look(&writer->catalog, name, name_size);
+  if (code == MMCMAP_OK)
+    return error_set(MMCMAP_EEXIST, "a snapshot of that name");
+  if (code != MMCMAP_NOTFOUND) return code;
+  writer_seal(writer);
+  if (!load_moment(writer->header, &moment))
+    return error_set(MMCMAP_ECORRUPT, "lock file: sealed moment");
+  code = writer_prepare(writer, mode.is_synced);
+  if (code != MMCMAP_OK) return code;
+  struct saved saved = {.name = name,
+                        .name_size = (uint16_t)name_size,
+                        .root = moment.root,
+                        .count = moment.count,
+                        .epoch = moment.epoch,
+                        .time_ms = expiry_now(&now)};
+  return saved_put(&writer->catalog, &saved);
+}
+
+int writer_save(struct writer *writer, const void *name, size_t name_size,
+                struct change_mode mode, uint64_t *epoch_out) {
+  *epoch_out = 0;
+  int code = change_check_sizes(name_size, 0);
+  if (code == MMCMAP_OK) code = begin_change(writer, mode);
+  if (code != MMCMAP_OK) return code;
+  code = save_moment(writer, name, name_size, mode);
+  return end_change(writer, code, epoch_out);
+}
+
+int writer_drop_saved(struct writer *writer, const void *name, size_t name_size,
+                      struct change_mode mode, uint64_t *epoch_out) {
+  *epoch_out = 0;
+  if (name_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
+  int code = begin_change(writer, mode);
+  if (code != MMCMAP_OK) return code;
+  code = saved_drop(&writer->catalog, name, name_size);
+  return end_change(writer, code, epoch_out);
 }
 
 void writer_install(struct writer *writer, const struct superblock *state) {

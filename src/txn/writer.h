@@ -107,6 +107,13 @@ int writer_delete_expired(struct writer *writer, const struct trie_key *map,
                           struct change_mode mode, size_t *deleted_out,
                           uint64_t *epoch_out);
 
+/* Saves the store as it is at this moment under a name (txn/saved.h), or forgets
+   what was saved. MMCMAP_EEXIST, MMCMAP_NOTFOUND, and as writer_put(). */
+int writer_save(struct writer *writer, const void *name, size_t name_size,
+                struct change_mode mode, uint64_t *epoch_out);
+int writer_drop_saved(struct writer *writer, const void *name, size_t name_size,
+                      struct change_mode mode, uint64_t *epoch_out);
+
 /* Seals the open epoch if it has changes. The lock is held. */
 void writer_seal(struct writer *writer);
 

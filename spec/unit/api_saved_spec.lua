@@ -1,0 +1,300 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Saved snapshots in C: what they hold, what becomes of them when others write,
+-- close, drop or die, and what checking says of them.
+
+local probe = require "mmcmap_probe"
+local binary = require "spec.support.binary"
+local peers = require "spec.support.peers"
+local scratch = require "spec.support.scratch"
+
+local NONE = binary.hex(0)
+
+local function open(options, path)
+  local all = { durability = "manual" }
+  for name, value in pairs(options or {}) do all[name] = value end
+  return assert(probe.store.open(path or scratch.path("saved"), all))
+end
+
+local function fails(code, result, got)
+  assert.is_nil(result)
+  assert.equal(code, got)
+end
+
+-- What a saved snapshot holds: {[map] = records}, the default map being 0.
+local function contents(db, name)
+  local snapshot = assert(db:open_saved(name))
+  local all = { [0] = (snapshot:records()) }
+  for map_name in pairs((snapshot:maps())) do
+    local map = assert(snapshot:map(map_name))
+    all[map_name] = map:records()
+    map:close()
+  end
+  snapshot:close()
+  return all
+end
+
+local function names(db)
+  local list = {}
+  for name in pairs(assert(db:saved())) do list[#list + 1] = name end
+  table.sort(list)
+  return list
+end
+
+describe("a saved snapshot", function()
+  local db, path
+
+  before_each(function()
+    path = scratch.path("saved")
+    db = open(nil, path)
+  end)
+  after_each(function() if db then db:close() end end)
+
+  local function reopen()
+    assert(db:close())
+    db = open(nil, path)
+  end
+
+  it("holds all maps as they were, whatever comes after", function()
+    local map = assert(db:map("m"))
+    for i = 1, 200 do
+      db:put("k" .. i, "v" .. i)
+      map:put("k" .. i, "m" .. i)
+    end
+    local version = db:version()
+    assert(db:save("before"))
+    local wanted = { [0] = (db:records()), m = (map:records()) }
+    for i = 1, 200, 2 do db:put("k" .. i, "changed") end
+    for i = 2, 200, 4 do db:delete("k" .. i) end
+    assert(db:drop("m"))
+    assert(db:map("n"):put("x", "y"))
+    assert.same(wanted, contents(db, "before"))
+    local told = db:saved().before
+    assert.equal(200, told.count)
+    assert.equal(version, told.version)
+    local snapshot = assert(db:open_saved("before"))
+    assert.equal(version, snapshot:version())
+    assert.equal(200, snapshot:count())
+    assert.equal("v1", snapshot:get("k1"))
+    snapshot:close()
+    assert.same({}, db:check())
+    reopen()
+    assert.same(wanted, contents(db, "before"))
+    assert(db:clear())
+    reopen()
+    assert.same(wanted, contents(db, "before"))
+    assert.same({}, db:check())
+    map:close()
+  end)
+
+  it("may be of an empty store, and of one that was never written to", function()
+    assert(db:save("nothing"))
+    assert.same({ [0] = {} }, contents(db, "nothing"))
+    assert.equal(NONE, db:saved().nothing.version)
+    assert.equal(0, db:count())
+    db:put("k", "v")
+    reopen()
+    assert.same({ [0] = {} }, contents(db, "nothing"))
+    assert(db:save("something"))
+    assert(db:delete("k"))
+    assert(db:save("nothing again"))
+    assert.same({ [0] = { k = "v" } }, contents(db, "something"))
+    assert.same({ [0] = {} }, contents(db, "nothing again"))
+    assert.same({}, db:check())
+  end)
+
+  it("has a name of any bytes", function()
+    local all = { "", "\0", "\0\0", binary.bytes(255), ("n"):rep(65535), "k" }
+    for i, name in ipairs(all) do
+      db:put("k", tostring(i))
+      assert(db:save(name))
+    end
+    reopen()
+    for i, name in ipairs(all) do
+      assert.same({ [0] = { k = tostring(i) } }, contents(db, name))
+    end
+    local count = 0
+    for _ in pairs(db:saved()) do count = count + 1 end
+    assert.equal(#all, count)
+    fails("ETOOBIG", db:save(("n"):rep(65536)))
+    fails("ENOENT", db:open_saved(("n"):rep(65536)))
+    assert.is_false(db:drop_saved(("n"):rep(65536)))
+    -- A map of the same name has nothing to do with it.
+    assert(db:map("k"):put("a", "b"))
+    assert.same({ k = "" }, (db:maps()))
+    assert.same({}, db:check())
+  end)
+
+  it("is made once under one name, and dropped once", function()
+    db:put("k", "1")
+    assert(db:save("a"))
+    db:put("k", "2")
+    local version = db:version()
+    fails("EEXIST", db:save("a"))
+    assert.equal(version, db:version())
+    assert.same({ [0] = { k = "1" } }, contents(db, "a"))
+    assert.is_true(db:drop_saved("a"))
+    assert.is_false(db:drop_saved("a"))
+    fails("ENOENT", db:open_saved("a"))
+    assert.same({}, names(db))
+    assert(db:save("a"))
+    assert.same({ [0] = { k = "2" } }, contents(db, "a"))
+    reopen()
+    assert.same({ "a" }, names(db))
+    assert.same({}, db:check())
+  end)
+
+  it("stays open when it is dropped", function()
+    db:put("k", "1")
+    assert(db:save("a"))
+    local snapshot = assert(db:open_saved("a"))
+    db:put("k", "2")
+    assert(db:drop_saved("a"))
+    for i = 1, 1000 do db:put("k" .. i, "v") end
+    assert.same({ { k = "1" }, 1 }, { snapshot:records() })
+    snapshot:close()
+  end)
+
+  it("can be compared with another one, and with now", function()
+    for i = 1, 500 do db:put("k" .. i, "v") end
+    assert(db:save("a"))
+    db:put("k7", "w")
+    assert(db:save("b"))
+    db:delete("k8")
+    local a, b = assert(db:open_saved("a")), assert(db:open_saved("b"))
+    local now = assert(db:snapshot())
+    assert.same({ k7 = { old = "v", new = "w" } }, (a:diff(b)))
+    assert.same({ k7 = { old = "w", new = "v" } }, (b:diff(a)))
+    assert.same({ k8 = { old = "v" } }, (b:diff(now)))
+    a:close() b:close() now:close()
+  end)
+
+  it("does not see the snapshots of its moment as more than records", function()
+    db:put("k", "1")
+    for i = 1, 40 do
+      assert(db:save("s" .. i))
+      db:put("k", tostring(i + 1))
+    end
+    for i = 1, 40, 2 do assert(db:drop_saved("s" .. i)) end
+    reopen()
+    for i = 2, 40, 2 do
+      assert.same({ [0] = { k = tostring(i) } }, contents(db, "s" .. i))
+    end
+    assert.same({}, db:check())
+    assert(db:close())
+    db = nil
+    local report = assert(probe.verify.bytes(scratch.read(path)))
+    assert.same({}, report.failures)
+  end)
+
+  it("keeps what had not expired", function()
+    probe.os.wall_ms(1700000000000)
+    db:put("soon", "v", 100)
+    db:put("gone", "v", 1)
+    probe.os.wall_ms(1700000000001)
+    assert(db:save("a"))
+    probe.os.wall_ms(1700000000500)
+    assert.is_nil(db:get("soon"))
+    repeat assert(db:step()) until db:count() == 0
+    reopen()
+    local snapshot = assert(db:open_saved("a"))
+    assert.equal("v", snapshot:get("soon"))
+    assert.equal(99, snapshot:ttl("soon"))
+    assert.is_nil(snapshot:get("gone"))
+    assert.same({ { soon = "v" }, 1 }, { snapshot:records() })
+    snapshot:close()
+    assert.equal(1700000000001, db:saved().a.time_ms)
+    probe.os.wall_ms(0)
+  end)
+
+  it("is refused where one only reads, or has a transaction", function()
+    assert(db:save("a"))
+    assert(db:close())
+    db = open({ readonly = true }, path)
+    fails("EREADONLY", db:save("b"))
+    fails("EREADONLY", db:drop_saved("a"))
+    assert.same({ [0] = {} }, contents(db, "a"))
+    assert(db:close())
+    db = open({ readonly = true, lock = false }, path)
+    assert.same({ "a" }, names(db))
+    assert(db:close())
+    db = open(nil, path)
+    local txn = assert(db:begin())
+    fails("EBUSY", db:save("b"))
+    fails("EBUSY", db:drop_saved("a"))
+    assert.same({ "a" }, names(db))
+    txn:abort()
+  end)
+
+  it("is seen, and made, by all processes", function()
+    db:put("k", "1")
+    local peer = peers.launch(path)
+    peer:ask("db = assert(probe.store.open(path, { durability = 'manual' }))")
+    peer:ask("return db:save('theirs')")
+    db:put("k", "2")
+    assert(db:save("ours"))
+    fails("EEXIST", db:save("theirs"))
+    assert.same({ "ours", "theirs" }, names(db))
+    assert.same({ [0] = { k = "1" } }, contents(db, "theirs"))
+    assert.equal("2", peer:ask("return db:open_saved('ours'):get('k')"))
+    peer:kill()
+    assert.same({ [0] = { k = "1" } }, contents(db, "theirs"))
+    assert.same({}, db:check())
+  end)
+
+  it("is left out of a backup and of what is salvaged", function()
+    db:put("k", "1")
+    assert(db:save("a"))
+    db:put("k", "2")
+    assert(db:sync())
+    local copy_path, saved_path = scratch.path("copy"), scratch.path("salvaged")
+    assert(db:backup(copy_path))
+    reopen()
+    assert(db:close())
+    db = nil
+    assert.equal(1, assert(probe.store.salvage(path, saved_path)))
+    for _, name in ipairs { copy_path, saved_path } do
+      local copy = open(nil, name)
+      assert.same({}, names(copy))
+      assert.same({ k = "2" }, (copy:records()))
+      copy:close()
+    end
+  end)
+
+  for name, masks in pairs {
+    ["equal hashes"] = { primary_mask = NONE, secondary_mask = NONE },
+    ["small segments"] = { segment_size = 131072 } } do
+    it("stays what it is with " .. name .. ", among many changes", function()
+      local other = open(masks)
+      local random = binary.random(binary.seed("saved"))
+      local worlds, model = {}, {}
+      for step = 1, 60 do
+        for _ = 1, 40 do
+          local key = "k" .. random(60)
+          if random(4) == 1 then
+            other:delete(key)
+            model[key] = nil
+          else
+            local value = ("v"):rep(random(100)) .. step
+            other:put(key, value)
+            model[key] = value
+          end
+        end
+        local saved = "s" .. random(20)
+        if worlds[saved] then
+          assert.is_true(other:drop_saved(saved))
+          worlds[saved] = nil
+        else
+          assert.is_true(other:save(saved))
+          worlds[saved] = {}
+          for key, value in pairs(model) do worlds[saved][key] = value end
+        end
+      end
+      for saved, world in pairs(worlds) do
+        assert.same(world, contents(other, saved)[0])
+      end
+      assert.same({}, other:check())
+      assert(other:close())
+    end)
+  end
+end)
