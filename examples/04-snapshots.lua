@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --
--- Snapshots: reading many things of one moment while others write, and telling
--- what has changed since.
+-- Snapshots: reading many things of one moment while others write, telling what has
+-- changed since, and keeping a moment in the file.
 --
 --   lua5.4 examples/04-snapshots.lua [FILE]
 --
@@ -62,4 +62,26 @@ assert(morning:version() ~= evening:version())
 
 morning:close()
 evening:close()
+
+-- With a name, a snapshot is kept in the file: all maps as they are now, until it is
+-- dropped, also when the store has been closed.
+db:map("prices").apples = "0.30"
+assert(db:snapshot("closing time"))
+db:put("apples", 0)
+assert(db:drop("prices"))
+assert(db:close())
+
+db = assert(mmcmap.open(path))
+for _, saved in ipairs(db:snapshots()) do
+  print(("kept: %s, %d kinds"):format(saved.name, saved.count))
+end
+local closing = assert(db:open_snapshot("closing time"))
+print(("apples: %s at %s, now %s"):format(closing.apples,
+  closing:map("prices").apples, db.apples))
+assert(closing.apples == "7" and closing:maps()[1] == "prices")
+for fruit, old, new in db:diff(closing, assert(db:snapshot())) do
+  assert(fruit == "apples" and old == "7" and new == "0")
+end
+closing:close()
+assert(db:drop_snapshot("closing time") and #db:snapshots() == 0)
 assert(db:remove())

@@ -156,6 +156,8 @@ describe("examples/04-snapshots.lua", function()
     contains(output, "now:          3 kinds, 7 apples")
     contains(output, "94 pieces of fruit")
     contains(output, "apples    12 -> 7\ncherries  none -> 80\nplums     30 -> none")
+    contains(output, "kept: closing time, 3 kinds")
+    contains(output, "apples: 7 at 0.30, now 0")
     assert.is_false(helper.exists(path))
   end)
 

@@ -175,36 +175,14 @@ static int maps_walk(mmcmap_cursor *cursor, struct maps_list *list) {
   return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 
-/* Does not touch Lua. */
-static int maps_collect(mmcmap *handle, mmcmap_txn *txn,
-                        struct maps_list *list) {
-  mmcmap_snapshot *snapshot = NULL;
-  mmcmap_cursor *cursor;
-  int code = txn ? mmcmap_txn_maps(txn, &cursor)
-                 : mmcmap_snapshot_open(handle, &snapshot);
-  if (code == MMCMAP_OK && !txn) code = mmcmap_snapshot_maps(snapshot, &cursor);
-  if (code == MMCMAP_OK) code = maps_walk(cursor, list);
-  mmcmap_snapshot_close(snapshot);
-  return code;
-}
-
-/***
-The names of all named maps, at one moment.
-@function maps
-@treturn[1] table an array of names, in no order
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage
-for _, name in ipairs(db:maps()) do print(name, #db:map(name)) end
-*/
-static int maps_maps(lua_State *L) {
-  lua_store *store = lua_store_check(L);
+int lua_maps_list(lua_State *L, lua_maps_open_names *open, void *self) {
   struct maps_list list = {NULL, 0, 0, 0};
   for (;;) {
-    mmcmap_txn *txn = store->is_txn ? lua_store_txn(L, store) : NULL;
-    mmcmap *handle = store->is_txn ? NULL : lua_store_handle(L, store);
-    int code = maps_collect(handle, txn, &list);
+    mmcmap_snapshot *own;
+    mmcmap_cursor *cursor;
+    int code = open(L, self, &own, &cursor);
+    if (code == MMCMAP_OK) code = maps_walk(cursor, &list);
+    mmcmap_snapshot_close(own);
     if (code < 0) return lua_store_fail(L, code);
     if (list.size <= list.capacity) break;
     list.capacity = list.size + 1024; /* some may come meanwhile */
@@ -220,6 +198,31 @@ static int maps_maps(lua_State *L) {
     at += sizeof size + size;
   }
   return 1;
+}
+
+/* Of a store, or a transaction. */
+static int maps_open_names(lua_State *L, void *self, mmcmap_snapshot **own_out,
+                           mmcmap_cursor **cursor_out) {
+  const lua_store *store = self;
+  *own_out = NULL;
+  if (store->is_txn)
+    return mmcmap_txn_maps(lua_store_txn(L, store), cursor_out);
+  int code = mmcmap_snapshot_open(lua_store_handle(L, store), own_out);
+  return code == MMCMAP_OK ? mmcmap_snapshot_maps(*own_out, cursor_out) : code;
+}
+
+/***
+The names of all named maps, at one moment.
+@function maps
+@treturn[1] table an array of names, in no order
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+for _, name in ipairs(db:maps()) do print(name, #db:map(name)) end
+*/
+static int maps_maps(lua_State *L) {
+  return lua_maps_list(L, maps_open_names, lua_store_check(L));
 }
 
 /***

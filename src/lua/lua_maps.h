@@ -20,4 +20,13 @@ extern const luaL_Reg lua_maps_methods[];
    touch Lua. */
 void lua_maps_end_all(lua_store *store);
 
+/* Opens a cursor over names of maps, and `own_out`, the snapshot that it is over, if
+   that is to be closed after it; raises if `self` is closed. */
+typedef int lua_maps_open_names(lua_State *L, void *self,
+                                mmcmap_snapshot **own_out,
+                                mmcmap_cursor **cursor_out);
+
+/* Pushes an array of all names. */
+int lua_maps_list(lua_State *L, lua_maps_open_names *open, void *self);
+
 #endif

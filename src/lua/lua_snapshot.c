@@ -8,7 +8,9 @@
 #include "failure.h"
 #include "iterator.h"
 #include "lua_many.h"
+#include "lua_maps.h"
 #include "lua_records.h"
+#include "lua_saved.h"
 
 #include <string.h>
 
@@ -70,25 +72,7 @@ mmcmap_snapshot *lua_snapshot_handle(lua_State *L,
   return snapshot->snapshot;
 }
 
-/***
-The store as it is now, to be read as long as it is kept: a moment, without a
-copy. Cheap enough to take one per request. It keeps the space of what it sees
-from being used again, so close it, or leave that to `<close>`, the collector, or
-`view`. Closing the store closes it.
-@function store:snapshot
-@treturn[1] snapshot
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage
-local snap = assert(db:snapshot())
-db:put("hello", "moon")
-print(snap:get("hello"), #snap)   -- as it was
-snap:close()
-*/
-int lua_snapshot_open(lua_State *L) {
-  lua_store *store = lua_store_check(L);
-  lua_settop(L, 1);
+lua_snapshot *lua_snapshot_new(lua_State *L, lua_store *store) {
   lua_snapshot *snapshot = lua_newuserdata(L, sizeof *snapshot);
   memset(snapshot, 0, sizeof *snapshot);
   snapshot->child.orphan = snapshot_orphan;
@@ -98,6 +82,36 @@ int lua_snapshot_open(lua_State *L) {
   lua_setmetatable(L, -2);
   compat_get_uservalue(L, 1);
   compat_set_uservalue(L, -2);
+  return snapshot;
+}
+
+/***
+The store as it is now, to be read as long as it is kept: a moment, without a
+copy. Cheap enough to take one per request. It keeps the space of what it sees
+from being used again, so close it, or leave that to `<close>`, the collector, or
+`view`. Closing the store closes it.
+
+With a name the moment is kept in the file, until `drop_snapshot`, whoever closes the
+store or dies: all of it, named maps included. Then the result is true, and
+`open_snapshot` gives it. Fails with `"EEXIST"` if there is one of that name.
+@function store:snapshot
+@tparam[opt] string name of any bytes, up to 65,535
+@treturn[1] snapshot (with a name: true)
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+local snap = assert(db:snapshot())
+db:put("hello", "moon")
+print(snap:get("hello"), #snap)   -- as it was
+snap:close()
+assert(db:snapshot("monday"))     -- kept
+*/
+int lua_snapshot_open(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  if (!lua_isnoneornil(L, 2)) return lua_saved_save(L);
+  lua_settop(L, 1);
+  lua_snapshot *snapshot = lua_snapshot_new(L, store);
   int code =
       mmcmap_snapshot_open(lua_store_handle(L, store), &snapshot->snapshot);
   if (code < 0) return lua_store_fail(L, code);
@@ -120,7 +134,7 @@ end)
 */
 
 /***
-A store as it was when `snapshot` or `view` was called. It has the reading
+A store as it was when `snapshot` or `view` was called, or one of its maps. It has the reading
 methods of a store, and its operators: `snap.key`, `#snap`, `pairs(snap)`. In a
 child after `fork()` they fail with `"EFORK"`, and when it has become older than
 `max_snapshot_age` with `"EEXPIRED"`.
@@ -318,9 +332,69 @@ static int snapshot_keys(lua_State *L) {
   return iterator_open(L, snapshot->store, snapshot, true);
 }
 
+/* ---- Maps ---------------------------------------------------------------- */
+
+/* Gives the snapshot on top a table that keeps the one at index 1 alive. */
+static void snapshot_set_parent(lua_State *L) {
+  lua_createtable(L, STORE_ENV_PARENT, 0);
+  compat_get_uservalue(L, 1);
+  for (int i = STORE_ENV_STORE; i < STORE_ENV_PARENT; i++) {
+    lua_rawgeti(L, -1, i);
+    lua_rawseti(L, -3, i);
+  }
+  lua_pop(L, 1);
+  lua_pushvalue(L, 1);
+  lua_rawseti(L, -2, STORE_ENV_PARENT);
+  compat_set_uservalue(L, -2);
+}
+
 /***
-Lets go of the moment, and ends its iterators. A closed snapshot may be closed
-again.
+A named map at that moment: a snapshot of that map. A map that was not there is
+empty. It is closed with the snapshot.
+@function map
+@tparam string name
+@treturn[1] snapshot
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage print(snap:map("users").alice)
+*/
+static int snapshot_map(lua_State *L) {
+  lua_snapshot *snapshot = snapshot_self(L);
+  mmcmap_slice name = snapshot_bytes(L, 2);
+  lua_settop(L, 2);
+  lua_snapshot *map = lua_snapshot_new(L, snapshot->store);
+  snapshot_set_parent(L);
+  int code = mmcmap_snapshot_map(lua_snapshot_handle(L, snapshot), name,
+                                 &map->snapshot);
+  if (code < 0) return lua_store_fail(L, code);
+  children_add(&snapshot->children, &map->child);
+  return 1;
+}
+
+static int snapshot_open_names(lua_State *L, void *self,
+                               mmcmap_snapshot **own_out,
+                               mmcmap_cursor **cursor_out) {
+  *own_out = NULL;
+  return mmcmap_snapshot_maps(lua_snapshot_handle(L, self), cursor_out);
+}
+
+/***
+The names of all named maps at that moment.
+@function maps
+@treturn[1] table an array of names, in no order
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage for _, name in ipairs(snap:maps()) do print(name, #snap:map(name)) end
+*/
+static int snapshot_maps(lua_State *L) {
+  return lua_maps_list(L, snapshot_open_names, snapshot_self(L));
+}
+
+/***
+Lets go of the moment, and ends its iterators and maps. A closed snapshot may be
+closed again.
 @function close
 @usage snap:close()
 */
@@ -367,7 +441,8 @@ static const luaL_Reg snapshot_methods[] = {
     {"ttl", snapshot_ttl},           {"pairs", snapshot_pairs},
     {"keys", snapshot_keys},         {"count", snapshot_count},
     {"version", snapshot_version},   {"close", snapshot_close},
-    {"get_many", snapshot_get_many}, {NULL, NULL},
+    {"get_many", snapshot_get_many}, {"map", snapshot_map},
+    {"maps", snapshot_maps},         {NULL, NULL},
 };
 
 static const luaL_Reg snapshot_metamethods[] = {

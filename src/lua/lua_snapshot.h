@@ -12,7 +12,7 @@
 
 typedef struct lua_snapshot {
   struct lua_child child;
-  struct lua_child *children; /* iterators under way */
+  struct lua_child *children; /* iterators under way, maps */
   mmcmap_snapshot *snapshot;  /* NULL once it is closed */
   lua_store *store;           /* good as long as this userdata is */
   bool is_orphan;             /* it was the store that was closed */
@@ -20,6 +20,10 @@ typedef struct lua_snapshot {
 
 /* Makes the metatable. Once per state. */
 void lua_snapshot_register(lua_State *L);
+
+/* Pushes one that has nothing of the engine's yet, of the store at index 1, whose
+   child it is to become then. */
+lua_snapshot *lua_snapshot_new(lua_State *L, lua_store *store);
 
 /* The method snapshot() of a store. Upvalue: the store's metatable. */
 int lua_snapshot_open(lua_State *L);

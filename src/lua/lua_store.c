@@ -12,6 +12,7 @@
 #include "lua_many.h"
 #include "lua_maps.h"
 #include "lua_records.h"
+#include "lua_saved.h"
 #include "lua_snapshot.h"
 #include "lua_txn.h"
 #include "options.h"
@@ -461,6 +462,7 @@ void lua_store_register(lua_State *L) {
   lua_store_add(L, lua_records_methods, metatable);
   lua_store_add(L, lua_many_methods, metatable);
   lua_store_add(L, lua_maps_methods, metatable);
+  lua_store_add(L, lua_saved_methods, metatable);
   lua_pushcclosure(L, lua_records_index, 2);
   lua_setfield(L, metatable, "__index");
 }
