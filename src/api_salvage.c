@@ -2,6 +2,7 @@
 /*
  * Salvage: from a damaged file, which is not opened as a store, into a new one.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "maint/salvage.h"
@@ -50,9 +51,58 @@ static void tell_faults(const struct salvage *salvage,
                         &salvage->superblock, &watch);
 }
 
+/* The store that is being made, or a handle of the map in it, which the map keeps.
+   One without its name is given another. */
+static int map_in_copy(mmcmap *copy, struct salvage_map *map,
+                       mmcmap **handle_out) {
+  char text[48];
+  *handle_out = map->user != NULL ? map->user : copy;
+  if (map->user != NULL || map->id == MAP_ID_DEFAULT) return MMCMAP_OK;
+  mmcmap_slice name = slice_of(map->name, map->name_size);
+  if (map->name == NULL) {
+    int size = snprintf(text, sizeof text, "salvaged map %llu",
+                        (unsigned long long)map->id);
+    name = (mmcmap_slice){.data = text, .size = (size_t)size};
+  }
+  int code = mmcmap_map(copy, name, handle_out);
+  if (code == MMCMAP_OK) map->user = *handle_out;
+  return code;
+}
+
+/* Closes the handles of maps; the number of records in all. */
+static int close_maps(struct salvage *salvage, mmcmap *copy,
+                      uint64_t *count_out) {
+  int code = mmcmap_count(copy, count_out);
+  for (size_t i = 0; i < salvage->map_count; i++) {
+    uint64_t count = 0;
+    mmcmap *handle = salvage->maps[i].user;
+    if (handle == NULL) continue;
+    int counted = mmcmap_count(handle, &count);
+    int closed = mmcmap_close(handle);
+    *count_out += count;
+    if (code == MMCMAP_OK) code = counted != MMCMAP_OK ? counted : closed;
+  }
+  return code;
+}
+
+static void tell_lost_names(const struct salvage *salvage,
+                            const struct telling *telling) {
+  for (size_t i = 0; i < salvage->map_count && telling->report != NULL; i++) {
+    const struct salvage_map *map = &salvage->maps[i];
+    if (map->name != NULL || map->id == MAP_ID_DEFAULT) continue;
+    struct verify_failure failure = {.code = MMCMAP_ECORRUPT,
+                                     .rule = "a map has lost its name",
+                                     .offset = map->offset};
+    tell((void *)(uintptr_t)telling, &failure);
+  }
+}
+
 /* What has expired overrides an older version that has not. */
-static int put_record(void *context, const struct record_view *record) {
-  mmcmap *copy = context;
+static int put_record(void *context, struct salvage_map *map,
+                      const struct record_view *record) {
+  mmcmap *copy;
+  int found = map_in_copy(context, map, &copy);
+  if (found != MMCMAP_OK) return found;
   mmcmap_slice key = slice_of(record->key, record->key_size);
   struct change_life life = {.expires_ms = record->expires_ms};
   struct expiry_reading now = reading_of(atomic_load(&copy->store));
@@ -79,12 +129,14 @@ static int salvage_into(struct salvage *salvage, const char *to, unsigned mode,
   int code = making_begin(&making, to, &options, &internals);
   if (code != MMCMAP_OK) return code;
   code = salvage_read(salvage, put_record, making.copy);
-  if (code == MMCMAP_OK) code = mmcmap_count(making.copy, count_out);
+  int closed = close_maps(salvage, making.copy, count_out);
+  if (code == MMCMAP_OK) code = closed;
   if (code != MMCMAP_OK) {
     making_abandon(&making);
     return code;
   }
   tell_faults(salvage, telling);
+  tell_lost_names(salvage, telling);
   return making_finish(&making, false);
 }
 

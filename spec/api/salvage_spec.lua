@@ -195,6 +195,100 @@ describe("salvage", function()
     assert.is_truthy(records["key 11"]) -- that was deleted
   end)
 
+  -- Three maps, of which one is dropped, in several commits.
+  local function build_maps()
+    local db = helper.store({ durability = "manual" }, path)
+    local wanted = { ["a map with a long name"] = {}, ["another map, too"] = {} }
+    for round = 1, 3 do
+      for name, records in pairs(wanted) do
+        for i = 1, 40 do
+          records["key " .. i] = ("%s %d %d"):format(name, round, i)
+          db:map(name):put("key " .. i, records["key " .. i])
+        end
+        db:map(name):delete("key 7")
+        records["key 7"] = nil
+      end
+      db:map("what was dropped"):put("k", "v" .. round)
+      db:put("key 1", "of the default map")
+      assert(db:sync())
+    end
+    assert(db:drop("what was dropped"))
+    assert(db:close())
+    return wanted
+  end
+
+  local function salvaged_maps()
+    os.remove(target)
+    os.remove(target .. "-lock")
+    local count, report = assert(mmcmap.salvage(path, target))
+    local db, maps, all = helper.store({ create = false }, target), {}, 0
+    for _, name in ipairs(db:maps()) do
+      maps[name] = helper.records(db:map(name))
+      all = all + #db:map(name)
+    end
+    assert.equal(count, all + #db)
+    assert.is_true(db:check())
+    assert.equal("of the default map", db:get("key 1"))
+    assert(db:close())
+    return maps, report
+  end
+
+  local function has_lost_names(report)
+    local count = 0
+    for _, fault in ipairs(report) do
+      if fault.rule == "a map has lost its name" then count = count + 1 end
+    end
+    return count
+  end
+
+  it("copies named maps, but for those that were dropped", function()
+    local wanted = build_maps()
+    local maps, report = salvaged_maps()
+    assert.same(wanted, maps)
+    assert.equal(0, report.count)
+  end)
+
+  it("finds the names of maps in older catalogues, too", function()
+    local wanted = build_maps()
+    local bytes = helper.read(path)
+    -- The newest record of the map in the catalogue.
+    local at, from = nil, 1
+    while true do
+      local found = bytes:find("\0\0a map with a long name", from, true)
+      if not found then break end
+      at, from = found + 1, found + 1
+    end
+    helper.write(path, poke(bytes, at, "?"))
+    local maps, report = salvaged_maps()
+    assert.is_true(report.count > 0)
+    assert.equal(0, has_lost_names(report))
+    for name, records in pairs(wanted) do
+      maps[name]["key 7"] = nil -- the frame that says so is damaged
+      assert.same(records, maps[name])
+    end
+  end)
+
+  it("makes names for maps that have lost theirs, and tells", function()
+    local wanted = build_maps()
+    local bytes = helper.read(path)
+    local damaged = bytes:gsub("a map with a long name(.?.?.?.?)", function(rest)
+      -- In a value a number follows.
+      return (rest:find("^ %d") and "a" or "?") .. " map with a long name" .. rest
+    end)
+    helper.write(path, damaged)
+    local maps, report = salvaged_maps()
+    assert.equal(1, has_lost_names(report))
+    local made_up
+    for name in pairs(maps) do
+      if name:find("^salvaged map %d+$") then made_up = name end
+    end
+    for key, value in pairs(wanted["a map with a long name"]) do
+      assert.equal(value, maps[made_up][key])
+    end
+    maps["another map, too"]["key 7"] = nil
+    assert.same(wanted["another map, too"], maps["another map, too"])
+  end)
+
   it("refuses what it cannot read, and what would be overwritten", function()
     local function code_of(from, to)
       local count, message, code = mmcmap.salvage(from, to)

@@ -42,6 +42,47 @@ static int add_frame(struct salvage *salvage, uint64_t offset, uint64_t end) {
   return MMCMAP_OK;
 }
 
+/* By the id, among `map_count` others. */
+static size_t place_of_map(const struct salvage *salvage, uint64_t id) {
+  size_t low = 0, high = salvage->map_count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (salvage->maps[middle].id < id)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+static struct salvage_map *find_map(const struct salvage *salvage,
+                                    uint64_t id) {
+  size_t place = place_of_map(salvage, id);
+  return place < salvage->map_count && salvage->maps[place].id == id
+             ? &salvage->maps[place]
+             : NULL;
+}
+
+/* In the place of an older version of it. */
+static int add_map(struct salvage *salvage, const struct salvage_map *map) {
+  struct salvage_map *known = find_map(salvage, map->id);
+  if (known != NULL) {
+    if (known->root_epoch <= map->root_epoch) *known = *map;
+    return MMCMAP_OK;
+  }
+  void *items = salvage->maps;
+  int code = reserve(&items, salvage->map_count, &salvage->map_capacity,
+                     sizeof *salvage->maps);
+  salvage->maps = items;
+  if (code != MMCMAP_OK) return code;
+  size_t place = place_of_map(salvage, map->id);
+  memmove(&salvage->maps[place + 1], &salvage->maps[place],
+          (salvage->map_count - place) * sizeof *salvage->maps);
+  salvage->maps[place] = *map;
+  salvage->map_count++;
+  return MMCMAP_OK;
+}
+
 static int add_record(struct salvage *salvage, const struct record_view *record,
                       uint64_t primary) {
   void *items = salvage->records;
@@ -59,18 +100,33 @@ static int add_record(struct salvage *salvage, const struct record_view *record,
 
 /* ---- Records ------------------------------------------------------------- */
 
-/* Whether a whole record is at `offset`. */
-static bool is_record(const struct node_source *source,
-                      const struct hasher *hasher, uint64_t offset,
-                      struct record_view *record_out) {
+/* Whether a whole record is at `offset`, of a map or, if `is_of_map`, the record
+   of a map in a catalogue. */
+static bool is_record_of(const struct node_source *source,
+                         const struct hasher *hasher, uint64_t offset,
+                         bool is_of_map, struct record_view *record_out) {
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size)) return false;
   uint64_t meta = bytes_load_relaxed(source->base + offset + NODE_META_AT);
-  if (node_meta_kind(meta) != NODE_RECORD ||
-      (node_meta_flags(meta) & RECORD_MAP) != 0 ||
-      bytes_u32(source->base + offset + NODE_MAP_ID_AT) != MAP_ID_DEFAULT)
+  uint32_t map_id = bytes_u32(source->base + offset + NODE_MAP_ID_AT);
+  bool fits = is_of_map
+                  ? map_id == MAP_ID_CATALOG
+                  : map_id == MAP_ID_DEFAULT ||
+                        (map_id >= MAP_ID_NAMED && map_id != MAP_ID_SNAPSHOTS);
+  if (node_meta_kind(meta) != NODE_RECORD || !fits ||
+      ((node_meta_flags(meta) & RECORD_MAP) != 0) != is_of_map)
     return false;
   return node_record(source, offset, record_out) == MMCMAP_OK &&
          record_verify(source, record_out, hasher) == MMCMAP_OK;
+}
+
+static bool is_record(const struct node_source *source,
+                      const struct hasher *hasher, uint64_t offset,
+                      struct record_view *record_out) {
+  return is_record_of(source, hasher, offset, false, record_out);
+}
+
+static uint64_t map_id_at(const struct salvage *salvage, uint64_t offset) {
+  return bytes_u32(salvage->source.base + offset + NODE_MAP_ID_AT);
 }
 
 static uint64_t end_of(const struct record_view *record) {
@@ -153,13 +209,96 @@ static int find_frames(struct salvage *salvage) {
     int code = add_frame(salvage, at, at + frame.size_bytes);
     if (code != MMCMAP_OK) return code;
     if ((frame.flags & FRAME_ENDS_EPOCH) != 0 &&
-        frame.epoch >= salvage->root_epoch) {
-      salvage->root = frame.root;
-      salvage->root_epoch = frame.epoch;
+        frame.epoch >= salvage->top_epoch) {
+      salvage->top = frame.root;
+      salvage->top_epoch = frame.epoch;
     }
     at += frame.size_bytes;
   }
   return MMCMAP_OK;
+}
+
+/* ---- Maps ---------------------------------------------------------------- */
+
+/* The default map; if its root is damaged, it stays what is no root of a map, and
+   says nothing of any record. */
+static int add_default_map(struct salvage *salvage) {
+  struct salvage_map map = {.id = MAP_ID_DEFAULT,
+                            .root = salvage->top,
+                            .root_epoch = salvage->top_epoch};
+  uint64_t root;
+  if (catalog_default_root(&salvage->source, salvage->top, &root) == MMCMAP_OK)
+    map.root = root;
+  return add_map(salvage, &map);
+}
+
+static int add_named_map(struct salvage *salvage,
+                         const struct record_view *record, uint64_t epoch) {
+  struct map_words words = record_map_words(record);
+  struct salvage_map map = {.id = words.id,
+                            .name = record->key,
+                            .name_size = record->key_size,
+                            .root = words.root,
+                            .root_epoch = epoch};
+  return words.id < MAP_ID_NAMED ? MMCMAP_OK : add_map(salvage, &map);
+}
+
+/* Those of the newest catalogue; whether all of it could be walked. */
+static int walk_catalog(struct salvage *salvage, bool *is_whole_out) {
+  struct trie_cursor cursor;
+  struct record_view record;
+  uint64_t root;
+  *is_whole_out = false;
+  if (salvage->top_epoch == 0 ||
+      catalog_root(&salvage->source, salvage->top, &root) != MMCMAP_OK)
+    return MMCMAP_OK;
+  trie_cursor_init(&cursor, root, salvage->source.size / NODE_HEADER_BYTES);
+  for (;;) {
+    int code = trie_cursor_next(&cursor, &salvage->source, &record);
+    *is_whole_out = code == MMCMAP_NOTFOUND;
+    if (code != MMCMAP_OK || !record.is_map ||
+        record_verify(&salvage->source, &record, &salvage->hasher) != MMCMAP_OK)
+      return MMCMAP_OK;
+    code = add_named_map(salvage, &record, salvage->top_epoch);
+    if (code != MMCMAP_OK) return code;
+  }
+}
+
+/* Those of all catalogues that there have been, as far as they are whole. */
+static int scan_catalogs(struct salvage *salvage) {
+  int code = MMCMAP_OK;
+  uint64_t at = SEGMENT_FIRST_HEADER_OFFSET;
+  while (at < salvage->source.size && code == MMCMAP_OK) {
+    struct record_view record;
+    if (is_record_of(&salvage->source, &salvage->hasher, at, true, &record)) {
+      code = add_named_map(salvage, &record, record.epoch);
+      at = end_of(&record);
+    } else {
+      at += 8;
+    }
+  }
+  return code;
+}
+
+static int find_maps(struct salvage *salvage) {
+  int code = add_default_map(salvage);
+  if (code == MMCMAP_OK) code = walk_catalog(salvage, &salvage->has_all_maps);
+  if (code == MMCMAP_OK && !salvage->has_all_maps)
+    code = scan_catalogs(salvage);
+  return code;
+}
+
+/* The map of a record; NULL, if it was dropped. */
+static int map_of(struct salvage *salvage, const struct record_view *record,
+                  struct salvage_map **map_out) {
+  uint64_t id = map_id_at(salvage, record->offset);
+  struct salvage_map lost = {.id = id, .offset = record->offset};
+  int code = MMCMAP_OK;
+  *map_out = find_map(salvage, id);
+  if (*map_out != NULL || salvage->has_all_maps) return MMCMAP_OK;
+  code = add_map(salvage, &lost);
+  if (code == MMCMAP_OK) *map_out = find_map(salvage, id);
+  return code;
 }
 
 int salvage_open(struct salvage *salvage, const struct node_source *source) {
@@ -171,17 +310,12 @@ int salvage_open(struct salvage *salvage, const struct node_source *source) {
     code = recovery_roll_forward(source, &salvage->hasher, &salvage->superblock,
                                  &recovered);
     if (code != MMCMAP_OK) return code;
-    salvage->root = recovered.state.root;
-    salvage->root_epoch = recovered.state.epoch;
+    salvage->top = recovered.state.root;
+    salvage->top_epoch = recovered.state.epoch;
     recovered_forget(&recovered);
   }
   if (code == MMCMAP_OK) code = find_frames(salvage);
-  /* Of a store with named maps the default one; if its root is damaged, it stays
-     what is no root of a map, and says nothing of any record. */
-  uint64_t root;
-  if (code == MMCMAP_OK &&
-      catalog_default_root(source, salvage->root, &root) == MMCMAP_OK)
-    salvage->root = root;
+  if (code == MMCMAP_OK) code = find_maps(salvage);
   if (code != MMCMAP_OK) salvage_close(salvage);
   return code;
 }
@@ -189,6 +323,8 @@ int salvage_open(struct salvage *salvage, const struct node_source *source) {
 void salvage_close(struct salvage *salvage) {
   free(salvage->frames);
   free(salvage->records);
+  free(salvage->maps);
+  salvage->maps = NULL;
   salvage->frames = NULL;
   salvage->records = NULL;
 }
@@ -211,9 +347,10 @@ enum verdict { VERDICT_CURRENT, VERDICT_PAST, VERDICT_UNKNOWN };
 
 /* Whether all branches on the way of a key lie in whole frames, so that the key
    is where they lead to or nowhere. */
-static bool is_way_whole(const struct salvage *salvage, struct trie_key *key) {
+static bool is_way_whole(const struct salvage *salvage, uint64_t root,
+                         struct trie_key *key) {
   struct branch_view branch;
-  uint64_t slot = salvage->root;
+  uint64_t slot = root;
   for (unsigned level = 0; slot != SLOT_EMPTY && !slot_is_record(slot);
        level++) {
     if (!is_in_whole_frame(salvage, slot_offset(slot)) ||
@@ -232,14 +369,15 @@ static bool is_way_whole(const struct salvage *salvage, struct trie_key *key) {
    cannot be relied upon there. A way that leads to a record of the key is right,
    whatever else is damaged. */
 static enum verdict ask_trie(const struct salvage *salvage,
+                             const struct salvage_map *map,
                              struct trie_key *key, uint64_t offset) {
   struct record_view found;
-  if (salvage->root_epoch == 0) return VERDICT_UNKNOWN;
-  int code = trie_lookup(&salvage->source, &salvage->hasher, salvage->root, key,
-                         &found);
+  if (map->root_epoch == 0) return VERDICT_UNKNOWN;
+  int code =
+      trie_lookup(&salvage->source, &salvage->hasher, map->root, key, &found);
   if (code == MMCMAP_OK)
     return found.offset == offset ? VERDICT_CURRENT : VERDICT_PAST;
-  return code == MMCMAP_NOTFOUND && is_way_whole(salvage, key)
+  return code == MMCMAP_NOTFOUND && is_way_whole(salvage, map->root, key)
              ? VERDICT_PAST
              : VERDICT_UNKNOWN;
 }
@@ -260,6 +398,9 @@ static int compare_keys(const struct salvage_record *a,
                         const struct salvage_record *b) {
   const uint8_t *key_a, *key_b;
   size_t size_a, size_b;
+  uint32_t map_a = bytes_u32(a->at + NODE_MAP_ID_AT);
+  uint32_t map_b = bytes_u32(b->at + NODE_MAP_ID_AT);
+  if (map_a != map_b) return map_a < map_b ? -1 : 1;
   if (a->primary != b->primary) return a->primary < b->primary ? -1 : 1;
   view_key(a, &key_a, &size_a);
   view_key(b, &key_b, &size_b);
@@ -277,7 +418,7 @@ static int compare_records(const void *left, const void *right) {
 }
 
 static int take_left(struct salvage *salvage,
-                     int (*take)(void *context,
+                     int (*take)(void *context, struct salvage_map *map,
                                  const struct record_view *record),
                      void *context) {
   struct salvage_record *records = salvage->records;
@@ -286,30 +427,36 @@ static int take_left(struct salvage *salvage,
   for (size_t i = 0; i < salvage->record_count; i++) {
     struct record_view record;
     if (i > 0 && compare_keys(&records[i - 1], &records[i]) == 0) continue;
+    struct salvage_map *map =
+        find_map(salvage, map_id_at(salvage, records[i].offset));
     int code = node_record(&salvage->source, records[i].offset, &record);
-    if (code == MMCMAP_OK) code = take(context, &record);
+    if (code == MMCMAP_OK) code = take(context, map, &record);
     if (code != MMCMAP_OK) return code;
   }
   return MMCMAP_OK;
 }
 
 int salvage_read(struct salvage *salvage,
-                 int (*take)(void *context, const struct record_view *record),
+                 int (*take)(void *context, struct salvage_map *map,
+                             const struct record_view *record),
                  void *context) {
   uint64_t at = SEGMENT_FIRST_HEADER_OFFSET;
   while (at < salvage->source.size) {
     struct record_view record;
+    struct salvage_map *map;
     if (!is_record(&salvage->source, &salvage->hasher, at, &record)) {
       at += 8;
       continue;
     }
+    int code = map_of(salvage, &record, &map);
     struct trie_key key =
         trie_key_of(&salvage->hasher, record.key, record.key_size);
-    enum verdict verdict = record.epoch > salvage->root_epoch
-                               ? VERDICT_UNKNOWN
-                               : ask_trie(salvage, &key, at);
-    int code = MMCMAP_OK;
-    if (verdict == VERDICT_CURRENT) code = take(context, &record);
+    enum verdict verdict = VERDICT_PAST;
+    if (code == MMCMAP_OK && map != NULL)
+      verdict = record.epoch > map->root_epoch
+                    ? VERDICT_UNKNOWN
+                    : ask_trie(salvage, map, &key, at);
+    if (verdict == VERDICT_CURRENT) code = take(context, map, &record);
     if (verdict == VERDICT_UNKNOWN)
       code = add_record(salvage, &record, key.primary);
     if (code != MMCMAP_OK) return code;
