@@ -104,7 +104,6 @@ static void snapshot_get(void *context, struct bytes key, value_visitor *visit,
   mmcmap_snapshot_close(snapshot);
 }
 
-#ifdef BENCH_HAVE_TXN
 static void put_batch(void *context, const struct bytes *keys,
                       const struct bytes *values, size_t count) {
   struct session *session = context;
@@ -114,9 +113,7 @@ static void put_batch(void *context, const struct bytes *keys,
     must(mmcmap_txn_put(txn, slice(keys[i]), slice(values[i])), "txn_put");
   must(mmcmap_txn_commit(txn), "txn_commit");
 }
-#endif
 
-#ifdef BENCH_HAVE_GET_MANY
 enum { MANY_MAX = 64 };
 
 struct visit {
@@ -141,7 +138,6 @@ static void get_many(void *context, const struct bytes *keys, size_t count,
   must(mmcmap_get_many(session->store, slices, count, visit_slice, &visit_to),
        "get_many");
 }
-#endif
 
 const struct engine engine_mmcmap = {
     .name = "mmcmap",
@@ -155,11 +151,7 @@ const struct engine engine_mmcmap = {
     .put = put,
     .erase = erase,
     .scan = scan,
-#ifdef BENCH_HAVE_TXN
     .put_batch = put_batch,
-#endif
-#ifdef BENCH_HAVE_GET_MANY
     .get_many = get_many,
-#endif
     .snapshot_get = snapshot_get,
 };
