@@ -14,13 +14,16 @@ struct mmcmap_diff {
   struct trie_diff diff;
 };
 
-/* Enters both; pins nest, so one leave is enough after the first. */
+/* Enters both. If both are pinned one pin will do. */
 static int enter_both(const mmcmap_diff *diff, struct share_row **row_out) {
   int code = snapshot_enter(diff->from, row_out);
   if (code != MMCMAP_OK) return code;
-  struct share_row *row = *row_out;
-  code = snapshot_enter(diff->to, row_out);
-  snapshot_leave(row);
+  struct share_row *row;
+  code = snapshot_enter(diff->to, &row);
+  if (code == MMCMAP_OK && *row_out == NULL)
+    *row_out = row;
+  else
+    snapshot_leave(code == MMCMAP_OK ? row : *row_out);
   return code;
 }
 

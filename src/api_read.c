@@ -63,6 +63,7 @@ static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
     return code;
   }
   snapshot->mark = share_mark(snapshot->row, snapshot->moment.epoch);
+  snapshot->may_end = limit_ns != 0;
   snapshot->magic = SNAPSHOT_MAGIC;
   store_hold_child(store);
   *snapshot_out = snapshot;
@@ -252,18 +253,19 @@ int mmcmap_txn_cursor_open(mmcmap_txn *txn, mmcmap_cursor **cursor_out) {
 }
 
 /* The next record that has not expired. */
-static int next_present(struct trie_cursor *cursor,
-                        const struct node_source *source, uint64_t now_ms,
-                        struct record_view *record_out) {
+static inline int next_present(struct trie_cursor *cursor,
+                               const struct node_source *source,
+                               uint64_t now_ms,
+                               struct record_view *record_out) {
   int code = trie_cursor_next(cursor, source, record_out);
   while (code == MMCMAP_OK && record_is_past(record_out, now_ms))
     code = trie_cursor_next(cursor, source, record_out);
   return code;
 }
 
-static int next_of_snapshot(mmcmap_cursor *cursor,
-                            struct record_view *record_out,
-                            struct share_row **row_out) {
+static inline int next_of_snapshot(mmcmap_cursor *cursor,
+                                   struct record_view *record_out,
+                                   struct share_row **row_out) {
   int code = snapshot_enter(cursor->snapshot, row_out);
   if (code != MMCMAP_OK) return code;
   struct node_source source = space_source(&cursor->snapshot->store->space);
@@ -279,7 +281,8 @@ static int next_of_snapshot(mmcmap_cursor *cursor,
   return code;
 }
 
-static int next_of_txn(mmcmap_cursor *cursor, struct record_view *record_out) {
+static inline int next_of_txn(mmcmap_cursor *cursor,
+                              struct record_view *record_out) {
   int code = enter_txn(cursor->txn);
   if (code == MMCMAP_OK) code = transaction_check(transaction_of(cursor->txn));
   if (code != MMCMAP_OK) return code;
@@ -289,29 +292,27 @@ static int next_of_txn(mmcmap_cursor *cursor, struct record_view *record_out) {
 }
 
 /* Takes the next record; if it returns MMCMAP_OK the caller then calls
-   leave_record() with `row`, which is NULL for a transaction. */
-static int next_record(mmcmap_cursor *cursor, struct record_view *record_out,
-                       struct share_row **row_out) {
+   snapshot_leave() with `row`, which is NULL for a transaction. */
+static inline int next_record(mmcmap_cursor *cursor,
+                              struct record_view *record_out,
+                              struct share_row **row_out) {
   CHECK(cursor != NULL && cursor->magic == CURSOR_MAGIC);
   *row_out = NULL;
   if (cursor->txn != NULL) return next_of_txn(cursor, record_out);
   return next_of_snapshot(cursor, record_out, row_out);
 }
 
-static void leave_record(struct share_row *row) {
-  if (row != NULL) snapshot_leave(row);
-}
-
 int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
                        mmcmap_slice *value_out) {
   struct share_row *row;
   struct record_view record;
-  *key_out = *value_out = slice_of(NULL, 0);
+  *key_out = slice_of(NULL, 0);
+  *value_out = slice_of(NULL, 0);
   int code = next_record(cursor, &record, &row);
   if (code != MMCMAP_OK) return code;
   *key_out = slice_of(record.key, record.key_size);
   if (!record.is_map) *value_out = slice_of(record.value, record.value_size);
-  leave_record(row);
+  snapshot_leave(row);
   return MMCMAP_OK;
 }
 
@@ -326,7 +327,7 @@ int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
   code = handle_buffer_set(key_out, record.key, record.key_size);
   if (code == MMCMAP_OK && value_out != NULL)
     code = handle_buffer_set(value_out, record.value, record.value_size);
-  leave_record(row);
+  snapshot_leave(row);
   if (code != MMCMAP_OK) key_out->size = 0;
   return code;
 }

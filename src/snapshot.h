@@ -19,6 +19,7 @@ struct mmcmap_snapshot {
   uint64_t root;             /* of the map that it is of */
   uint64_t count;
   bool is_view; /* of another snapshot, which has the row */
+  bool may_end; /* by anybody, when it is older than it may become */
 };
 
 /* Finds the map in the moment; one that is not there is empty. */
@@ -27,25 +28,31 @@ int snapshot_choose_map(mmcmap_snapshot *snapshot, const struct trie_key *map);
 /* As mmcmap_snapshot_open(), of one that may become as old as it will. */
 int snapshot_open_for_long(mmcmap *handle, mmcmap_snapshot **snapshot_out);
 
-/* Pins, so that what the snapshot sees stays there until snapshot_leave(), and
-   makes sure that it has not been ended for its age. */
+static inline void snapshot_leave(struct share_row *row) {
+  if (UNLIKELY(row != NULL)) readers_unpin(row);
+}
+
+/* Makes sure that the snapshot has not been ended for its age, and that what it
+   sees stays there until snapshot_leave(): if it may be ended meanwhile, by a
+   pin, whose row is given. Of others the row is NULL: they have a row that keeps
+   it. */
 static inline int snapshot_enter(const mmcmap_snapshot *snapshot,
                                  struct share_row **row_out) {
   CHECK(snapshot != NULL && snapshot->magic == SNAPSHOT_MAGIC);
   struct readers *readers = &snapshot->store->readers;
   if (UNLIKELY(!store_is_ours(snapshot->store)))
     return error_set(MMCMAP_EFORK, "a snapshot from before fork()");
-  int code = readers_row(readers, row_out);
-  if (UNLIKELY(code != MMCMAP_OK)) return code;
-  if (UNLIKELY(atomic_load(&snapshot->row->limit_ns) != 0))
+  *row_out = NULL;
+  if (UNLIKELY(snapshot->may_end)) {
+    int code = readers_row(readers, row_out);
+    if (code != MMCMAP_OK) return code;
     readers_end_if_old(snapshot->row, process_monotonic_ns());
-  readers_pin(readers, *row_out);
+    readers_pin(readers, *row_out);
+  }
   if (LIKELY(readers_has_snapshot(snapshot->row, snapshot->mark)))
     return MMCMAP_OK;
-  readers_unpin(*row_out);
+  snapshot_leave(*row_out);
   return error_set(MMCMAP_EEXPIRED, "max_snapshot_age");
 }
-
-static inline void snapshot_leave(struct share_row *row) { readers_unpin(row); }
 
 #endif
