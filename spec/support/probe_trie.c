@@ -127,6 +127,8 @@ static int trie_walk(lua_State *L) {
   trie_cursor_init(&cursor, probe_check_u64(L, 2), most);
   while ((code = trie_cursor_next(&cursor, &source, &record)) == MMCMAP_OK)
     count++;
+  if (trie_cursor_next(&cursor, &source, &record) != code)
+    return luaL_error(L, "the cursor left its end");
   lua_pushnumber(L, (lua_Number)count);
   lua_pushstring(L, mmcmap_error_name(code));
   return 2;

@@ -422,6 +422,27 @@ describe("a hostile trie", function()
     answers(slot)
   end)
 
+  -- The walk is some records ahead of what it has given.
+  it("gives the records before what is damaged, and no more", function()
+    local record = place(32)
+    engine:poke(record, format.record_write { map_id = 1, epoch = 1,
+      key = "key", value = "val" })
+    local slot = format.slot_of_record(record, 0)
+    local hole = place(32)
+    engine:poke(hole, ("\0"):rep(32))
+    for _, bad in ipairs { format.slot_of_branch(hole),
+      format.slot_of_record(hole, 0) } do
+      for at = 1, 64 do
+        local slots = full(slot)
+        slots[at] = bad
+        local root = branch(place(24 + 8 * 64), 0, ALL, slots)
+        local count, name = engine:walk(root, 1000)
+        assert.equal(at - 1, count)
+        assert.equal("ECORRUPT", name)
+      end
+    end
+  end)
+
   it("with a branch of one record answers a removal", function()
     assert(engine:put("key", "value"))
     local record = engine:state().root

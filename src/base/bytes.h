@@ -85,6 +85,14 @@ static inline bool bytes_mul(uint64_t a, uint64_t b, uint64_t *product_out) {
   return !__builtin_mul_overflow(a, b, product_out);
 }
 
+/* Asks for the line at an address, which need not be mapped. The empty statement
+   is there because GCC takes a function that does nothing but this for one
+   without effects, and leaves out the calls of it. */
+static inline void bytes_prefetch(const void *at) {
+  __builtin_prefetch(at);
+  __asm__ volatile("");
+}
+
 /* True if [offset, offset + size) lies in [0, limit). */
 static inline bool bytes_within(uint64_t offset, uint64_t size,
                                 uint64_t limit) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cursor: a depth-first walk. Every record of a sound trie comes exactly
- * once. Every chain of branches ends at a record or at an error, so the bound
- * on records bounds the walk through a hostile trie.
+ * The cursor: a depth-first walk, some records ahead of what is returned, so
+ * that memory which lies anywhere is fetched side by side. Every record of a
+ * sound trie comes exactly once. Every chain of branches ends at a record or at
+ * an error, so the bound on records bounds the walk through a hostile trie.
  */
 #include "base/errors.h"
 #include "trie/trie.h"
@@ -12,7 +13,19 @@ void trie_cursor_init(struct trie_cursor *cursor, uint64_t root,
   cursor->root = root;
   cursor->left = count;
   cursor->begun = false;
+  cursor->failure.code = MMCMAP_OK;
   cursor->depth = 0;
+  cursor->ahead_begin = 0;
+  cursor->ahead_end = 0;
+}
+
+/* Two lines: a leaf branch, or a small record, mostly has no more. What lies
+   beyond the file is never touched, only asked for. */
+static void prefetch_node(const struct node_source *source, uint64_t slot) {
+  uint64_t offset = slot_offset(slot);
+  if (offset >= source->size) return;
+  bytes_prefetch(source->base + offset);
+  bytes_prefetch(source->base + offset + 64);
 }
 
 static int enter_branch(struct trie_cursor *cursor,
@@ -25,30 +38,11 @@ static int enter_branch(struct trie_cursor *cursor,
   if (code != MMCMAP_OK) return code;
   step->next = 0;
   cursor->depth++;
-  /* The nodes below lie anywhere: fetch them side by side. */
   for (unsigned i = 0; i < step->branch.slot_count; i++) {
-    uint64_t offset = slot_offset(branch_slot(&step->branch, i));
-    if (offset < source->size) __builtin_prefetch(source->base + offset);
+    uint64_t child = branch_slot(&step->branch, i);
+    if (!slot_is_record(child)) prefetch_node(source, child);
   }
   return MMCMAP_OK;
-}
-
-/* The slot to take next; false at the end. */
-static bool next_slot(struct trie_cursor *cursor, uint64_t *slot_out) {
-  if (!cursor->begun) {
-    cursor->begun = true;
-    *slot_out = cursor->root;
-    return cursor->root != SLOT_EMPTY;
-  }
-  while (cursor->depth > 0) {
-    struct trie_cursor_step *step = &cursor->steps[cursor->depth - 1];
-    if (step->next < step->branch.slot_count) {
-      *slot_out = branch_slot(&step->branch, step->next++);
-      return true;
-    }
-    cursor->depth--;
-  }
-  return false;
 }
 
 /* Whether a record comes behind the key in the order of the walk. */
@@ -102,26 +96,59 @@ int trie_cursor_seek(struct trie_cursor *cursor,
   return MMCMAP_OK;
 }
 
-int trie_cursor_next(struct trie_cursor *cursor,
-                     const struct node_source *source,
-                     struct record_view *record_out) {
+/* Notes a record that the walk has come to. */
+static int push_record(struct trie_cursor *cursor,
+                       const struct node_source *source, uint64_t slot) {
+  if (UNLIKELY(cursor->left == 0))
+    return error_set_corrupt("F36 more records than counted",
+                             slot_offset(slot));
+  cursor->left--;
+  prefetch_node(source, slot);
+  cursor->ahead[cursor->ahead_end++ % TRIE_RECORDS_AHEAD] = slot;
+  return MMCMAP_OK;
+}
+
+static int take_slot(struct trie_cursor *cursor,
+                     const struct node_source *source, uint64_t slot) {
+  return slot_is_record(slot) ? push_record(cursor, source, slot)
+                              : enter_branch(cursor, source, slot);
+}
+
+/* Walks on until enough records are ahead, or to the end. */
+static int walk_ahead(struct trie_cursor *cursor,
+                      const struct node_source *source) {
   int code = MMCMAP_OK;
-  while (code == MMCMAP_OK) {
-    uint64_t slot;
-    if (!next_slot(cursor, &slot)) return MMCMAP_NOTFOUND;
-    if (!slot_is_record(slot)) {
-      code = enter_branch(cursor, source, slot);
-      continue;
-    }
-    if (cursor->left == 0) {
-      code =
-          error_set_corrupt("F36 more records than counted", slot_offset(slot));
-      break;
-    }
-    cursor->left--;
-    code = node_record(source, slot_offset(slot), record_out);
-    if (code == MMCMAP_OK) return code;
+  if (!cursor->begun) {
+    cursor->begun = true;
+    if (cursor->root != SLOT_EMPTY)
+      code = take_slot(cursor, source, cursor->root);
   }
-  cursor->depth = 0;
+  while (code == MMCMAP_OK && cursor->depth > 0 &&
+         cursor->ahead_end - cursor->ahead_begin < TRIE_RECORDS_AHEAD) {
+    struct trie_cursor_step *step = &cursor->steps[cursor->depth - 1];
+    if (step->next < step->branch.slot_count)
+      code =
+          take_slot(cursor, source, branch_slot(&step->branch, step->next++));
+    else
+      cursor->depth--;
+  }
   return code;
+}
+
+int trie_cursor_walk(struct trie_cursor *cursor,
+                     const struct node_source *source) {
+  /* A failure comes when all before it has come. */
+  if (cursor->failure.code == MMCMAP_OK &&
+      walk_ahead(cursor, source) != MMCMAP_OK)
+    mmcmap_last_error(&cursor->failure);
+  if (cursor->ahead_end != cursor->ahead_begin) return MMCMAP_OK;
+  if (cursor->failure.code == MMCMAP_OK) return MMCMAP_NOTFOUND;
+  error_restore(&cursor->failure);
+  return cursor->failure.code;
+}
+
+int trie_cursor_fail(struct trie_cursor *cursor) {
+  mmcmap_last_error(&cursor->failure);
+  cursor->ahead_begin = cursor->ahead_end;
+  return cursor->failure.code;
 }

@@ -13,11 +13,11 @@ static void prefetch_node(const struct node_source *source, uint64_t slot) {
   uint64_t offset = slot_offset(slot);
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size)) return;
   const uint8_t *at = source->base + offset;
-  __builtin_prefetch(at + NODE_META_AT);
-  __builtin_prefetch(at + NODE_SHAPE_AT);
+  bytes_prefetch(at + NODE_META_AT);
+  bytes_prefetch(at + NODE_SHAPE_AT);
   if (!slot_is_record(slot)) return;
-  __builtin_prefetch(at + NODE_HEADER_BYTES);
-  __builtin_prefetch(at + NODE_HEADER_BYTES + 64); /* perhaps of the value */
+  bytes_prefetch(at + NODE_HEADER_BYTES);
+  bytes_prefetch(at + NODE_HEADER_BYTES + 64); /* perhaps of the value */
 }
 
 /* The slot that `way` leads to, as far as can be told without asking twice. */
@@ -27,8 +27,8 @@ static void prefetch_slot(const struct node_source *source, uint64_t slot,
   if (!bytes_within(offset, NODE_HEADER_BYTES, source->size)) return;
   const uint8_t *at = source->base + offset;
   uint64_t bitmap = bytes_load_relaxed(at + NODE_SHAPE_AT);
-  __builtin_prefetch(at + NODE_HEADER_BYTES +
-                     8 * (size_t)branch_index(bitmap, way));
+  bytes_prefetch(at + NODE_HEADER_BYTES +
+                 8 * (size_t)branch_index(bitmap, way));
 }
 
 /* Takes the step of one key through a branch of `level`; whether it goes on. */

@@ -251,13 +251,22 @@ struct trie_cursor_step {
   unsigned next; /* index of the slot to take next */
 };
 
+/* How many records at most are fetched ahead of the one that is returned: a power
+   of two. */
+enum { TRIE_RECORDS_AHEAD = 16 };
+
 /* Walks a sealed root; good as long as the root is. */
 struct trie_cursor {
   uint64_t root;
   uint64_t left; /* records that there can still be: bounds hostile tries */
   bool begun;
+  mmcmap_error failure; /* its code is not MMCMAP_OK: where the walk ended */
   unsigned depth;
   struct trie_cursor_step steps[COLLISION_LEVEL + 1];
+  /* Records that the walk has come to, and that were not returned yet. */
+  uint64_t ahead[TRIE_RECORDS_AHEAD];
+  unsigned ahead_end; /* both count on: indices modulo TRIE_RECORDS_AHEAD */
+  unsigned ahead_begin;
 };
 
 void trie_cursor_init(struct trie_cursor *cursor, uint64_t root,
@@ -269,10 +278,25 @@ int trie_cursor_seek(struct trie_cursor *cursor,
                      const struct node_source *source,
                      const struct hasher *hasher, struct trie_key *key);
 
+/* Walks on, as far as it goes; MMCMAP_NOTFOUND if no record is ahead. */
+int trie_cursor_walk(struct trie_cursor *cursor,
+                     const struct node_source *source);
+
+/* Ends the walk at the failure that was noted last. */
+int trie_cursor_fail(struct trie_cursor *cursor);
+
 /* The next record; MMCMAP_NOTFOUND at the end. After an error the cursor stays
-   at its end. */
-int trie_cursor_next(struct trie_cursor *cursor,
-                     const struct node_source *source,
-                     struct record_view *record_out);
+   there. */
+static inline int trie_cursor_next(struct trie_cursor *cursor,
+                                   const struct node_source *source,
+                                   struct record_view *record_out) {
+  int code = MMCMAP_OK;
+  if (cursor->ahead_end - cursor->ahead_begin <= TRIE_RECORDS_AHEAD / 2)
+    code = trie_cursor_walk(cursor, source);
+  if (UNLIKELY(code != MMCMAP_OK)) return code;
+  uint64_t slot = cursor->ahead[cursor->ahead_begin++ % TRIE_RECORDS_AHEAD];
+  code = node_record(source, slot_offset(slot), record_out);
+  return LIKELY(code == MMCMAP_OK) ? code : trie_cursor_fail(cursor);
+}
 
 #endif
