@@ -80,10 +80,20 @@ int mmcmap_open_with(const char *path, const mmcmap_options *options,
   return MMCMAP_OK;
 }
 
+/* Of a file with a limit there are enough segments for some to be empty while
+   others are cleaned. */
+static uint32_t segment_size_of_new(const mmcmap_options *options) {
+  uint32_t size = SEGMENT_SIZE_DEFAULT;
+  while (options != NULL && options->max_size_bytes != 0 &&
+         size > SEGMENT_SIZE_MIN && size > options->max_size_bytes / 128)
+    size /= 2;
+  return size;
+}
+
 int mmcmap_open(const char *path, const mmcmap_options *options,
                 mmcmap **store_out) {
-  static const struct store_internals internals = {
-      .segment_size = SEGMENT_SIZE_DEFAULT,
+  const struct store_internals internals = {
+      .segment_size = segment_size_of_new(options),
       .primary_mask = UINT64_MAX,
       .secondary_mask = UINT64_MAX};
   return mmcmap_open_with(path, options, &internals, store_out);
@@ -231,6 +241,34 @@ static inline int find_live(struct store *store, const struct trie_key *map,
   return code;
 }
 
+/* A change has been made whatever becomes of upkeep: only that the store takes
+   no more changes is of interest, and the next change says it. */
+int handle_upkeep(const mmcmap *handle, struct store *store) {
+  enum share_need need = upkeep_need(store->share.header);
+  if (need >= SHARE_NEED_SOON && handle->options.durability == MMCMAP_ASYNC)
+    flusher_call_upkeep(&store->flusher);
+  if (need == SHARE_NEED_NOW ||
+      (need == SHARE_NEED_SOON && handle->options.durability == MMCMAP_SYNC))
+    (void)upkeep_pay(&store->upkeep, handle->options.timeout_ms);
+  return MMCMAP_OK;
+}
+
+static bool is_full(int code) {
+  return code == MMCMAP_ENOSPC || code == MMCMAP_EFULL ||
+         code == MMCMAP_EADDRESS;
+}
+
+bool handle_make_room(const mmcmap *handle, struct store *store, int code,
+                      bool for_delete) {
+  mmcmap_error failure;
+  if (!is_full(code)) return false;
+  mmcmap_last_error(&failure);
+  if (upkeep_make_room(&store->upkeep, handle->options.timeout_ms, for_delete))
+    return true;
+  error_restore(&failure);
+  return false;
+}
+
 int mmcmap_get(mmcmap *handle, mmcmap_slice key, mmcmap_buffer *value_out) {
   struct store *store;
   value_out->size = 0;
@@ -264,9 +302,12 @@ int handle_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
   struct change_mode mode = change_mode_of(handle);
   mode.life = life;
   int code = enter_to_write(handle, &store);
-  if (code == MMCMAP_OK)
+  if (code != MMCMAP_OK) return code;
+  do
     code = writer_put(&store->writer, map_of(handle), key.data, key.size,
                       value.data, value.size, mode, &epoch);
+  while (UNLIKELY(code != MMCMAP_OK) &&
+         handle_make_room(handle, store, code, false));
   if (code != MMCMAP_OK) return code;
   return LIKELY(!change_may_expire(&life))
              ? finish_change(handle, store, epoch)
@@ -285,10 +326,16 @@ int mmcmap_put_ttl(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
 int mmcmap_delete(mmcmap *handle, mmcmap_slice key) {
   struct store *store;
   uint64_t epoch;
+  struct change_mode mode = change_mode_of(handle);
   int code = enter_to_write(handle, &store);
-  if (code == MMCMAP_OK)
+  if (code != MMCMAP_OK) return code;
+  for (;;) {
     code = writer_delete(&store->writer, map_of(handle), key.data, key.size,
-                         change_mode_of(handle), &epoch);
+                         mode, &epoch);
+    if (LIKELY(!is_full(code)) || mode.claim == SPACE_AT_LAST) break;
+    if (!handle_make_room(handle, store, code, true))
+      mode.claim = SPACE_AT_LAST;
+  }
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 
@@ -329,7 +376,7 @@ int mmcmap_version(mmcmap *handle, uint64_t *version_out) {
   if (code == MMCMAP_OK)
     code =
         writer_take_moment(&store->writer, handle->options.timeout_ms, &moment);
-  if (code == MMCMAP_OK) *version_out = moment.epoch;
+  if (code == MMCMAP_OK) *version_out = moment.content_epoch;
   return code;
 }
 
@@ -351,10 +398,19 @@ int mmcmap_sync(mmcmap *handle) {
 
 int mmcmap_step(mmcmap *handle, uint64_t budget_ns) {
   struct store *store;
+  bool more;
   uint64_t end_ns = process_monotonic_ns() + budget_ns;
   int code = enter(handle, &store);
   if (code != MMCMAP_OK || budget_ns == 0 || store->is_readonly) return code;
   /* What it does not come to, for whatever reason, is left to the next step. */
   (void)sweep_run(&store->sweep, handle->options.timeout_ms, end_ns);
-  return commit_all(&store->committer);
+  const struct share_header *header = store->share.header;
+  bool is_idle = atomic_load(&header->change.changed_epoch) <=
+                 atomic_load(&header->commit.durable_epoch);
+  code = commit_all(&store->committer);
+  if (code == MMCMAP_OK)
+    code =
+        upkeep_run(&store->upkeep, is_idle ? SHARE_NEED_IDLE : SHARE_NEED_SOON,
+                   handle->options.timeout_ms, end_ns, &more);
+  return code;
 }

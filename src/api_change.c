@@ -46,9 +46,12 @@ static int change_live(const struct target *target, mmcmap_slice key,
   struct change_mode mode = change_mode_of(handle);
   mode.life = target->life;
   int code = enter_to_write(handle, &store);
-  if (code == MMCMAP_OK)
+  if (code != MMCMAP_OK) return code;
+  do
     code = writer_change(&store->writer, map_of(handle), key.data, key.size,
                          decide, context, mode, &epoch);
+  while (UNLIKELY(code != MMCMAP_OK) &&
+         handle_make_room(handle, store, code, false));
   if (code != MMCMAP_OK || epoch == 0) return code;
   return change_may_expire(&target->life)
              ? finish_expiring_change(handle, store, epoch)

@@ -117,7 +117,7 @@ int mmcmap_snapshot_dump(mmcmap_snapshot *snapshot, mmcmap_buffer *text_out) {
                       .now_ms = snapshot->now.now_ms};
   dump.left = dump.source.size / NODE_HEADER_BYTES;
   code = add(&dump, "%" PRIu64 " records, version %" PRIu64 "\n",
-             snapshot->count, moment->epoch);
+             snapshot->count, moment->content_epoch);
   if (code == MMCMAP_OK && snapshot->root != SLOT_EMPTY)
     code = add_slot(&dump, snapshot->root, 0);
   snapshot_leave(row);

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Upkeep on request: checking. (Committing and steps are in api.c.)
+ * Upkeep on request: checking and compacting. (Committing and steps are in api.c.)
  */
 #include <string.h>
 
 #include "maint/check.h"
+#include "os/process.h"
 #include "snapshot.h"
 
 /* The caller's functions, behind those that the layers call. */
-struct upkeep {
+struct watch {
   mmcmap_progress progress;
   mmcmap_report report;
   void *context;
@@ -16,18 +17,18 @@ struct upkeep {
 };
 
 static int tell_progress(void *context, uint64_t bytes) {
-  const struct upkeep *upkeep = context;
-  if (upkeep->progress == NULL) return MMCMAP_OK;
-  return upkeep->progress(upkeep->context,
-                          bytes < upkeep->total ? bytes : upkeep->total,
-                          upkeep->total);
+  const struct watch *watch = context;
+  if (watch->progress == NULL) return MMCMAP_OK;
+  return watch->progress(watch->context,
+                         bytes < watch->total ? bytes : watch->total,
+                         watch->total);
 }
 
 static void tell_fault(void *context, const struct verify_failure *failure) {
-  const struct upkeep *upkeep = context;
+  const struct watch *watch = context;
   mmcmap_fault fault = {
       .code = failure->code, .rule = failure->rule, .offset = failure->offset};
-  if (upkeep->report != NULL) upkeep->report(upkeep->context, &fault);
+  if (watch->report != NULL) watch->report(watch->context, &fault);
 }
 
 /* ---- check --------------------------------------------------------------- */
@@ -53,13 +54,13 @@ int mmcmap_check(mmcmap *handle, mmcmap_progress progress, mmcmap_report report,
   int code = snapshot_open_for_long(handle, &snapshot);
   if (code != MMCMAP_OK) return code;
   struct store *store = snapshot->store;
-  struct upkeep upkeep = {.progress = progress,
-                          .report = report,
-                          .context = context,
-                          /* The trie once, and the log once. */
-                          .total = 2 * space_look(&store->space)};
+  struct watch caller = {.progress = progress,
+                         .report = report,
+                         .context = context,
+                         /* The trie once, and the log once. */
+                         .total = 2 * space_look(&store->space)};
   struct verify_watch watch = {
-      .progress = tell_progress, .found = tell_fault, .context = &upkeep};
+      .progress = tell_progress, .found = tell_fault, .context = &caller};
   struct verify_report found;
   memset(&found, 0, sizeof found);
   found.watch = &watch;
@@ -69,10 +70,49 @@ int mmcmap_check(mmcmap *handle, mmcmap_progress progress, mmcmap_report report,
     code = check_moment(store, &snapshot->moment, &found);
     snapshot_leave(row);
   }
-  if (code == MMCMAP_OK) code = tell_progress(&upkeep, upkeep.total);
+  if (code == MMCMAP_OK) code = tell_progress(&caller, caller.total);
   mmcmap_error failure;
   mmcmap_last_error(&failure);
   mmcmap_snapshot_close(snapshot);
   if (code != MMCMAP_OK) error_restore(&failure);
+  return code;
+}
+
+/* ---- compact ------------------------------------------------------------- */
+
+enum {
+  COMPACT_SLICE_MS = 20,
+  COMPACT_PASSES = 6 /* the last ones empty what the heads of the log were in */
+};
+
+/* One pass; `done` counts bytes. */
+static int compact_once(const mmcmap *handle, struct store *store,
+                        struct watch *caller, uint64_t *done) {
+  bool more = true;
+  int code = MMCMAP_OK;
+  for (bool is_first = true; code == MMCMAP_OK && more; is_first = false) {
+    uint64_t end_ns =
+        process_monotonic_ns() + COMPACT_SLICE_MS * UINT64_C(1000000);
+    uint64_t before = store->share.header->upkeep.moved_bytes;
+    code = upkeep_compact(&store->upkeep, handle->options.timeout_ms, end_ns,
+                          is_first, &more);
+    *done += store->share.header->upkeep.moved_bytes - before;
+    if (code == MMCMAP_OK && more) code = tell_progress(caller, *done);
+  }
+  return code;
+}
+
+int mmcmap_compact(mmcmap *handle, mmcmap_progress progress, void *context) {
+  struct store *store;
+  struct watch caller = {.progress = progress, .context = context};
+  uint64_t done = 0;
+  int code = enter_to_write(handle, &store);
+  if (code != MMCMAP_OK) return code;
+  code = commit_all(&store->committer);
+  caller.total = space_look(&store->space);
+  for (int i = 0; i < COMPACT_PASSES && code == MMCMAP_OK; i++)
+    code = compact_once(handle, store, &caller, &done);
+  if (code == MMCMAP_OK) code = tell_progress(&caller, caller.total);
+  if (code != MMCMAP_OK) upkeep_end_compacting(&store->upkeep);
   return code;
 }

@@ -177,7 +177,7 @@ uint64_t mmcmap_snapshot_count(const mmcmap_snapshot *snapshot) {
 
 uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot) {
   CHECK(snapshot != NULL && snapshot->magic == SNAPSHOT_MAGIC);
-  return snapshot->moment.epoch;
+  return snapshot->moment.content_epoch;
 }
 
 /* A cursor over what stands under a root, which does not change any more. */

@@ -69,7 +69,7 @@ static int take_saved(mmcmap_snapshot *snapshot, mmcmap_slice name) {
   }
   snapshot->moment.root = saved.root;
   snapshot->moment.count = saved.count;
-  snapshot->moment.epoch = saved.epoch;
+  snapshot->moment.epoch = snapshot->moment.content_epoch = saved.epoch;
   snapshot->now = reading_of(store);
   snapshot->now.now_ms = saved.time_ms;
   return MMCMAP_OK;

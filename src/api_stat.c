@@ -6,6 +6,26 @@
 
 #include "handle.h"
 
+/* The lock is held. Before the first change nobody looks after segments. */
+static void stat_of_space(struct store *store, mmcmap_stat *stat_out) {
+  const struct share_upkeep *upkeep = &store->share.header->upkeep;
+  struct usage_totals totals;
+  if (store->is_readonly || !log_is_started(&store->writer.log)) return;
+  log_sweep(&store->writer.log, &totals);
+  stat_out->live_bytes = totals.live_bytes;
+  stat_out->live_segments = totals.used_count;
+  stat_out->held_segments = totals.held_count;
+  stat_out->uncounted_segments = totals.uncounted_count;
+  stat_out->waiting_for_pins = totals.wait_pin_count;
+  stat_out->waiting_for_snapshots = totals.wait_snapshot_count;
+  stat_out->waiting_for_commit = totals.wait_commit_count;
+  stat_out->free_segments = totals.free_count;
+  stat_out->hole_segments = totals.hole_count;
+  stat_out->reserve_bytes = atomic_load(&upkeep->reserve_bytes);
+  stat_out->moved_bytes = upkeep->moved_bytes;
+  stat_out->cleaned_segments = upkeep->cleaned_count;
+}
+
 /* What the writer lock guards. */
 static int stat_of_writer(struct store *store, uint32_t timeout_ms,
                           mmcmap_stat *stat_out) {
@@ -14,7 +34,7 @@ static int stat_of_writer(struct store *store, uint32_t timeout_ms,
   int code = writer_enter(writer, timeout_ms);
   if (code != MMCMAP_OK) return code;
   stat_out->count = atomic_load(&header->change.count);
-  stat_out->version = atomic_load(&header->change.changed_epoch);
+  stat_out->version = writer_content_epoch(header);
   stat_out->epoch = writer->log.epoch;
   stat_out->segment_count = store->space.segment_count;
   stat_out->used_bytes = log_is_started(&writer->log)
@@ -23,6 +43,7 @@ static int stat_of_writer(struct store *store, uint32_t timeout_ms,
   stat_out->log_bytes = writer->log.appended_bytes;
   stat_out->large_bytes = writer->log.large_bytes;
   stat_out->recycled_bytes = writer->log.recycler.reused_bytes;
+  stat_of_space(store, stat_out);
   writer_leave(writer);
   return MMCMAP_OK;
 }

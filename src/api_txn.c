@@ -29,6 +29,9 @@ int mmcmap_txn_begin(mmcmap *handle, mmcmap_txn **txn_out) {
   *txn_out = NULL;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
+  /* The one before has found no space: what can be made is made now. */
+  if (atomic_exchange(&store->share.header->upkeep.is_full, 0) != 0)
+    (void)handle_make_room(handle, store, MMCMAP_EFULL, true);
   mmcmap_txn *txn = calloc(1, sizeof *txn);
   if (txn != NULL) txn->own = malloc(sizeof *txn->own);
   if (txn == NULL || txn->own == NULL)
@@ -259,9 +262,15 @@ int mmcmap_put_many_ttl(mmcmap *handle, const mmcmap_slice *keys,
                         const mmcmap_slice *values, size_t count,
                         uint64_t ttl_ms) {
   mmcmap_txn *txn;
-  int code = mmcmap_txn_begin(handle, &txn);
-  if (code != MMCMAP_OK) return code;
-  return finish_txn(txn, put_all(txn, keys, values, count, ttl_ms));
+  struct store *store;
+  int code;
+  do {
+    code = mmcmap_txn_begin(handle, &txn);
+    if (code != MMCMAP_OK) return code;
+    store = txn->store;
+    code = finish_txn(txn, put_all(txn, keys, values, count, ttl_ms));
+  } while (code != MMCMAP_OK && handle_make_room(handle, store, code, false));
+  return code;
 }
 
 int mmcmap_clear(mmcmap *handle) {

@@ -20,6 +20,7 @@
 #include "base/testing.h"
 #include "maint/create.h"
 #include "maint/takeover.h"
+#include "maint/usage_table.h"
 #include "os/lock.h"
 #include "share/owner_lock.h"
 #include "store.h"
@@ -77,19 +78,34 @@ static int start_session(void *context) {
   return code;
 }
 
+/* What is empty is free with the next superblock, and may then be cut off. */
+static int free_what_is_empty(struct store *store) {
+  struct usage_totals totals;
+  int code = writer_enter(&store->writer, OWNER_LOCK_FOREVER);
+  if (code != MMCMAP_OK) return code;
+  log_sweep(&store->writer.log, &totals);
+  writer_leave(&store->writer);
+  return totals.wait_commit_count == 0 ? MMCMAP_OK
+                                       : commit_superblock(&store->committer);
+}
+
 /* Commits and leaves the file as a clean one; nobody else uses it. */
 static int finish_session(struct store *store) {
+  struct usage_table table;
   int code = commit_all(&store->committer);
   if (code == MMCMAP_OK)
     code = writer_enter(&store->writer, OWNER_LOCK_FOREVER);
   if (code != MMCMAP_OK) return code;
   bool is_started = log_is_started(&store->writer.log);
-  uint64_t end = log_end(&store->writer.log);
   writer_leave(&store->writer);
   if (!is_started) return MMCMAP_OK;
+  code = free_what_is_empty(store);
+  /* Without a table all is recounted. */
+  if (code == MMCMAP_OK) usage_table_write(&store->writer.log, &table);
+  if (code == MMCMAP_OK) code = commit_end_session(&store->committer, &table);
   /* Nobody else has the file mapped: its end may come down. */
-  code = space_trim(&store->space, end);
-  return code == MMCMAP_OK ? commit_end_session(&store->committer) : code;
+  if (code == MMCMAP_OK) code = space_trim(&store->space, table.file_end);
+  return code;
 }
 
 /* ---- The parts ----------------------------------------------------------- */
@@ -138,10 +154,28 @@ static int load_constants(struct store *store, const mmcmap_options *options,
   store->space.fd = store->fd;
   store->space.readers = &store->readers;
   store->space.segment_size = superblock_out->segment_size;
+  store->space.segment_shift =
+      (unsigned)__builtin_ctz(superblock_out->segment_size);
   store->space.max_size_bytes = options->max_size_bytes;
   memcpy(store->space.file_id, superblock_out->file_id,
          SUPERBLOCK_FILE_ID_BYTES);
-  return map_file(store, *file_bytes_out, options->max_size_bytes);
+  code = map_file(store, *file_bytes_out, options->max_size_bytes);
+  if (code == MMCMAP_OK && store->is_shared)
+    code = share_map_segments(
+        &store->share, store->lock_path,
+        (store->space.map.size_bytes >> store->space.segment_shift) + 1);
+  return code;
+}
+
+static bool do_upkeep(void *context, uint64_t end_ns) {
+  struct store *store = context;
+  bool more;
+  /* As long as there are changes only as much as has to be done. */
+  enum share_need least =
+      atomic_load(&store->flusher.is_dirty) ? SHARE_NEED_SOON : SHARE_NEED_IDLE;
+  int code =
+      upkeep_run(&store->upkeep, least, OWNER_LOCK_FOREVER, end_ns, &more);
+  return code == MMCMAP_OK && more;
 }
 
 static int init_parts(struct store *store) {
@@ -151,7 +185,10 @@ static int init_parts(struct store *store) {
   store->writer.start_context = store;
   committer_init(&store->committer, &store->writer, &store->superblocks);
   sweep_init(&store->sweep, &store->writer);
+  upkeep_init(&store->upkeep, &store->committer);
   int code = flusher_init(&store->flusher, &store->committer, &store->sweep);
+  store->flusher.upkeep = do_upkeep;
+  store->flusher.upkeep_context = store;
   store->has_threads = code == MMCMAP_OK;
   if (code != MMCMAP_OK) writer_destroy(&store->writer);
   return code;
@@ -177,7 +214,8 @@ static int recover(struct store *store, const struct superblock *superblock,
                   BROKEN(BREAK_NO_REWRITE));
   committer_install(&store->committer, state);
   writer_install(&store->writer, state);
-  return MMCMAP_OK;
+  if (!store->is_shared) return MMCMAP_OK;
+  return usage_table_install(&store->space, &source, &store->hasher, state);
 }
 
 /* Goes on where the dead have left. */
@@ -382,6 +420,7 @@ static int leave_last(struct store *store, bool discard) {
 static int leave(struct store *store, bool discard) {
   int code = MMCMAP_OK;
   flusher_stop(&store->flusher);
+  upkeep_destroy(&store->upkeep);
   if (!store->is_readonly && !discard) code = commit_all(&store->committer);
   if (!store->is_shared) return code;
   /* Without it the next opener takes over, as from a process that died. */
@@ -408,6 +447,7 @@ int store_detach(struct store *store, bool discard) {
 }
 
 void store_forget(struct store *store) {
+  if (store->has_threads) free(store->upkeep.recount.found);
   if (store->has_threads) writer_destroy(&store->writer);
   store->has_threads = false;
   readers_forget(&store->readers);

@@ -85,6 +85,14 @@ static inline struct transaction *transaction_of(const mmcmap_txn *txn) {
 int handle_copy_name(const struct store *store, mmcmap_slice name,
                      struct trie_key *key_out);
 
+/* After a change that failed with `code`: whether that was for want of space, and
+   some has been made, so that it may be tried again. */
+bool handle_make_room(const mmcmap *handle, struct store *store, int code,
+                      bool for_delete);
+
+/* The part of finish_change() that helps with upkeep. */
+int handle_upkeep(const mmcmap *handle, struct store *store);
+
 static inline struct change_life life_of(uint64_t ttl_ms) {
   struct change_life life = {.ttl_ms = ttl_ms};
   return life;
@@ -99,6 +107,10 @@ static inline struct expiry_reading reading_of(const struct store *store) {
 /* A change has been published: makes it durable as the handle promises. */
 static inline int finish_change(const mmcmap *handle, struct store *store,
                                 uint64_t epoch) {
+  if (UNLIKELY(upkeep_need(store->share.header) != SHARE_NEED_NOTHING)) {
+    int code = handle_upkeep(handle, store);
+    if (code != MMCMAP_OK) return code;
+  }
   switch (handle->options.durability) {
     case MMCMAP_SYNC:
       return commit_epoch(&store->committer, epoch);

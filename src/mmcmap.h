@@ -504,9 +504,9 @@ MMCMAP_API int mmcmap_sync(mmcmap *store);
 
 /*
  * Does what upkeep there is to do, for hosts that want no thread of ours: with
- * MMCMAP_MANUAL, once per frame or timer. Deletes some of what has expired, and
- * commits if something has changed since the last commit. `budget_ns` bounds the
- * work, but for the one sync that a commit needs; 0 does nothing.
+ * MMCMAP_MANUAL, once per frame or timer. Deletes some of what has expired, commits
+ * if something has changed since the last commit, and cleans. `budget_ns` bounds the
+ * work, but for the syncs that it needs, mostly one; 0 does nothing.
  */
 MMCMAP_API int mmcmap_step(mmcmap *store, uint64_t budget_ns);
 
@@ -675,8 +675,21 @@ typedef struct mmcmap_stat {
   uint64_t recovered_commits; /* rolled forward when the store was opened */
   uint64_t max_size_bytes;    /* 0: no limit */
   uint64_t address_bytes;     /* the range of addresses granted */
-  int hash;                   /* enum mmcmap_hash_kind */
-  int durability;             /* enum mmcmap_durability of this handle */
+  uint64_t live_bytes;        /* in segments, as counted: it may be too much */
+  uint64_t live_segments; /* that something is alive in, or the log goes on */
+  uint64_t held_segments; /* of them, that snapshots hold as they are */
+  uint64_t uncounted_segments; /* of them, that are to be counted first */
+  uint64_t waiting_for_pins; /* segments that are empty, but that a call may be
+                                 looking at still, */
+  uint64_t waiting_for_snapshots; /* that a snapshot holds, */
+  uint64_t waiting_for_commit;    /* or that recovery may need */
+  uint64_t free_segments;         /* that will be used next */
+  uint64_t hole_segments;         /* of them, whose blocks were given back */
+  uint64_t reserve_bytes;         /* that puts leave for what frees space */
+  uint64_t moved_bytes; /* by cleaning, since the first process opened it */
+  uint64_t cleaned_segments; /* since then */
+  int hash;                  /* enum mmcmap_hash_kind */
+  int durability;            /* enum mmcmap_durability of this handle */
   bool readonly;
   bool was_clean; /* the store had been closed properly */
 } mmcmap_stat;
@@ -722,6 +735,16 @@ typedef struct mmcmap_fault {
 
 /* Called for each fault that is found; `fault` is good during the call. */
 typedef void (*mmcmap_report)(void *context, const mmcmap_fault *fault);
+
+/*
+ * Makes the file as small as it can be, while others read and write: moves what is
+ * alive together, to its beginning, and gives the rest back. What snapshots hold
+ * stays where it is. `progress` may be NULL.
+ *   MMCMAP_ENOSPC, MMCMAP_EFULL: there is not enough room to begin with;
+ *   MMCMAP_EREADONLY; MMCMAP_EBUSY; what `progress` returned: it ends halfway.
+ */
+MMCMAP_API int mmcmap_compact(mmcmap *store, mmcmap_progress progress,
+                              void *context);
 
 /*
  * Compares the store with every rule of its format, while others read and write:

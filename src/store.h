@@ -16,6 +16,7 @@
 #include "base/testing.h"
 #include "base/hash.h"
 #include "maint/recovery.h"
+#include "maint/upkeep.h"
 #include "mmcmap.h"
 #include "os/file.h"
 #include "os/process.h"
@@ -65,6 +66,7 @@ struct store {
   struct committer committer;
   struct sweep sweep;
   struct flusher flusher;
+  struct upkeep upkeep;
   bool has_threads; /* the flusher, writer and committer are initialised */
   _Atomic uint64_t child_count; /* snapshots and transactions */
   bool is_ghost;

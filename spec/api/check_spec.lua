@@ -286,7 +286,8 @@ describe("check of the corpus", function()
         for _, rule in ipairs(report) do
           if rule ~= "F4 superblock checksum" then others = others + 1 end
         end
-        local is_bad = name:find("^bad") ~= nil
+        -- The table of a file that was closed is of no use any more.
+        local is_bad = name:find("^bad") ~= nil and not name:find("^bad%-usage")
         assert.equal(is_bad and told ~= "ok", others > 0,
           name .. ": " .. tostring(report[1]))
         assert.is_true(is_bad or #report == 0, name)
@@ -322,8 +323,7 @@ describe("check of single bits", function()
     -- Few of the superblocks: a damaged one is looked at again for a while, since
     -- somebody might be writing it.
     for _, range in ipairs { { 0, 4096, 97 }, { 8192, 12288, 97 },
-      { 12288, log_end, 1 }, { 1048576, 1048640, 1 },
-      { extent, extent + 200, 1 } } do
+      { 12288, log_end, 1 }, { extent, extent + 200, 1 } } do
       local stride = step * range[3]
       for i = range[1] * 8 + math.random(0, stride - 1), range[2] * 8 - 1, stride do
         local at, bit = math.floor(i / 8), 2 ^ (i % 8)

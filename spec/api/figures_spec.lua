@@ -9,7 +9,10 @@ local numbers = { "count", "size_bytes", "used_bytes", "log_bytes",
   "large_bytes", "recycled_bytes", "segment_bytes", "segment_count", "epoch",
   "durable_epoch", "superblock_epoch", "version", "commit_count", "sync_count",
   "snapshot_count", "process_count", "reader_count", "recovered_commits", "max_size_bytes",
-  "address_bytes" }
+  "address_bytes", "live_bytes", "live_segments", "held_segments",
+  "uncounted_segments", "waiting_for_pins", "waiting_for_snapshots",
+  "waiting_for_commit", "free_segments", "hole_segments", "reserve_bytes",
+  "moved_bytes", "cleaned_segments" }
 
 describe("the module", function()
   it("has these fields and no more", function()

@@ -10,7 +10,7 @@ local scratch = require "spec.support.scratch"
 
 -- The world keeps its promise, but not with these mistakes.
 local function notices(world, ...)
-  world.bound = 150
+  world.bound = world.bound or 150
   assert.is_nil(crash.world(world))
   probe.crash.breaks(...)
   local failure = crash.world(world)
@@ -48,6 +48,11 @@ describe("deliberate mistakes", function()
           second_bound = 20 }, case[1])
       end)
   end
+
+  it("are noticed: REUSE_UNCOMMITTED, large values over those before", function()
+    notices({ ops = ("P0"):rep(12), durability = "sync", bound = 20, second = 0 },
+      "REUSE_UNCOMMITTED")
+  end)
 
   -- Three things stand between a stale frame and a wrong commit: the salt, the
   -- chain of checksums, which tells frames apart that differ, and the epochs,

@@ -26,12 +26,15 @@ calls[#calls + 1] = { "delete", "key 1" }
 calls[#calls + 1] = { "put", "key 7", ("grow"):rep(8000) }
 calls[#calls + 1] = { "put", "key 8", ("grow"):rep(8000) }
 calls[#calls + 1] = { "sync" }
+calls[#calls + 1] = { "clean" }
 calls[#calls + 1] = { "update", { { "put", "key 2", "of the transaction" },
   { "delete", "key 4" }, { "put", "large", ("L"):rep(40000) },
   { "put", "key 9", ("grow"):rep(15000) }, { "put", "key 2", "again" } } }
 calls[#calls + 1] = { "update", { { "put", "key 3", "more" },
   { "delete", "key 5" } } }
 calls[#calls + 1] = { "sync" }
+calls[#calls + 1] = { "clean" }
+calls[#calls + 1] = { "put", "key 7", "after cleaning" }
 
 for i = 1, 3 do calls[#calls + 1] = { "put", "gone " .. i, "soon", 50 } end
 calls[#calls + 1] = { "expire", "key 2", 50 }
@@ -102,7 +105,10 @@ end
 
 local function pass() return probe.os.wall_ms(BEGIN + 100) end
 
-local others = { update = update, pass = pass }
+-- The cleaner, for a while.
+local function clean(db) return db:clean(300000) end
+
+local others = { update = update, pass = pass, clean = clean }
 
 local function work(path, level, plan)
   probe.os.wall_ms(BEGIN)
@@ -141,6 +147,10 @@ local function die_and_recover(level, plan, where)
   local models = models_of()
   local db = assert(probe.store.open(path, { segment_size = SEGMENT }))
   local records = contents(db)
+  -- Nothing counts what saved snapshots hold.
+  if next((assert(db:saved()))) == nil then
+    assert.equal(("0"):rep(16), assert(db:usage()).low, where)
+  end
   local found
   for i = returned, math.min(returned + 1, #calls) do
     if matches(records, models[i + 1]) then found = i end

@@ -31,6 +31,14 @@ local CASES = {
     "api/lock_file", "from before one change" },
   { "a record is whole before it is linked", "PUBLISH_EARLY",
     "unit/txn_writer", "a new key that was" },
+  { "what is appended is counted as alive", "COUNT_LOW",
+    "unit/space_usage", "is exact among changes" },
+  { "an empty segment whose nodes are recycled is none", "NO_REVIVAL",
+    "unit/space_usage", "when nodes of an empty segment" },
+  { "space that a reader may look at is not used again", "REUSE_PINNED",
+    "unit/space_usage", "waits for whoever looks" },
+  { "space that a snapshot holds is not used again", "REUSE_HELD",
+    "unit/space_usage", "leaves every byte of snapshots" },
 }
 
 -- Whether all passed, and what was printed.

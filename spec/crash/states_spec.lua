@@ -42,6 +42,14 @@ describe("crash states", function()
     end)
   end
 
+  it("keep the promise: large values that are cleaned away", function()
+    for _, level in ipairs(LEVELS) do
+      assert.is_nil(crash.world { ops = "P0P1p2P0v_P1s_v_P0d1v_s_P0v_r_P1v_s_",
+        durability = level, bound = 12, second = 97, second_bound = 3, seed = 1 })
+    end
+    crash.report("cleaning")
+  end)
+
   it("keep the promise: a file that was there, and empty", function()
     assert.is_nil(crash.world { ops = "p0p1s_", durability = "sync",
       start = "empty", bound = 2000, second = 3, second_bound = 40 })

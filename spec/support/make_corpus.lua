@@ -288,6 +288,22 @@ local function mend_superblocks(bytes)
   return bytes
 end
 
+-- With a table that says how many words are alive in the first segment, and that
+-- nobody has counted the others.
+local function with_usage_table(bytes, words, is_damaged)
+  local at = #bytes + -#bytes % 8
+  local count = number_at(bytes, newest(bytes) + 136)
+  bytes = bytes .. ("\0"):rep(at - #bytes) .. u32(words) .. u32(1)
+    .. (u32(0) .. u32(17)):rep(count - 1)
+  local sum = checksum(bytes, at, #bytes)
+  for _, place in ipairs(PLACES) do
+    bytes = patch(bytes, place + 152, u64(at))
+    bytes = patch(bytes, place + 160, u64(count))
+    bytes = patch(bytes, place + 168, u64(is_damaged and 1 or sum))
+  end
+  return mend_superblocks(bytes)
+end
+
 local function mend_record(bytes, record)
   local sum = checksum(bytes, record.at + 4, record.at + 24 + record.payload)
   return patch(bytes, record.at, u64(sum):sub(1, 4))
@@ -424,13 +440,19 @@ local bad = {
     { 128, u64(9) } }) },
   { "root-and-count", "siphash", break_superblocks({ { 96, u64(0) },
     { 104, u64(1) } }) },
-  { "catalog", "siphash", break_superblocks({ { 112, u64(8) } }) },
+  { "content-epoch", "siphash", break_superblocks({ { 112, u64(2 ^ 40) } }) },
   { "no-segments", "siphash", break_superblocks({ { 136, u64(0) } }) },
   { "segment-count", "siphash", break_superblocks({ { 136, u64(9) } }) },
   { "shorter", "siphash", break_superblocks({ { 144, u64(65537) } }) },
   { "head", "siphash", break_superblocks({ { 176, u64(12353) } }) },
-  { "head-2", "siphash", break_superblocks({ { 208, u64(16384) },
-    { 216, u64(16384) } }) },
+  { "head-3", "siphash", break_superblocks({ { 224, u64(16384) },
+    { 232, u64(16384) } }) },
+  { "usage-table", "siphash", function(bytes)
+    return (with_usage_table(bytes, 1000, true))
+  end },
+  { "usage-count", "siphash", function(bytes)
+    return (with_usage_table(bytes, 0))
+  end },
   { "fewer-records", "siphash", function(bytes)
     local at = newest(bytes) + 104
     return mend_superblocks(patch(bytes, at, u64(number_at(bytes, at) + 1)))
@@ -449,8 +471,6 @@ local bad = {
   end },
 
   -- Frames in the middle of a log that has been closed: only a check sees it.
-  { "log-next", "siphash", break_frame(1, set(32, u64(FAR)), true) },
-  { "log-chain", "siphash", break_frame(1, set(24, u64(7))) },
   { "log-size", "siphash", break_frame(1, set(64, u64(SEGMENT)), true) },
   { "log-checksum", "siphash", break_frame(1, set(47, "x")) },
   { "log-flags", "siphash", break_frame(1, set(14, "\5"), true) },

@@ -17,7 +17,9 @@ enum {
   CRASH_OPS_MAX = 400,
   CRASH_SEGMENT_BYTES = 131072,
   CRASH_LARGE_BYTES = 33000, /* just over a quarter of a segment */
-  CRASH_CHURN = 40
+  CRASH_CHURN = 40,
+  CRASH_QUANTA = 200,
+  CRASH_QUANTUM_BYTES = 4096
 };
 
 /* What stands behind each key: 0 for nothing, else what its value is made
@@ -64,8 +66,9 @@ int crash_match(const struct crash_run *run, const struct disk_window *window,
  * Plays the operations, two characters each: p, m or P and a key puts a small,
  * a medium or a large value, d deletes, c overwrites CRASH_CHURN times; t and T
  * are transactions of some changes, the second one with a large value, a is one
- * that is aborted; "s_" syncs, "n_" takes a snapshot, "r_" closes and opens again, "f_" makes the
- * next sync fail. `start` is what the file holds already, NULL if it is to be
+ * that is aborted; "s_" syncs, "n_" takes a snapshot, "v_" runs the
+ * cleaner until it finds nothing, "r_" closes and opens again, "f_" makes the next
+ * sync fail. `start` is what the file holds already, NULL if it is to be
  * made. False, and run->failure, if an operation goes wrong.
  */
 bool crash_play(struct crash_run *run, const char *path, const char *ops,

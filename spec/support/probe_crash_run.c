@@ -7,7 +7,10 @@
 #include <string.h>
 
 #include "base/errors.h"
+#include "handle.h"
+#include "maint/cleaner.h"
 #include "probe_crash.h"
+#include "share/owner_lock.h"
 #include "store.h"
 
 mmcmap_slice crash_key(int key) {
@@ -222,6 +225,25 @@ static bool play_reopen(struct crash_run *run, const char *path,
   return true;
 }
 
+/* The cleaner, until it finds nothing. */
+static bool play_clean(struct crash_run *run, mmcmap *store) {
+  const struct change_mode mode = {.timeout_ms = OWNER_LOCK_FOREVER};
+  struct writer *writer = &store->store->writer;
+  bool found = true;
+  int code = MMCMAP_OK;
+  for (int i = 0; i < CRASH_QUANTA && code == MMCMAP_OK && found; i++) {
+    code = writer_begin_change(writer, mode);
+    if (code != MMCMAP_OK) break;
+    code = cleaner_clean(writer, CRASH_QUANTUM_BYTES, &found);
+    code = writer_end_change(writer, code);
+  }
+  /* After a sync that failed nothing is changed. */
+  if (code == MMCMAP_EIO) code = MMCMAP_OK;
+  return code == MMCMAP_OK ? crash_matches(store, &run->models[run->done]) ||
+                                 go_wrong(run, "not as before cleaning", code)
+                           : go_wrong(run, "clean", code);
+}
+
 static bool begin_op(struct crash_run *run) {
   if (run->done == CRASH_OPS_MAX) return false;
   run->done++;
@@ -250,6 +272,8 @@ static bool play_op(struct crash_run *run, const char *path, mmcmap **store,
       return true;
     case 'n':
       return play_snapshot(run, *store);
+    case 'v':
+      return play_clean(run, *store);
     case 'r':
       return play_reopen(run, path, store);
     case 't':

@@ -71,6 +71,15 @@ static int engine_new(lua_State *L) {
   if (code == MMCMAP_OK) code = readers_join(&engine->readers);
   if (code == MMCMAP_OK) code = engine_init_space(L, engine);
   if (code != MMCMAP_OK) return probe_fail(L, code);
+  engine->space.segment_shift =
+      (unsigned)__builtin_ctz(engine->space.segment_size);
+  code = share_map_segments(&engine->share, NULL, 4096);
+  if (code == MMCMAP_OK) code = usage_ensure(&engine->space);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  /* What is kept in reserve is tried on stores. */
+  engine->space.claim = SPACE_AT_LAST;
+  space_enter(&engine->space);
+  usage_install_uncounted(&engine->space, true);
   log_init(&engine->log, &engine->space, &engine->readers, &engine->hasher);
   engine->trie.log = &engine->log;
   engine->trie.hasher = &engine->hasher;
@@ -134,10 +143,12 @@ static int engine_ensure(lua_State *L) {
 /* begin_segments(kind, run): the first one's number. */
 static int engine_begin_segments(lua_State *L) {
   struct engine *engine = engine_check(L);
-  uint64_t number;
-  int code = space_begin_segments(
-      &engine->space, (enum segment_kind)probe_check_int(L, 2),
-      probe_check_u64(L, 3), engine->log.epoch, &number);
+  enum segment_kind kind = (enum segment_kind)probe_check_int(L, 2);
+  uint64_t run = probe_check_u64(L, 3);
+  uint64_t number = space_choose_segments(&engine->space, kind, run);
+  uint64_t end = (number << engine->space.segment_shift) + EXTENT_PAGE_BYTES;
+  int code = space_begin_segments(&engine->space, kind, number, run, end,
+                                  engine->log.epoch);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   probe_push_u64(L, number);
   return 1;

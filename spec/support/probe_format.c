@@ -73,7 +73,7 @@ static int format_superblock_encode(lua_State *L) {
       .epoch = fields_u64(L, 1, "epoch"),
       .root = fields_u64(L, 1, "root"),
       .count = fields_u64(L, 1, "count"),
-      .catalog = fields_u64(L, 1, "catalog"),
+      .content_epoch = fields_u64(L, 1, "content_epoch"),
       .chain = fields_u64(L, 1, "chain"),
       .next_epoch = fields_u64(L, 1, "next_epoch"),
       .segment_count = fields_u64(L, 1, "segment_count"),
@@ -102,7 +102,7 @@ void fields_push_superblock(lua_State *L, const struct superblock *in) {
   fields_set_u64(L, "epoch", in->epoch);
   fields_set_u64(L, "root", in->root);
   fields_set_u64(L, "count", in->count);
-  fields_set_u64(L, "catalog", in->catalog);
+  fields_set_u64(L, "content_epoch", in->content_epoch);
   fields_set_u64(L, "chain", in->chain);
   fields_set_u64(L, "next_epoch", in->next_epoch);
   fields_set_u64(L, "segment_count", in->segment_count);
@@ -218,7 +218,7 @@ static int format_frame_complete(lua_State *L) {
                         .next_offset = fields_u64(L, 1, "next_offset"),
                         .root = fields_u64(L, 1, "root"),
                         .count = fields_u64(L, 1, "count"),
-                        .catalog = fields_u64(L, 1, "catalog"),
+                        .content_epoch = fields_u64(L, 1, "content_epoch"),
                         .size_bytes = (uint32_t)(FRAME_HEADER_BYTES + size)};
   uint8_t *bytes = lua_newuserdata(L, FRAME_HEADER_BYTES + size);
   memset(bytes, 0xee, FRAME_HEADER_BYTES);
@@ -253,7 +253,7 @@ static int format_frame_read(lua_State *L) {
   fields_set_u64(L, "next_offset", frame.next_offset);
   fields_set_u64(L, "root", frame.root);
   fields_set_u64(L, "count", frame.count);
-  fields_set_u64(L, "catalog", frame.catalog);
+  fields_set_u64(L, "content_epoch", frame.content_epoch);
   fields_set_u64(L, "size_bytes", frame.size_bytes);
   fields_set_u64(L, "checksum", checksum);
   return 1;

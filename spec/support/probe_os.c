@@ -271,7 +271,7 @@ static int os_push_shared(lua_State *L, int code, uint8_t *at, uint64_t size) {
 static int os_map_open_shared(lua_State *L) {
   uint8_t *at;
   uint64_t size;
-  int code = map_open_shared(probe_check_int(L, 1), probe_check_u64(L, 2),
+  int code = map_open_shared(probe_check_int(L, 1), 0, probe_check_u64(L, 2),
                              probe_check_u64(L, 3), &at, &size);
   return os_push_shared(L, code, at, size);
 }

@@ -9,7 +9,7 @@
  * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
  * incr, ttl, expire, count, version, size, sync, step, stat, snapshot, save, saved,
  * open_saved, drop_saved, records, map, maps, drop, close, remove; and see
- * probe_txn.c.
+ * probe_txn.c, probe_space.c.
  *   salvage(from, to)   how many records
  * Snapshot: diff, dump, get, ttl, count, version, page, records, map, maps, close.
  * records() returns {key = value} and how many records a cursor met.
@@ -692,6 +692,10 @@ void probe_store_open(lua_State *L) {
       {"maps", store_maps},
       {"drop", store_drop},
       {"leave_open", probe_txn_leave_open},
+      {"usage", probe_space_usage},
+      {"clean", probe_space_clean},
+      {"pin", probe_space_pin},
+      {"unpin", probe_space_unpin},
       {"from_thread", probe_txn_from_thread},
       {"__gc", store_close},
       {NULL, NULL},

@@ -24,5 +24,9 @@ int probe_txn_store_put_many(lua_State *L);
 int probe_txn_store_clear(lua_State *L);
 int probe_txn_leave_open(lua_State *L);
 int probe_txn_from_thread(lua_State *L);
+int probe_space_usage(lua_State *L);
+int probe_space_clean(lua_State *L);
+int probe_space_pin(lua_State *L);
+int probe_space_unpin(lua_State *L);
 
 #endif

@@ -16,7 +16,7 @@ local HEADER = 72
 
 local function fields(changes)
   local all = { salt = SALT, epoch = 6, flags = 1, previous = PREVIOUS,
-    next_offset = 20000, root = "0007000000000c01", count = 1, catalog = 0 }
+    next_offset = 20000, root = "0007000000000c01", count = 1, content_epoch = 0 }
   for name, value in pairs(changes or {}) do all[name] = value end
   return all
 end
@@ -51,7 +51,7 @@ describe("format.frame", function()
     local got = assert(read(image(frame)))
     assert.same({ salt = SALT, epoch = binary.hex(6), flags = binary.hex(1),
       previous = PREVIOUS, next_offset = binary.hex(20000),
-      root = "0007000000000c01", count = binary.hex(1), catalog = binary.hex(0),
+      root = "0007000000000c01", count = binary.hex(1), content_epoch = binary.hex(0),
       size_bytes = binary.hex(#frame), checksum = checksum }, got)
     assert.equal(checksum, binary.u64_at(frame, 0))
     assert.equal(NODES, frame:sub(HEADER + 1))
@@ -139,8 +139,8 @@ describe("format.frame", function()
       refused("F18", image(changed(frame, 14, string.char(flags))))
     end
     for _, changes in ipairs { { flags = 0 }, { flags = 0, root = 0 },
-      { flags = 0, root = 0, count = 0, catalog = 8 }, { flags = 2, count = 0 },
-      { root = 0 }, { count = 0 }, { catalog = 8 } } do
+      { flags = 0, root = 0, count = 0, content_epoch = 8 }, { flags = 2, count = 0 },
+      { root = 0 }, { count = 0 }, { content_epoch = 8 } } do
       refused("F18", image((format.frame_complete(fields(changes), NODES))))
     end
   end)

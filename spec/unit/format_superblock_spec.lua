@@ -16,7 +16,7 @@ local function fields(changes)
     file_id = ("0123456789abcdef"), secret = binary.bytes(400, 1),
     salt = "fedcba9876543210", segment_size = SEGMENT, hash = 1, sequence = 77,
     flags = 1, epoch = 41, root = "0001000000004001", count = 12345678901,
-    catalog = 0, chain = "0123456789abcdef", next_epoch = 43,
+    content_epoch = 41, chain = "0123456789abcdef", next_epoch = 43,
     segment_count = 9, used_bytes = 3 * SEGMENT, usage_offset = 5,
     usage_count = 6, usage_checksum = "8000000000000001",
     heads = { { offset = 2 * SEGMENT + 64, limit = 3 * SEGMENT },
@@ -162,10 +162,9 @@ describe("format.superblock", function()
     assert(decode(format.superblock_encode(fields { epoch = 42 })))
   end)
 
-  it("keeps F9: root and count, no catalogue yet", function()
+  it("keeps F9: root and count", function()
     refused_fields({ root = 0, count = 1 }, "F9")
     refused_fields({ count = 0 }, "F9")
-    refused_fields({ catalog = 8 }, "F9")
   end)
 
   it("keeps F10: segments and size", function()
@@ -195,12 +194,17 @@ describe("format.superblock", function()
       { offset = 9 * SEGMENT, limit = 10 * SEGMENT } } do
       refused_fields({ heads = { log, large } }, "F11")
     end
-    for i = 3, 4 do
-      local heads = { log, { offset = 0, limit = 0 }, { offset = 0, limit = 0 },
-        { offset = 0, limit = 0 } }
-      heads[i] = { offset = 16384, limit = SEGMENT }
-      refused_fields({ heads = heads }, "F11")
+    local none = { offset = 0, limit = 0 }
+    for _, branches in ipairs { { offset = 0, limit = SEGMENT },
+      { offset = 12290, limit = SEGMENT },
+      { offset = 3 * SEGMENT + 8, limit = 4 * SEGMENT },
+      { offset = 2 * SEGMENT, limit = 10 * SEGMENT } } do
+      refused_fields({ heads = { log, none, branches } }, "F11")
     end
+    local other = { offset = 16384, limit = SEGMENT }
+    assert(decode(format.superblock_encode(
+      fields { heads = { log, none, other } })))
+    refused_fields({ heads = { log, none, none, other } }, "F11")
     assert(decode(format.superblock_encode(fields { heads = { log } })))
   end)
 

@@ -36,7 +36,13 @@ enum testing_break {
   BREAK_TXN_UNSEALED = 1 << 27, /* a transaction begins without a seal */
   BREAK_TXN_RECYCLER = 1 << 28, /* what an aborted one recycled is kept */
   BREAK_TXN_UNFROZEN = 1 << 29, /* a savepoint freezes nothing */
-  TESTING_POISON = 1 << 30 /* no mistake: nodes are poisoned before they are
+  BREAK_REUSE_PINNED = 1 << 22, /* space that a reader may look at, */
+  BREAK_REUSE_HELD = 1 << 23,   /* that a snapshot holds, */
+  BREAK_REUSE_UNCOMMITTED =
+      1 << 24,                /* or that recovery may need, is used again */
+  BREAK_COUNT_LOW = 1 << 25,  /* what is appended is not counted as alive */
+  BREAK_NO_REVIVAL = 1 << 26, /* an empty segment's nodes are used again */
+  TESTING_POISON = 1 << 30    /* no mistake: nodes are poisoned before they are
                               used again, so that who still reads them fails */
 };
 

@@ -20,7 +20,7 @@ enum {
   AT_NEXT = 32,
   AT_ROOT = 40,
   AT_COUNT = 48,
-  AT_CATALOG = 56,
+  AT_CONTENT_EPOCH = 56,
   AT_SIZE = 64
 };
 
@@ -47,7 +47,7 @@ void frame_close(uint8_t *at, const struct frame *frame) {
   bytes_set_u64(at + AT_NEXT, frame->next_offset);
   bytes_set_u64(at + AT_ROOT, frame->root);
   bytes_set_u64(at + AT_COUNT, frame->count);
-  bytes_set_u64(at + AT_CATALOG, frame->catalog);
+  bytes_set_u64(at + AT_CONTENT_EPOCH, frame->content_epoch);
   bytes_set_u64(at + AT_SIZE, frame->size_bytes);
 }
 
@@ -64,8 +64,9 @@ static bool flags_are_good(const struct frame *frame) {
   if ((frame->flags & ~(unsigned)(FRAME_ENDS_EPOCH | FRAME_HAS_LARGE)) != 0)
     return false;
   if ((frame->flags & FRAME_ENDS_EPOCH) == 0)
-    return frame->root == 0 && frame->count == 0 && frame->catalog == 0;
-  return slot_fits_count(frame->root, frame->count) && frame->catalog == 0;
+    return frame->root == 0 && frame->count == 0 && frame->content_epoch == 0;
+  return slot_fits_count(frame->root, frame->count) &&
+         frame->content_epoch <= frame->epoch;
 }
 
 int frame_read_closed(const struct node_source *source, uint64_t offset,
@@ -91,7 +92,7 @@ int frame_read_closed(const struct node_source *source, uint64_t offset,
                         .next_offset = bytes_u64(at + AT_NEXT),
                         .root = bytes_u64(at + AT_ROOT),
                         .count = bytes_u64(at + AT_COUNT),
-                        .catalog = bytes_u64(at + AT_CATALOG),
+                        .content_epoch = bytes_u64(at + AT_CONTENT_EPOCH),
                         .size_bytes = (uint32_t)size};
   *frame_out = frame;
   return MMCMAP_OK;

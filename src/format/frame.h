@@ -18,7 +18,7 @@
 enum {
   FRAME_HEADER_BYTES = 72,
   FRAME_KIND = 0x46,    /* where a node's header has its kind */
-  FRAME_ENDS_EPOCH = 1, /* flag: root, count and catalog are those of the
+  FRAME_ENDS_EPOCH = 1, /* flag: root, count and content epoch are those of the
                             epoch, which is complete with this frame */
   FRAME_HAS_LARGE = 2   /* flag: a record in it has pages of its own */
 };
@@ -31,7 +31,7 @@ struct frame {
   uint64_t next_offset;
   uint64_t root;
   uint64_t count;
-  uint64_t catalog;
+  uint64_t content_epoch;
   uint32_t size_bytes; /* header and nodes */
 };
 

@@ -29,7 +29,7 @@ enum {
   AT_EPOCH = 88,
   AT_ROOT = 96,
   AT_COUNT = 104,
-  AT_CATALOG = 112,
+  AT_CONTENT_EPOCH = 112,
   AT_CHAIN = 120,
   AT_NEXT_EPOCH = 128,
   AT_SEGMENT_COUNT = 136,
@@ -68,7 +68,7 @@ void superblock_encode(const struct superblock *superblock,
   bytes_set_u64(page + AT_EPOCH, superblock->epoch);
   bytes_set_u64(page + AT_ROOT, superblock->root);
   bytes_set_u64(page + AT_COUNT, superblock->count);
-  bytes_set_u64(page + AT_CATALOG, superblock->catalog);
+  bytes_set_u64(page + AT_CONTENT_EPOCH, superblock->content_epoch);
   bytes_set_u64(page + AT_CHAIN, superblock->chain);
   bytes_set_u64(page + AT_NEXT_EPOCH, superblock->next_epoch);
   bytes_set_u64(page + AT_SEGMENT_COUNT, superblock->segment_count);
@@ -96,7 +96,7 @@ static void read_fields(const uint8_t *page, struct superblock *out) {
   out->epoch = bytes_u64(page + AT_EPOCH);
   out->root = bytes_u64(page + AT_ROOT);
   out->count = bytes_u64(page + AT_COUNT);
-  out->catalog = bytes_u64(page + AT_CATALOG);
+  out->content_epoch = bytes_u64(page + AT_CONTENT_EPOCH);
   out->chain = bytes_u64(page + AT_CHAIN);
   out->next_epoch = bytes_u64(page + AT_NEXT_EPOCH);
   out->segment_count = bytes_u64(page + AT_SEGMENT_COUNT);
@@ -124,7 +124,11 @@ static bool head_is_good(const struct superblock *superblock, int index) {
   if (index != HEAD_LOG && head->offset == 0) return head->limit == 0;
   if (index == HEAD_LARGE && head->offset % EXTENT_PAGE_BYTES != 0)
     return false;
-  return index <= HEAD_LARGE && head->offset >= SEGMENT_FIRST_HEADER_OFFSET &&
+  if (head->limit % superblock->segment_size != 0 ||
+      (index != HEAD_LARGE &&
+       head->limit - head->offset > superblock->segment_size))
+    return false;
+  return index <= HEAD_BRANCH && head->offset >= SEGMENT_FIRST_HEADER_OFFSET &&
          head->offset % 8 == 0 && head->offset <= head->limit &&
          head->offset <= superblock->used_bytes && head->limit <= end;
 }
@@ -152,7 +156,7 @@ static const char *broken_rule(const struct superblock *superblock) {
     return "F8 epoch";
   if (!slot_fits_count(superblock->root, superblock->count))
     return "F9 root and count";
-  if (superblock->catalog != SLOT_EMPTY) return "F9 root and count";
+  if (superblock->content_epoch > superblock->epoch) return "F8 epoch";
   if (!segment_count_is_good(superblock)) return "F10 segments and size";
   for (int i = 0; i < SUPERBLOCK_HEADS; i++)
     if (!head_is_good(superblock, i)) return "F11 heads";

@@ -28,9 +28,10 @@ enum {
 #define SUPERBLOCK_B_OFFSET UINT64_C(8192)
 
 /* Which head is whose: heads[HEAD_LOG] is where the frame after `epoch`
-   begins, heads[HEAD_LARGE] where the next large value may go. The others are
+   begins, heads[HEAD_LARGE] where the next large value may go, and
+   heads[HEAD_BRANCH] where the next frame of branches may begin. The last one is
    0 in this version. */
-enum { HEAD_LOG = 0, HEAD_LARGE = 1 };
+enum { HEAD_LOG = 0, HEAD_LARGE = 1, HEAD_BRANCH = 2 };
 
 struct superblock_head {
   uint64_t offset;
@@ -45,12 +46,12 @@ struct superblock {
   uint8_t secret[HASH_SECRET_BYTES];
   uint64_t sequence;
   uint32_t flags;
-  uint64_t epoch;      /* the newest epoch in it that was changed and durable */
-  uint64_t root;       /* slot of the default map's root */
-  uint64_t count;      /* records in the default map */
-  uint64_t catalog;    /* slot of the catalogue of named maps; 0: none */
-  uint64_t chain;      /* checksum of the last frame of `epoch` */
-  uint64_t next_epoch; /* no frame younger than this epoch exists yet */
+  uint64_t epoch; /* the newest epoch in it that was changed and durable */
+  uint64_t root;  /* slot of the default map's root */
+  uint64_t count; /* records in the default map */
+  uint64_t content_epoch; /* of the last change that was not the cleaner's */
+  uint64_t chain;         /* checksum of the last frame of `epoch` */
+  uint64_t next_epoch;    /* no frame younger than this epoch exists yet */
   uint64_t segment_count; /* segments begun */
   uint64_t used_bytes;    /* the file is at least this long */
   uint64_t usage_offset;  /* of the usage table; 0: usage is unknown */

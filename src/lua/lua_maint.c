@@ -162,6 +162,33 @@ int lua_maint_backup(lua_State *L) {
   return 1;
 }
 
+/***
+Makes the file as small as it can be, while others read and write: moves what is
+alive together, and gives the rest back. What snapshots hold stays where it is.
+@function compact
+@tparam[opt] function progress is called now and then with two numbers: how much is
+done of how much. Its error ends the work halfway, which does no harm, and is raised
+again
+@treturn[1] boolean true
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage assert(db:compact())
+*/
+int lua_maint_compact(lua_State *L) {
+  lua_store *store = lua_store_check(L);
+  lua_settop(L, 2);
+  struct maint *maint = maint_new(L, 2);
+  mmcmap *handle = lua_store_writer(L, store);
+  store->calls++;
+  int code = mmcmap_compact(handle, maint_progress, maint);
+  store->calls--;
+  if (maint->has_raised) return lua_error(L);
+  if (code < 0) return lua_store_fail(L, code);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 /*** @module mmcmap */
 
 /***

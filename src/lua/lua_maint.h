@@ -8,9 +8,10 @@
 
 #include "lua_store.h"
 
-/* The methods check() and backup() of a store. Upvalue: its metatable. */
+/* The methods check(), backup() and compact() of a store. Upvalue: its metatable. */
 int lua_maint_check(lua_State *L);
 int lua_maint_backup(lua_State *L);
+int lua_maint_compact(lua_State *L);
 
 /* The module's function salvage(). */
 int lua_maint_salvage(lua_State *L);

@@ -201,6 +201,18 @@ static const struct store_stat_field {
     FIGURE(max_size_bytes),
     FIGURE(recovered_commits),
     FIGURE(address_bytes),
+    FIGURE(live_bytes),
+    FIGURE(live_segments),
+    FIGURE(held_segments),
+    FIGURE(uncounted_segments),
+    FIGURE(waiting_for_pins),
+    FIGURE(waiting_for_snapshots),
+    FIGURE(waiting_for_commit),
+    FIGURE(free_segments),
+    FIGURE(hole_segments),
+    FIGURE(reserve_bytes),
+    FIGURE(moved_bytes),
+    FIGURE(cleaned_segments),
 };
 
 /***
@@ -208,7 +220,10 @@ A table of figures: `count`, `size_bytes`, `used_bytes`, `log_bytes`,
 `large_bytes`, `recycled_bytes`, `segment_bytes`, `segment_count`, `epoch`,
 `durable_epoch`, `superblock_epoch`, `version`, `commit_count`, `sync_count`,
 `snapshot_count`, `process_count`, `reader_count`, `recovered_commits`,
-`max_size_bytes`, `address_bytes` (numbers), `hash`, `durability` (strings),
+`max_size_bytes`, `address_bytes`, `live_bytes`, `live_segments`, `held_segments`,
+`uncounted_segments`, `waiting_for_pins`, `waiting_for_snapshots`,
+`waiting_for_commit`, `free_segments`, `hole_segments`, `reserve_bytes`,
+`moved_bytes`, `cleaned_segments` (numbers), `hash`, `durability` (strings),
 `readonly`, `was_clean` (booleans). `mmcmap.h` says what each means.
 @function stat
 @treturn[1] table
@@ -426,6 +441,7 @@ static const luaL_Reg store_methods[] = {
     {"diff", lua_diff_open},
     {"check", lua_maint_check},
     {"backup", lua_maint_backup},
+    {"compact", lua_maint_compact},
     {"update", lua_txn_update},
     {NULL, NULL},
 };

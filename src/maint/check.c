@@ -7,6 +7,7 @@
  */
 #include "maint/check.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/errors.h"
@@ -130,7 +131,8 @@ static int recover_durable(const struct check_input *input,
   return MMCMAP_ECORRUPT;
 }
 
-int check_store(const struct check_input *input, struct verify_report *report) {
+static int check_with_uses(const struct check_input *input,
+                           struct verify_report *report) {
   struct recovered recovered;
   verify_trie_into(&input->source, input->hasher, MAP_ID_DEFAULT, input->root,
                    input->count, input->newest_epoch, report);
@@ -139,8 +141,22 @@ int check_store(const struct check_input *input, struct verify_report *report) {
   if (code == MMCMAP_ENOMEM) return code;
   if (code == MMCMAP_OK) {
     struct node_source source = source_now(input);
-    verify_log_into(&source, input->hasher, &recovered.state, report);
+    verify_log_into(&source, input->hasher, &recovered.state,
+                    input->newest_epoch, report);
     recovered_forget(&recovered);
   }
   return verify_outcome(report);
+}
+
+int check_store(const struct check_input *input, struct verify_report *report) {
+  uint32_t segment_size = input->constant->segment_size;
+  uint64_t count = input->source.size / segment_size + 1;
+  report->uses = calloc((size_t)count, sizeof *report->uses);
+  if (report->uses == NULL) return error_set(MMCMAP_ENOMEM, "check");
+  report->use_count = count;
+  report->segment_size = segment_size;
+  int code = check_with_uses(input, report);
+  free(report->uses);
+  report->uses = NULL;
+  return code;
 }

@@ -71,29 +71,34 @@ int recovered_add(struct recovered *recovered, uint64_t offset, uint64_t size) {
   return MMCMAP_OK;
 }
 
-/* Takes the segments up to the one that `offset` lies in, as far as the
-   superblock does not know them: their headers were written with the commit,
-   and may be missing like anything of it. MMCMAP_ECORRUPT: one is. */
-static int take_segments(const struct node_source *source, uint64_t offset,
-                         struct superblock *state,
-                         struct recovered *recovered) {
-  while (state->segment_count <= offset / state->segment_size) {
-    struct segment_header header;
-    uint64_t number = state->segment_count;
-    uint64_t at = segment_header_offset(number, state->segment_size);
-    if (!bytes_within(at, SEGMENT_HEADER_BYTES, source->size))
-      return error_set_corrupt("F12 segment checksum", at);
-    int code =
-        segment_decode(source->base + at, number, state->file_id, at, &header);
-    if (code == MMCMAP_OK &&
-        header.run > SLOT_OFFSET_LIMIT / state->segment_size - number)
-      code = error_set_corrupt("F13 segment header", at);
-    if (code == MMCMAP_OK)
-      code = recovered_add(recovered, at, SEGMENT_HEADER_BYTES);
-    if (code != MMCMAP_OK) return code;
-    state->segment_count = number + header.run;
-  }
-  return MMCMAP_OK;
+/* The file has the segment that `offset` lies in. */
+static void take_segment(struct superblock *state, uint64_t offset) {
+  uint64_t number = offset / state->segment_size;
+  if (state->segment_count <= number) state->segment_count = number + 1;
+}
+
+/* Takes the segment that a frame at `offset` lies in. If it is the first one
+   there, the segment was begun with it: the header was written with the commit,
+   and may be missing like anything of it. MMCMAP_ECORRUPT: it is. */
+static int take_log_segment(const struct node_source *source, uint64_t offset,
+                            struct superblock *state,
+                            struct recovered *recovered) {
+  uint64_t number = offset / state->segment_size;
+  uint64_t at = segment_header_offset(number, state->segment_size);
+  struct segment_header header;
+  if (offset > source->size)
+    return error_set_corrupt("F14 frame beyond the file", offset);
+  take_segment(state, offset);
+  if (offset != at + SEGMENT_HEADER_BYTES) return MMCMAP_OK;
+  if (!bytes_within(at, SEGMENT_HEADER_BYTES, source->size))
+    return error_set_corrupt("F12 segment checksum", at);
+  int code =
+      segment_decode(source->base + at, number, state->file_id, at, &header);
+  if (code == MMCMAP_OK && header.kind != SEGMENT_LOG)
+    code = error_set_corrupt("F13 segment header", at);
+  if (code == MMCMAP_OK)
+    code = recovered_add(recovered, at, SEGMENT_HEADER_BYTES);
+  return code;
 }
 
 /* Verifies the large values of a frame, and notes where they are and how far
@@ -121,15 +126,12 @@ static int take_large_values(const struct node_source *source,
     uint64_t extent_bytes = extent_size(record.value_size);
     if (code == MMCMAP_OK)
       code = recovered_add(recovered, record.extent_offset, extent_bytes);
-    uint64_t extent_end = record.extent_offset + extent_bytes;
-    if (code == MMCMAP_OK)
-      code = take_segments(source, extent_end - 1, state, recovered);
     if (code != MMCMAP_OK) return code;
-    /* What is left of its run is not known, but the file must not end before
-       it. */
-    if (extent_end > state->heads[HEAD_LARGE].offset)
-      state->heads[HEAD_LARGE].offset = state->heads[HEAD_LARGE].limit =
-          extent_end;
+    uint64_t extent_end = record.extent_offset + extent_bytes;
+    take_segment(state, extent_end - 1);
+    if (extent_end > state->used_bytes) state->used_bytes = extent_end;
+    /* What is left of its run is not known. */
+    state->heads[HEAD_LARGE].offset = state->heads[HEAD_LARGE].limit = 0;
   }
   return MMCMAP_OK;
 }
@@ -146,7 +148,7 @@ static int follow(const struct node_source *source, uint64_t offset,
     return error_set_corrupt("F18 frame flags and next", offset);
   state->heads[HEAD_LOG].offset = next;
   state->heads[HEAD_LOG].limit = (next / segment_size + 1) * segment_size;
-  return take_segments(source, next, state, recovered);
+  return take_log_segment(source, next, state, recovered);
 }
 
 /* Takes the commit that begins at the head of `state`. MMCMAP_ECORRUPT if there
@@ -173,6 +175,8 @@ static int take_commit(const struct node_source *source,
           take_large_values(source, hasher, offset, &frame, &next, recovered);
     if (code == MMCMAP_OK)
       code = recovered_add(recovered, offset, frame.size_bytes);
+    if (next.used_bytes < offset + frame.size_bytes)
+      next.used_bytes = offset + frame.size_bytes;
     if (code == MMCMAP_OK)
       code = follow(source, offset, &frame, &next, recovered);
   } while (code == MMCMAP_OK && (frame.flags & FRAME_ENDS_EPOCH) == 0);
@@ -180,11 +184,13 @@ static int take_commit(const struct node_source *source,
     recovered->range_count = ranges_before;
     return code;
   }
+  /* It may have gone on, in frames that are not told from others. */
+  next.heads[HEAD_BRANCH].offset = next.heads[HEAD_BRANCH].limit = 0;
   next.epoch = epoch;
   next.next_epoch = epoch + 1;
   next.root = frame.root;
   next.count = frame.count;
-  next.catalog = frame.catalog;
+  next.content_epoch = frame.content_epoch;
   *state = next;
   return MMCMAP_OK;
 }

@@ -61,22 +61,32 @@ bool takeover_matches(const struct share_header *header,
              0;
 }
 
-/* Whether the bytes of the open or sealed frame are nodes up to the cursor. */
+static bool nodes_are_there(const struct node_source *source, uint64_t salt,
+                            uint64_t epoch, uint64_t frame_offset,
+                            uint64_t end) {
+  uint64_t offset = frame_offset + FRAME_HEADER_BYTES;
+  if (!frame_is_of(source->base + frame_offset, salt, epoch)) return false;
+  while (offset < end) {
+    enum node_kind kind;
+    uint64_t size;
+    if (node_measure(source, offset, end, &kind, &size) != MMCMAP_OK)
+      return false;
+    offset += size;
+  }
+  return offset == end;
+}
+
+/* Whether the bytes of the open or sealed frames are nodes up to the cursors. */
 static bool frame_is_there(const struct log *log) {
   struct node_source source = space_source(log->space);
   uint64_t epoch =
       (log->flags & SHARE_LOG_SEALED) != 0 ? log->sealed_epoch : log->epoch;
-  uint64_t offset = log->frame_offset;
-  if (!frame_is_of(source.base + offset, log->salt, epoch)) return false;
-  offset += FRAME_HEADER_BYTES;
-  while (offset < log->cursor) {
-    enum node_kind kind;
-    uint64_t size;
-    if (node_measure(&source, offset, log->cursor, &kind, &size) != MMCMAP_OK)
-      return false;
-    offset += size;
-  }
-  return offset == log->cursor;
+  const struct log_branches *branches = &log->branches;
+  return nodes_are_there(&source, log->salt, epoch, log->frame_offset,
+                         log->cursor) &&
+         (branches->frame_offset == 0 ||
+          nodes_are_there(&source, log->salt, epoch, branches->frame_offset,
+                          branches->cursor));
 }
 
 /* Whether the frames that are closed but not durable lead to the open one, and
@@ -134,6 +144,30 @@ static int add_frame(const struct node_source *source, uint64_t offset,
   return code;
 }
 
+/* The frames of branches of the epoch that is open, or sealed: nothing in the
+   chain leads to them yet. */
+static int add_branch_frames(const struct log *log,
+                             const struct node_source *source,
+                             struct recovered *ranges) {
+  const struct log_branches *branches = &log->branches;
+  uint64_t offset = branches->first_offset;
+  uint64_t left = source->size / FRAME_HEADER_BYTES;
+  int code = MMCMAP_OK;
+  while (code == MMCMAP_OK && offset != branches->frame_offset) {
+    struct frame frame;
+    if (left-- == 0)
+      return error_set_corrupt("F15 frame salt and chain", offset);
+    code = frame_read_closed(source, offset, log->space->segment_size,
+                             log->salt, &frame);
+    if (code != MMCMAP_OK) break;
+    code = recovered_add(ranges, offset, frame.size_bytes);
+    offset = frame.next_offset;
+  }
+  if (code == MMCMAP_OK && offset != 0)
+    code = recovered_add(ranges, offset, branches->cursor - offset);
+  return code;
+}
+
 int takeover_rewrite(const struct log *log, int fd,
                      uint64_t superblock_offset) {
   const struct share_header *header = log->header;
@@ -153,6 +187,7 @@ int takeover_rewrite(const struct log *log, int fd,
   }
   if (code == MMCMAP_OK)
     code = add_frame(&source, log->frame_offset, log->cursor, &ranges);
+  if (code == MMCMAP_OK) code = add_branch_frames(log, &source, &ranges);
   if (code == MMCMAP_OK)
     code = recovery_rewrite(fd, &source, superblock_offset, &ranges);
   recovered_forget(&ranges);

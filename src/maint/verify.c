@@ -7,6 +7,7 @@
  */
 #include "maint/verify.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/errors.h"
@@ -95,6 +96,29 @@ static bool count_bytes(struct walk *walk, uint64_t size, uint64_t offset) {
   return false;
 }
 
+static void note_node(struct verify_report *report, uint64_t offset,
+                      uint64_t size) {
+  if (report->uses == NULL ||
+      offset / report->segment_size >= report->use_count)
+    return;
+  struct verify_use *use = &report->uses[offset / report->segment_size];
+  use->node_bytes += size;
+  if (use->nodes_end < offset + size) use->nodes_end = offset + size;
+}
+
+static void note_pages(struct verify_report *report, uint64_t offset,
+                       uint64_t size) {
+  while (report->uses != NULL && size > 0) {
+    uint64_t number = offset / report->segment_size;
+    uint64_t part = report->segment_size - offset % report->segment_size;
+    if (part > size) part = size;
+    if (number >= report->use_count) return;
+    report->uses[number].page_bytes += part;
+    offset += part;
+    size -= part;
+  }
+}
+
 /* What all nodes have in common. */
 static void check_header(struct walk *walk, const uint8_t *at,
                          uint64_t offset) {
@@ -122,6 +146,8 @@ static void check_extent(struct walk *walk, const struct record_view *record,
                          uint64_t primary) {
   const uint8_t *extent = walk->source->base + record->extent_offset;
   walk->report->large_count++;
+  note_pages(walk->report, record->extent_offset,
+             extent_size(record->value_size));
   if (bytes_u32(extent + 8) != walk->map_id ||
       bytes_u64(extent + 16) != primary)
     fail_walk(walk, "F32 large value header", record->extent_offset);
@@ -197,6 +223,7 @@ static void check_record(struct walk *walk, uint64_t slot) {
     return;
   }
   if (!count_bytes(walk, size + pages, offset)) return;
+  note_node(report, offset, size);
   uint64_t primary = hasher_primary(walk->hasher, record.key, record.key_size);
   check_header(walk, record.at, offset);
   check_record_place(walk, &record, slot, primary);
@@ -239,6 +266,7 @@ static void enter_branch(struct walk *walk, uint64_t slot) {
   const struct branch_view *branch = &step->branch;
   if (!count_bytes(walk, branch_size(branch->slot_count, level), offset))
     return;
+  note_node(walk->report, offset, branch_size(branch->slot_count, level));
   if (level == COLLISION_LEVEL)
     walk->report->collision_count++;
   else
@@ -432,6 +460,7 @@ static void verify_store_root(struct walk *walk, uint64_t top) {
   }
   if (!count_bytes(walk, store_root_size(store.has_snapshots), store.offset))
     return;
+  note_node(walk->report, store.offset, store_root_size(store.has_snapshots));
   check_header(walk, store.at, store.offset);
   uint64_t root = store_words_of(&store).default_root;
   if (slot_is_store(root) || !slot_fits_count(root, walk->count) ||

@@ -2,10 +2,10 @@
 /*
  * Verification: walks everything that a root leads to, or a whole file, and
  * compares it with the rules of docs/format.md. It only reads, takes no lock,
- * allocates nothing, and goes on behind what it finds. A file of any content
- * ends it in time proportional to the file, for each saved snapshot once more: nodes,
- * extents and frames do not overlap, so as soon as those seen under one root are
- * longer than the file, it stops.
+ * allocates nothing but 24 bytes for each segment, and goes on behind what it
+ * finds. A file of any content ends it in time proportional to the file, for each
+ * saved snapshot once more: nodes, extents and frames do not overlap, so as soon as
+ * those seen under one root are longer than the file, it stops.
  */
 #ifndef MAINT_VERIFY_H
 #define MAINT_VERIFY_H
@@ -34,7 +34,20 @@ struct verify_watch {
   void *context;
 };
 
+/* What a trie has in a segment. */
+struct verify_use {
+  uint64_t node_bytes;
+  uint64_t page_bytes; /* of large values */
+  uint64_t nodes_end;  /* of the last node */
+};
+
 struct verify_report {
+  /* Zeros of each segment, which are filled in, and belong to the caller; NULL:
+     not asked for. */
+  struct verify_use *uses;
+  uint64_t use_count;
+  uint32_t segment_size;
+
   const struct verify_watch *watch; /* NULL: nobody */
   int stopped;                      /* what `progress` has stopped it with */
 
@@ -72,12 +85,13 @@ void verify_trie_into(const struct node_source *source,
                       uint64_t root, uint64_t count, uint64_t newest_epoch,
                       struct verify_report *report);
 
-/* Verifies segment headers, and the log from its first frame to the head of
-   `state`, which recovery has found: nothing before that head changes, so this
-   may be called while others write. Adds to the report. */
+/* Verifies headers and frames of the segments that the tries verified before
+   have nodes in, as the report says. As long as a snapshot holds those, this may
+   be called while others write: `state` is what is durable, and frames of later
+   epochs, up to `newest_epoch`, need not be complete. Adds to the report. */
 void verify_log_into(const struct node_source *source,
                      const struct hasher *hasher,
-                     const struct superblock *state,
+                     const struct superblock *state, uint64_t newest_epoch,
                      struct verify_report *report);
 
 /* Notes a failure. */
@@ -95,8 +109,9 @@ bool verify_goes_on(struct verify_report *report, uint64_t number);
 int verify_outcome(const struct verify_report *report);
 
 /*
- * Verifies a file that nobody writes: superblocks, segment headers, the whole
- * log from its first frame on, and the trie that recovery finds. `superblock`
+ * Verifies a file that nobody writes: superblocks, the trie that recovery finds,
+ * the headers and frames of the segments that it lies in, and the table of what
+ * is alive. `superblock`
  * is the one that recovery has chosen. The first failure's code;
  * MMCMAP_ENOMEM.
  */

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What verification looks at beside the tries: superblocks, segment headers, and
- * the log, frame by frame from the first one on.
+ * What verification looks at beside the tries: superblocks, and headers and frames
+ * of the segments that the tries have nodes in.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/errors.h"
 #include "format/frame.h"
 #include "format/segment.h"
 #include "maint/recovery.h"
+#include "maint/usage_table.h"
 #include "maint/verify.h"
 
-enum { FRAME_SALT_AT = 16 };
+enum { FRAME_SALT_AT = 16, FRAME_PREVIOUS_AT = 24 };
 
 static void check_superblocks(const struct node_source *source,
                               struct verify_report *report) {
@@ -24,27 +26,28 @@ static void check_superblocks(const struct node_source *source,
       report->superblock_count++;
 }
 
-static void check_segments(const struct node_source *source,
-                           const struct superblock *state,
-                           struct verify_report *report) {
-  uint64_t number = 0;
-  while (number < state->segment_count) {
-    struct segment_header header;
-    uint64_t offset = segment_header_offset(number, state->segment_size);
-    if (!bytes_within(offset, SEGMENT_HEADER_BYTES, source->size)) {
-      verify_fail(report, MMCMAP_ECORRUPT, "F10 segments and size", offset);
-      return;
-    }
-    int code = segment_decode(source->base + offset, number, state->file_id,
-                              offset, &header);
-    if (code != MMCMAP_OK) verify_fail_as_noted(report, code);
-    report->segment_count++;
-    number +=
-        code == MMCMAP_OK && header.run < state->segment_count ? header.run : 1;
+/* The header of a segment that has nodes of the trie. */
+static bool check_segment_header(const struct node_source *source,
+                                 const struct superblock *state,
+                                 uint64_t number,
+                                 struct verify_report *report) {
+  struct segment_header header;
+  uint64_t offset = segment_header_offset(number, state->segment_size);
+  if (!bytes_within(offset, SEGMENT_HEADER_BYTES, source->size)) {
+    verify_fail(report, MMCMAP_ECORRUPT, "F10 segments and size", offset);
+    return false;
   }
+  int code = segment_decode(source->base + offset, number, state->file_id,
+                            offset, &header);
+  if (code != MMCMAP_OK)
+    verify_fail_as_noted(report, code);
+  else if (header.kind != SEGMENT_LOG)
+    verify_fail(report, MMCMAP_ECORRUPT, "F13 segment header", offset);
+  return code == MMCMAP_OK;
 }
 
-/* The nodes of a frame fill it and are of its epoch. */
+/* The nodes of a frame fill it and are of its epoch; records that the cleaner
+   has moved there are older. */
 static void check_nodes(const struct node_source *source, uint64_t offset,
                         const struct frame *frame,
                         struct verify_report *report) {
@@ -58,88 +61,95 @@ static void check_nodes(const struct node_source *source, uint64_t offset,
       verify_fail_as_noted(report, code);
       return;
     }
-    if (node_epoch(source->base + at) != frame->epoch)
+    uint64_t epoch = node_epoch(source->base + at);
+    if (epoch > frame->epoch || (kind != NODE_RECORD && epoch != frame->epoch))
       verify_fail(report, MMCMAP_ECORRUPT, "F27 node epoch", at);
     at += size;
   }
 }
 
-/* Where a session goes on that finds no room at the head: in the next log
-   segment. 0 if there is none. */
-static uint64_t next_log_segment(const struct node_source *source,
-                                 const struct superblock *state,
-                                 uint64_t offset) {
-  uint64_t number = offset / state->segment_size + 1;
-  while (number < state->segment_count) {
-    struct segment_header header;
-    uint64_t at = number * state->segment_size;
-    if (!bytes_within(at, SEGMENT_HEADER_BYTES, source->size) ||
-        segment_decode(source->base + at, number, state->file_id, at,
-                       &header) != MMCMAP_OK ||
-        header.run > state->segment_count)
-      return 0;
-    if (header.kind == SEGMENT_LOG) return at + SEGMENT_HEADER_BYTES;
-    number += header.run;
-  }
-  return 0;
-}
-
-static bool has_no_room(const struct superblock *state, uint64_t offset) {
-  return state->segment_size - offset % state->segment_size <
-         2 * FRAME_HEADER_BYTES;
-}
-
-/* The salt that the frame itself names; 0 if there is none. */
-static uint64_t frame_salt(const struct node_source *source, uint64_t offset) {
-  return bytes_within(offset, FRAME_HEADER_BYTES, source->size)
-             ? bytes_u64(source->base + offset + FRAME_SALT_AT)
-             : 0;
-}
-
-/* Reads the whole log up to the head of `state`. */
-static void check_log(const struct node_source *source,
+/* Reads a frame as its own header says that it was written. */
+static int read_frame(const struct node_source *source,
                       const struct hasher *hasher,
-                      const struct superblock *state,
-                      struct verify_report *report) {
-  uint64_t offset = SEGMENT_FIRST_HEADER_OFFSET + SEGMENT_HEADER_BYTES;
-  uint64_t end = state->heads[HEAD_LOG].offset;
-  uint64_t chain = 0, epoch = 0;
-  while (offset != end) {
+                      const struct superblock *state, uint64_t offset,
+                      struct frame *frame_out) {
+  uint64_t salt = 0, previous = 0, checksum;
+  if (bytes_within(offset, FRAME_HEADER_BYTES, source->size)) {
+    salt = bytes_u64(source->base + offset + FRAME_SALT_AT);
+    previous = bytes_u64(source->base + offset + FRAME_PREVIOUS_AT);
+  }
+  return frame_read(source, offset, state->segment_size, salt, previous, hasher,
+                    frame_out, &checksum);
+}
+
+/* Whether the frame may be one that has not been committed yet. */
+static bool is_unfinished(const struct node_source *source, uint64_t offset,
+                          uint64_t durable_epoch, uint64_t newest_epoch) {
+  if (!bytes_within(offset, FRAME_HEADER_BYTES, source->size)) return false;
+  uint64_t epoch = node_epoch(source->base + offset);
+  return epoch > durable_epoch && epoch <= newest_epoch;
+}
+
+/* Reads the frames of a segment, one behind the other, as far as there are nodes
+   of the trie. What comes behind them may be of an earlier use, or torn. */
+static void check_frames(const struct node_source *source,
+                         const struct hasher *hasher,
+                         const struct superblock *state, uint64_t number,
+                         uint64_t newest_epoch, struct verify_report *report) {
+  uint64_t nodes_end = report->uses[number].nodes_end;
+  uint64_t offset =
+      segment_header_offset(number, state->segment_size) + SEGMENT_HEADER_BYTES;
+  while (offset < nodes_end) {
     struct frame frame;
-    uint64_t checksum;
-    uint64_t salt = frame_salt(source, offset);
-    int code = frame_read(source, offset, state->segment_size, salt, chain,
-                          hasher, &frame, &checksum);
-    if (code != MMCMAP_OK && has_no_room(state, offset)) {
-      offset = next_log_segment(source, state, offset);
-      continue;
-    }
+    if (is_unfinished(source, offset, state->epoch, newest_epoch)) return;
+    int code = read_frame(source, hasher, state, offset, &frame);
     if (code != MMCMAP_OK) {
       verify_fail_as_noted(report, code);
       return;
     }
-    chain = checksum;
     report->frame_count++;
     report->frame_bytes += frame.size_bytes;
-    if (frame.epoch < epoch || report->frame_bytes > source->size) {
-      verify_fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", offset);
-      return;
-    }
     check_nodes(source, offset, &frame, report);
     if (!verify_goes_on(report, report->frame_count)) return;
-    epoch = frame.epoch;
-    offset = frame.next_offset;
+    offset += frame.size_bytes;
   }
-  if (chain != state->chain)
-    verify_fail(report, MMCMAP_ECORRUPT, "F15 frame salt and chain", end);
 }
 
 void verify_log_into(const struct node_source *source,
                      const struct hasher *hasher,
-                     const struct superblock *state,
+                     const struct superblock *state, uint64_t newest_epoch,
                      struct verify_report *report) {
-  check_segments(source, state, report);
-  check_log(source, hasher, state, report);
+  for (uint64_t i = 0; i < report->use_count && report->stopped == 0; i++) {
+    const struct verify_use *use = &report->uses[i];
+    if (use->node_bytes + use->page_bytes > 0) report->segment_count++;
+    if (use->node_bytes > 0 && check_segment_header(source, state, i, report))
+      check_frames(source, hasher, state, i, newest_epoch, report);
+  }
+}
+
+/* The table of a store that was closed properly counts all that is alive. */
+static void check_usage(const struct node_source *source,
+                        const struct hasher *hasher,
+                        const struct superblock *superblock,
+                        struct verify_report *report) {
+  if ((superblock->flags & SUPERBLOCK_CLEAN) == 0 ||
+      superblock->usage_offset == 0)
+    return;
+  const uint8_t *table = usage_table_find(source, hasher, superblock);
+  if (table == NULL) {
+    verify_fail(report, MMCMAP_ECORRUPT, "F43 usage table",
+                superblock->usage_offset);
+    return;
+  }
+  for (uint64_t i = 0; i < superblock->segment_count; i++) {
+    const uint8_t *entry = table + i * USAGE_ENTRY_BYTES;
+    const struct verify_use *use = &report->uses[i];
+    uint64_t live_bytes = UINT64_C(8) * bytes_u32(entry);
+    if ((bytes_u32(entry + 4) & SHARE_SEGMENT_UNCOUNTED) == 0 &&
+        live_bytes < use->node_bytes + use->page_bytes)
+      verify_fail(report, MMCMAP_ECORRUPT, "F44 more alive than counted",
+                  superblock->usage_offset + i * USAGE_ENTRY_BYTES);
+  }
 }
 
 static int verify_file_into(const struct node_source *source,
@@ -150,13 +160,24 @@ static int verify_file_into(const struct node_source *source,
   int code = recovery_roll_forward(source, hasher, superblock, &recovered);
   if (code != MMCMAP_OK) return code;
   const struct superblock *state = &recovered.state;
+  report_out->uses =
+      calloc((size_t)state->segment_count, sizeof *report_out->uses);
+  if (report_out->uses == NULL) {
+    recovered_forget(&recovered);
+    return error_set(MMCMAP_ENOMEM, "verification");
+  }
+  report_out->use_count = state->segment_count;
+  report_out->segment_size = state->segment_size;
   verify_trie_into(source, hasher, MAP_ID_DEFAULT, state->root, state->count,
                    state->epoch, report_out);
   if (superblock->used_bytes > source->size)
     verify_fail(report_out, MMCMAP_ECORRUPT, "F10 file shorter than used",
                 source->size);
   check_superblocks(source, report_out);
-  verify_log_into(source, hasher, state, report_out);
+  verify_log_into(source, hasher, state, state->epoch, report_out);
+  check_usage(source, hasher, superblock, report_out);
+  free(report_out->uses);
+  report_out->uses = NULL;
   recovered_forget(&recovered);
   return verify_outcome(report_out);
 }

@@ -70,6 +70,10 @@ int file_size(int fd, uint64_t *size_out);
    RLIMIT_FSIZE (SIGXFSZ aside, which the host decides). */
 int file_allocate(int fd, uint64_t offset, uint64_t size);
 
+/* Gives the blocks of [offset, offset + size) back: the bytes read as zeros, the
+   length stays. MMCMAP_ENOTSUP where the file system has no holes. */
+int file_punch(int fd, uint64_t offset, uint64_t size);
+
 int file_truncate(int fd, uint64_t size);
 
 int file_identify(int fd, struct file_identity *identity_out);

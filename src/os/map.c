@@ -55,17 +55,20 @@ enum map_kind {
 };
 
 /* mmap() at any address; NULL and errno if it is not granted. */
-static void *map_bytes(int fd, uint64_t size, int protection, int flags) {
+static void *map_bytes(int fd, uint64_t offset, uint64_t size, int protection,
+                       int flags) {
   if (size > SIZE_MAX / 2) {
     errno = ENOMEM;
     return NULL;
   }
-  void *at = os_calls.mmap(NULL, (size_t)size, protection, flags, fd, 0);
+  void *at =
+      os_calls.mmap(NULL, (size_t)size, protection, flags, fd, (off_t)offset);
   return at == MAP_FAILED ? NULL : at;
 }
 
-static void *map_view(int fd, uint64_t size, int protection) {
-  void *at = map_bytes(fd, size, protection, MAP_SHARED | MAP_NORESERVE);
+static void *map_view(int fd, uint64_t offset, uint64_t size, int protection) {
+  void *at =
+      map_bytes(fd, offset, size, protection, MAP_SHARED | MAP_NORESERVE);
   /* Where the page cache holds large pieces of the file, one entry of the
      processor's page tables will do for each. Without it all is as well. */
   if (at != NULL) os_calls.madvise(at, (size_t)size, MADV_HUGEPAGE);
@@ -73,22 +76,22 @@ static void *map_view(int fd, uint64_t size, int protection) {
 }
 
 /* All views of `size` bytes, or none and the errno. */
-static int map_views(int fd, enum map_kind kind, uint64_t size,
+static int map_views(int fd, enum map_kind kind, uint64_t offset, uint64_t size,
                      struct map *map_out) {
   struct map map = {NULL, NULL, size};
 
   if (kind == MAP_ONE_VIEW) {
-    map.write = map_view(fd, size, PROT_READ | PROT_WRITE);
+    map.write = map_view(fd, offset, size, PROT_READ | PROT_WRITE);
     if (map.write == NULL) return errno;
     map.read = map.write;
     *map_out = map;
     return 0;
   }
 
-  map.read = map_view(fd, size, PROT_READ);
+  map.read = map_view(fd, offset, size, PROT_READ);
   if (map.read == NULL) return errno;
   if (kind == MAP_TWO_VIEWS) {
-    map.write = map_view(fd, size, PROT_READ | PROT_WRITE);
+    map.write = map_view(fd, offset, size, PROT_READ | PROT_WRITE);
     if (map.write == NULL) {
       int failure = errno;
       map_close(&map);
@@ -108,8 +111,8 @@ static bool map_not_granted(int failure) {
 }
 
 /* The largest views from `wanted` down to `least` that are granted. */
-static int map_largest(int fd, enum map_kind kind, uint64_t wanted,
-                       uint64_t least, struct map *map_out) {
+static int map_largest(int fd, enum map_kind kind, uint64_t offset,
+                       uint64_t wanted, uint64_t least, struct map *map_out) {
   uint64_t fair = map_fair_bytes();
   uint64_t size = wanted;
 
@@ -118,7 +121,7 @@ static int map_largest(int fd, enum map_kind kind, uint64_t wanted,
     size = map_half(size, least);
 
   for (;;) {
-    int failure = map_views(fd, kind, size, map_out);
+    int failure = map_views(fd, kind, offset, size, map_out);
     if (failure == 0) return MMCMAP_OK;
     if (!map_not_granted(failure)) return error_set_errno(failure, "mmap");
     if (size <= least) return error_set(MMCMAP_EADDRESS, "mmap");
@@ -133,22 +136,24 @@ int map_open(int fd, bool writable, uint64_t wanted_bytes, uint64_t least_bytes,
 #else
   enum map_kind kind_of_writable = MAP_TWO_VIEWS;
 #endif
-  return map_largest(fd, writable ? kind_of_writable : MAP_READ_VIEW,
+  return map_largest(fd, writable ? kind_of_writable : MAP_READ_VIEW, 0,
                      wanted_bytes, least_bytes, map_out);
 }
 
-int map_open_shared(int fd, uint64_t wanted_bytes, uint64_t least_bytes,
-                    uint8_t **at_out, uint64_t *size_out) {
+int map_open_shared(int fd, uint64_t offset, uint64_t wanted_bytes,
+                    uint64_t least_bytes, uint8_t **at_out,
+                    uint64_t *size_out) {
   struct map map;
-  int code = map_largest(fd, MAP_ONE_VIEW, wanted_bytes, least_bytes, &map);
+  int code =
+      map_largest(fd, MAP_ONE_VIEW, offset, wanted_bytes, least_bytes, &map);
   *at_out = map.write;
   *size_out = map.size_bytes;
   return code;
 }
 
 int map_anonymous(uint64_t size, uint8_t **at_out) {
-  *at_out =
-      map_bytes(-1, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+  *at_out = map_bytes(-1, 0, size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS);
   if (*at_out != NULL) return MMCMAP_OK;
   int failure = errno;
   return error_set_errno(map_not_granted(failure) ? ENOMEM : failure, "mmap");

@@ -41,11 +41,12 @@ int map_open(int fd, bool writable, uint64_t wanted_bytes, uint64_t least_bytes,
 /* All zeros are allowed: nothing happens. Leaves zeros. */
 void map_close(struct map *map);
 
-/* One view of `fd` for reading and writing, under the same rules. Pages beyond
-   the end of the file appear as it grows. The view keeps the open file
-   description of `fd`, and so its locks (os/lock.h). */
-int map_open_shared(int fd, uint64_t wanted_bytes, uint64_t least_bytes,
-                    uint8_t **at_out, uint64_t *size_out);
+/* One view of `fd` from `offset`, a multiple of the page size, on, for reading
+   and writing, under the same rules. Pages beyond the end of the file appear as
+   it grows. The view keeps the open file description of `fd`, and so its locks
+   (os/lock.h). */
+int map_open_shared(int fd, uint64_t offset, uint64_t wanted_bytes,
+                    uint64_t least_bytes, uint8_t **at_out, uint64_t *size_out);
 
 /* `size` bytes of zeros that belong to this process alone; a forked child gets
    a copy. MMCMAP_ENOMEM. */

@@ -19,11 +19,12 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 3,
+  SHARE_LAYOUT = 4,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
-  SHARE_ROWS_PER_CHUNK = 63
+  SHARE_ROWS_PER_CHUNK = 63,
+  SHARE_SEGMENTS_OFFSET = 64 << 20 /* of the table of segments */
 };
 
 enum share_state {
@@ -54,7 +55,8 @@ struct share_sealed {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t sequence;
   _Atomic uint64_t root;
   _Atomic uint64_t count;
-  _Atomic uint64_t epoch; /* of the last change in it */
+  _Atomic uint64_t epoch;         /* of the last change in it */
+  _Atomic uint64_t content_epoch; /* and of the last that was no move */
 };
 
 /* What each change writes, under the writer lock. The intent says which slot
@@ -99,14 +101,19 @@ struct share_log {
   uint64_t epoch; /* the open epoch */
   uint64_t salt;
   uint64_t frame_offset;
-  uint64_t segment_end;
   uint64_t segment_count;
   uint64_t large_offset;
   uint64_t large_limit;
   uint64_t sealed_epoch; /* of a sealed frame, as are the next two */
   uint64_t sealed_root;
   uint64_t sealed_count;
+  uint64_t sealed_content_epoch;
   _Atomic uint32_t flags; /* SHARE_LOG_... */
+  /* The second head, for branches. */
+  _Alignas(8) _Atomic uint64_t branch_cursor; /* 0: it has no segment */
+  uint64_t branch_frame; /* the open frame; 0: there is none */
+  uint64_t branch_segment_end;
+  uint64_t branch_first; /* the first frame of the epoch; 0: none */
 };
 
 /* What commits. */
@@ -129,7 +136,92 @@ struct share_commit {
   _Atomic uint64_t sync_count;
   _Atomic uint32_t chain_index; /* which of the two `chain` is good */
   _Atomic uint32_t is_syncing;  /* a sync has begun, and has not succeeded */
+
+  /* What the newest superblock says that a sync has put on disk: the space that
+     its epoch does not need may be used again. */
+  _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t recovery_epoch;
+  _Atomic uint64_t recovery_used_bytes;
+  _Atomic uint64_t superblock_used_bytes; /* of the newest one written */
+  _Atomic uint32_t wants_superblock;      /* space waits for one */
 };
+
+/* What was counted in the segments of the log's heads when an epoch began. */
+enum { SHARE_COUNTS = 10 }; /* two, and what a run of large values has left */
+struct share_counts {
+  _Atomic uint64_t epoch; /* 0: nothing is noted */
+  uint64_t numbers[SHARE_COUNTS];
+  int32_t live_words[SHARE_COUNTS];
+};
+
+/* Upkeep of space, by whatever process comes to it; guarded by the writer lock
+   but for the first word. */
+struct share_upkeep {
+  _Alignas(SHARE_LINE_BYTES) _Atomic uint32_t need; /* enum share_need */
+  _Atomic uint64_t compacting_ns; /* until then (monotonic) victims are what is
+                                     not full; 0: not at all */
+  uint64_t compact_epoch;         /* and was begun before that epoch */
+  uint64_t victim;             /* the segment being cleaned, plus 1; 0: none */
+  uint64_t victim_run;         /* segments that are cleaned together */
+  uint64_t victim_offset;      /* how far it has been looked through */
+  uint64_t victim_frame_end;   /* of the frame that this is in */
+  _Atomic uint64_t paid_bytes; /* appended_bytes for which puts have paid */
+  uint64_t recounter;          /* connection that recounts, */
+  uint64_t recount_serial;     /* which of all recounts it is, */
+  _Atomic uint64_t recount_ns; /* and when it last went on, monotonic; written
+                                  without the lock */
+  uint64_t recount_appended;   /* appended_bytes when the last one began */
+  _Atomic uint32_t is_uncountable; /* a recount has found the file damaged */
+  _Atomic uint32_t is_full; /* somebody has found no space: victims are what
+                                  is mostly dead */
+  uint32_t is_sparse;       /* much is free: the last segments are emptied */
+  _Atomic uint64_t reserve_bytes; /* kept for what frees space */
+  _Atomic uint64_t free_count; /* free segments that have blocks, as they were
+                                  when all were last looked at */
+  uint64_t saved_oldest;       /* epochs of the saved snapshots: what lies
+                                  between them is held, too */
+  uint64_t saved_newest;       /* 0: there are none */
+  uint64_t dropped_records; /* of maps, that are counted as alive until then */
+  _Atomic uint64_t ended_tick; /* when a snapshot was last ended for its age;
+                               raised by anybody */
+  _Atomic uint64_t own_bytes;  /* appended by the cleaner, */
+  uint64_t moved_bytes;   /* and what it has moved, since the session began */
+  uint64_t cleaned_count; /* segments that it has emptied */
+  struct share_counts begun; /* by the transaction that is under way */
+};
+
+enum share_need {
+  SHARE_NEED_NOTHING = 0,
+  SHARE_NEED_IDLE = 1, /* when nothing else is to do */
+  SHARE_NEED_SOON = 2, /* whoever does upkeep should */
+  SHARE_NEED_NOW = 3   /* whoever changes something does its part */
+};
+
+/* A segment of the data file: what is alive in it. Guarded by the writer lock.
+   Of several stores to an entry that of `state` comes last: who dies in between
+   leaves at worst an entry that counts too much. */
+struct share_segment {
+  _Atomic int32_t live_words;   /* 8 bytes each; while it is not counted: less
+                                   what was unlinked since the recount began */
+  _Atomic uint32_t state;       /* enum share_segment_state and flags */
+  _Atomic uint64_t first_epoch; /* the open epoch when it was begun */
+  _Atomic uint64_t last_epoch;  /* the open epoch when the log left it; if it is
+                                   empty: the last change's when it became so */
+  _Atomic uint64_t tick;        /* when it became empty */
+};
+
+enum share_segment_state {
+  SHARE_SEGMENT_FREE = 0,  /* may be begun */
+  SHARE_SEGMENT_LOG = 1,   /* frames */
+  SHARE_SEGMENT_LARGE = 2, /* values on pages of their own */
+  SHARE_SEGMENT_EMPTY = 3, /* nothing in it is alive: will be free */
+  SHARE_SEGMENT_STATE_MASK = 15,
+  SHARE_SEGMENT_UNCOUNTED = 16, /* flag: it is not known what is alive */
+  SHARE_SEGMENT_STUCK = 32,     /* flag: cleaned, and yet not empty */
+  SHARE_SEGMENT_HOLE = 64,      /* flag, if free: its blocks are given back */
+  SHARE_SEGMENT_TAIL = 128 /* flag, of large values: it begins within one */
+};
+
+_Static_assert(sizeof(struct share_segment) == 32, "fixed");
 
 /* How far the log is on disk; two of them, flipped like `log`. */
 struct share_chain {
@@ -160,22 +252,26 @@ struct share_header {
   _Alignas(SHARE_LINE_BYTES) struct share_lock writer_lock;
   _Atomic uint64_t intent_count_place; /* of `change`: where the count is; the
                                           line is that of whoever has the lock */
-  struct share_expiry expiry;          /* which is in that line, too */
+  _Atomic uint64_t
+      content_epoch;          /* of the last change that was no move (R17) */
+  struct share_expiry expiry; /* which is in that line, too */
   struct share_change change;
   struct share_log log[2];
   _Alignas(SHARE_LINE_BYTES) struct share_lock growth_lock;
   struct share_commit commit;
   struct share_chain chain[2];
+  struct share_upkeep upkeep;
 };
 
 _Static_assert(sizeof(struct share_header) <= SHARE_HEADER_BYTES,
                "the header has its place");
 _Static_assert(offsetof(struct share_header, live) == 128 &&
-                   offsetof(struct share_header, expiry) == 272 &&
+                   offsetof(struct share_header, expiry) == 280 &&
                    offsetof(struct share_header, log) == 384 &&
                    sizeof(struct share_log) == 128 &&
                    offsetof(struct share_header, commit) == 704 &&
-                   offsetof(struct share_header, chain) == 832,
+                   offsetof(struct share_header, chain) == 896 &&
+                   offsetof(struct share_header, upkeep) == 960,
                "the layout is the same for every compiler");
 
 /*
@@ -197,10 +293,14 @@ struct share_row {
 
 enum share_owner { SHARE_OWNER_NONE, SHARE_OWNER_THREAD, SHARE_OWNER_SNAPSHOT };
 
+/* Set in a mark when the snapshot has become too old: it is ended, but holds
+   what it held until the writer has noted when (R16). */
+#define SHARE_MARK_ENDED (UINT64_C(1) << 63)
+
 /* What names a snapshot in its row: its epoch, below 2^48, and which snapshot of
    the row it is. Never 0. */
 static inline uint64_t share_mark(const struct share_row *row, uint64_t epoch) {
-  return (uint64_t)row->depth << 49 | (epoch + 1);
+  return ((uint64_t)row->depth << 49 & ~SHARE_MARK_ENDED) | (epoch + 1);
 }
 
 static inline uint64_t share_mark_epoch(uint64_t mark) {

@@ -15,7 +15,7 @@
 enum {
   /* Of the first, private and smallest view: the table has room for 16,000,
      250 and 1 chunks. */
-  VIEW_BYTES = 64 << 20,
+  VIEW_BYTES = SHARE_SEGMENTS_OFFSET,
   PRIVATE_BYTES = 1 << 20,
   VIEW_BYTES_MIN = SHARE_HEADER_BYTES + SHARE_CHUNK_BYTES
 };
@@ -44,19 +44,26 @@ int share_open_private(struct share *share_out) {
   return MMCMAP_OK;
 }
 
-/* Maps the file through a description of its own. */
-static int map_lock_file(const char *path, struct share *share) {
+/* Opens the lock file once more: a mapping has a description of its own. */
+static int open_again(const char *path, const struct share *share,
+                      int *fd_out) {
   struct file_identity held, mapped;
-  int fd;
-  int code = file_open(path, false, &fd);
+  int code = file_open(path, false, fd_out);
   if (code != MMCMAP_OK) return code;
   code = file_identify(share->fd, &held);
-  if (code == MMCMAP_OK) code = file_identify(fd, &mapped);
+  if (code == MMCMAP_OK) code = file_identify(*fd_out, &mapped);
   if (code == MMCMAP_OK && memcmp(&held, &mapped, sizeof held) != 0)
     code = error_set(MMCMAP_EBUSY, "the lock file was replaced while opening");
-  if (code == MMCMAP_OK)
-    code = map_open_shared(fd, VIEW_BYTES, VIEW_BYTES_MIN, &share->at,
-                           &share->size_bytes);
+  if (code != MMCMAP_OK) file_close(*fd_out);
+  return code;
+}
+
+static int map_lock_file(const char *path, struct share *share) {
+  int fd;
+  int code = open_again(path, share, &fd);
+  if (code != MMCMAP_OK) return code;
+  code = map_open_shared(fd, 0, VIEW_BYTES, VIEW_BYTES_MIN, &share->at,
+                         &share->size_bytes);
   file_close(fd);
   return code;
 }
@@ -91,8 +98,56 @@ int share_open(const char *path, int like_fd, struct share *share_out) {
   return MMCMAP_OK;
 }
 
+int share_map_segments(struct share *share, const char *path, uint64_t count) {
+  uint64_t page = process_page_size();
+  uint64_t wanted = bytes_align_up(count * sizeof *share->segments, page);
+  uint8_t *at;
+  int fd, code;
+  if (share->fd < 0) {
+    code = map_anonymous(wanted, &at);
+    share->segments_size_bytes = wanted;
+  } else {
+    code = open_again(path, share, &fd);
+    if (code != MMCMAP_OK) return code;
+    code = map_open_shared(fd, SHARE_SEGMENTS_OFFSET, wanted, page, &at,
+                           &share->segments_size_bytes);
+    file_close(fd);
+  }
+  if (code == MMCMAP_OK) share->segments = (struct share_segment *)(void *)at;
+  return code;
+}
+
+int share_ensure_segments(struct share *share, uint64_t count) {
+  uint64_t end = count * sizeof *share->segments;
+  if (count <= share->segment_count) return MMCMAP_OK;
+  if (end > share->segments_size_bytes)
+    return error_set(MMCMAP_EADDRESS, "table of segments");
+  /* Others may have: allocating what is there changes nothing. */
+  end = bytes_align_up(end, SHARE_CHUNK_BYTES);
+  int code = share->fd < 0
+                 ? MMCMAP_OK
+                 : file_allocate(share->fd, SHARE_SEGMENTS_OFFSET, end);
+  if (code == MMCMAP_OK) share->segment_count = end / sizeof *share->segments;
+  return code;
+}
+
+bool share_has_segments(struct share *share, uint64_t count) {
+  uint64_t length;
+  /* Private memory, of who only reads, has no table. */
+  if (count <= share->segment_count || share->fd < 0) return true;
+  if (share->segments == NULL || file_size(share->fd, &length) != MMCMAP_OK ||
+      length < SHARE_SEGMENTS_OFFSET)
+    return false;
+  length -= SHARE_SEGMENTS_OFFSET;
+  if (length > share->segments_size_bytes) length = share->segments_size_bytes;
+  share->segment_count = length / sizeof *share->segments;
+  return count <= share->segment_count;
+}
+
 void share_close(struct share *share) {
   if (share->at != NULL) map_close_shared(share->at, share->size_bytes);
+  if (share->segments != NULL)
+    map_close_shared((uint8_t *)share->segments, share->segments_size_bytes);
   share_drop_locks(share);
   memset(share, 0, sizeof *share);
   share->fd = -1;
@@ -133,6 +188,7 @@ int share_reset(struct share *share) {
   int code = file_truncate(share->fd, VIEW_BYTES_MIN);
   if (code == MMCMAP_OK) code = file_write(share->fd, zeros, sizeof zeros, 0);
   atomic_store(&share->known_bytes, VIEW_BYTES_MIN);
+  share->segment_count = 0;
   return code;
 }
 

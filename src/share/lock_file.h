@@ -20,13 +20,17 @@
 #include "share/layout.h"
 
 struct share {
-  struct share_header *header;  /* at the beginning of `at` */
-  uint8_t *at;                  /* the view, which never moves */
-  uint64_t size_bytes;          /* of the view */
-  _Atomic uint64_t known_bytes; /* of the file, as far as it has been seen to
+  struct share_header *header;    /* at the beginning of `at` */
+  uint8_t *at;                    /* the view, which never moves */
+  uint64_t size_bytes;            /* of the view */
+  _Atomic uint64_t known_bytes;   /* of the file, as far as it has been seen to
                                    be there */
-  int fd;                       /* holds the locks; -1: private memory */
-  uint64_t connection;          /* names this connection among all */
+  int fd;                         /* holds the locks; -1: private memory */
+  uint64_t connection;            /* names this connection among all */
+  struct share_segment *segments; /* a view of its own; NULL: only reading */
+  uint64_t segments_size_bytes;   /* of that view */
+  uint64_t segment_count;         /* entries that have been seen to be there;
+                                     guarded by the writer lock */
 };
 
 /* Memory of this process alone, all zeros. */
@@ -36,6 +40,18 @@ int share_open_private(struct share *share_out);
    `like_fd`, and maps it. What it holds has not been looked at.
    MMCMAP_EACCES, MMCMAP_EREADONLY: it cannot be written. */
 int share_open(const char *path, int like_fd, struct share *share_out);
+
+/* Maps the table of segments, so that it has room for `count`, or for fewer if
+   the process may not have so many addresses. `path` is the lock file's. A private
+   share gets memory of this process alone. */
+int share_map_segments(struct share *share, const char *path, uint64_t count);
+
+/* Makes the table `count` entries long, which are zeros if they are new.
+   MMCMAP_ENOSPC, MMCMAP_EADDRESS. */
+int share_ensure_segments(struct share *share, uint64_t count);
+
+/* Whether it is that long. */
+bool share_has_segments(struct share *share, uint64_t count);
 
 /* All zeros are allowed, and the share of a parent process in a child. */
 void share_close(struct share *share);

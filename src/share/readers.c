@@ -430,7 +430,8 @@ void readers_end_if_old(struct share_row *row, uint64_t now_ns) {
       now_ns - since_ns <= limit_ns)
     return;
   /* By exchange: the row may belong to another snapshot by now. */
-  atomic_compare_exchange_strong(&row->snapshot, &snapshot, 0);
+  atomic_compare_exchange_strong(&row->snapshot, &snapshot,
+                                 snapshot | SHARE_MARK_ENDED);
 }
 
 void readers_end_old_snapshots(struct readers *readers) {
@@ -443,6 +444,60 @@ void readers_end_old_snapshots(struct readers *readers) {
     for (uint32_t i = 0; i < rows; i++)
       readers_end_if_old(&chunk->rows[i], now_ns);
   }
+}
+
+/* ---- What snapshots hold ------------------------------------------------- */
+
+/* R16: whoever has looked at the row before it was marked is pinned at this tick
+   or an earlier one. */
+static void bury_ended(struct share_header *header, struct share_row *row,
+                       uint64_t mark) {
+  atomic_store(&header->upkeep.ended_tick, atomic_load(&header->live.tick));
+  atomic_compare_exchange_strong(&row->snapshot, &mark, 0);
+}
+
+static void add_held(struct readers_held *held, uint64_t epoch) {
+  if (held->count == 0 || epoch < held->oldest) held->oldest = epoch;
+  if (held->count == 0 || epoch > held->newest) held->newest = epoch;
+  if (held->count < READERS_HELD_MAX) held->epochs[held->count] = epoch;
+  held->count++;
+}
+
+/* Some that cannot be read may hold anything. */
+static void hold_all(struct readers_held *held) {
+  held->count = READERS_HELD_MAX + 1;
+  held->oldest = 0;
+  held->newest = UINT64_MAX;
+}
+
+void readers_find_held(struct readers *readers, struct readers_held *held_out) {
+  uint32_t count = atomic_load(&readers->share->header->chunk_count);
+  held_out->count = 0;
+  for (uint32_t index = 0; index < count; index++) {
+    uint32_t rows;
+    struct share_chunk *chunk = owned_chunk(readers, index, &rows);
+    if (chunk == NULL && share_chunk(readers->share, index) == NULL) {
+      hold_all(held_out);
+      return;
+    }
+    for (uint32_t i = 0; i < rows; i++) {
+      uint64_t snapshot = atomic_load(&chunk->rows[i].snapshot);
+      if ((snapshot & SHARE_MARK_ENDED) != 0)
+        bury_ended(readers->share->header, &chunk->rows[i], snapshot);
+      else if (snapshot != 0)
+        add_held(held_out, share_mark_epoch(snapshot));
+    }
+  }
+}
+
+bool readers_is_held(const struct readers_held *held, uint64_t first,
+                     uint64_t end) {
+  if (held->count == 0 || held->oldest >= end || held->newest < first)
+    return false;
+  if (held->count > READERS_HELD_MAX) return true;
+  for (uint32_t i = 0; i < held->count; i++)
+    if (held->epochs[i] >= first && held->epochs[i] < end) return true;
+  return false;
 }
 
 /* ---- Report -------------------------------------------------------------- */
@@ -462,7 +517,7 @@ static bool report_snapshot(const struct readers *readers,
                             struct readers_entry *entry) {
   const struct share_row *row = &chunk->rows[row_index];
   uint64_t snapshot = atomic_load(&row->snapshot);
-  if (snapshot == 0) return false;
+  if (snapshot == 0 || (snapshot & SHARE_MARK_ENDED) != 0) return false;
   memset(entry, 0, sizeof *entry);
   entry->is_snapshot = true;
   entry->process = atomic_load(&chunk->process);

@@ -143,11 +143,31 @@ static inline bool readers_has_snapshot(const struct share_row *row,
   return atomic_load_explicit(&row->snapshot, memory_order_acquire) == mark;
 }
 
-/* Ends the row's snapshot if it is older than it may become. */
+/* Ends the row's snapshot if it is older than it may become. What it held may be
+   used again when all pins are past the tick that the writer notes when it finds
+   it (R16). */
 void readers_end_if_old(struct share_row *row, uint64_t now_ns);
 
 /* Ends the snapshots, of any process, that are older than they may become. */
 void readers_end_old_snapshots(struct readers *readers);
+
+/* The epochs of all open snapshots; if there are too many, the oldest and the
+   newest, and all between them count as held. */
+enum { READERS_HELD_MAX = 64 };
+struct readers_held {
+  uint32_t count;
+  uint64_t oldest; /* if count > 0, as the next */
+  uint64_t newest;
+  uint64_t epochs[READERS_HELD_MAX];
+};
+
+/* Only the writer calls this; to decide what may be used again, after
+   readers_advance() (R15). */
+void readers_find_held(struct readers *readers, struct readers_held *held_out);
+
+/* Whether a snapshot's epoch lies in [first, end). */
+bool readers_is_held(const struct readers_held *held, uint64_t first,
+                     uint64_t end);
 
 /* ---- Report ------------------------------------------------------------ */
 

@@ -30,6 +30,20 @@ void log_destroy(struct log *log) {
 
 /* ---- The working copy ---------------------------------------------------- */
 
+/* The pages of a large value that will not be linked. What a transaction counts
+   is returned to as a whole. */
+static void forget_pages(struct log *log) {
+  if (log->pages_size > 0 && !log->is_private)
+    usage_lower_pages(log, log->space, log->pages_offset, log->pages_size);
+  log->pages_size = 0;
+}
+
+void log_abandon(struct log *log) {
+  log->is_current = false;
+  log->stage_size = 0;
+  forget_pages(log);
+}
+
 static uint64_t segment_end_of(const struct log *log, uint64_t offset) {
   return (offset / log->space->segment_size + 1) * log->space->segment_size;
 }
@@ -38,8 +52,10 @@ static uint64_t segment_end_of(const struct log *log, uint64_t offset) {
    nothing is written before that has been looked at. */
 static const char *bad_state(const struct log *log) {
   uint64_t segment_size = log->space->segment_size;
-  uint64_t end = space_look(log->space);
-  if (log->space->segment_count > SLOT_OFFSET_LIMIT / segment_size)
+  uint64_t end = log->space->writable_bytes;
+  if (log->space->segment_count > SLOT_OFFSET_LIMIT / segment_size ||
+      !share_has_segments(log->space->readers->share,
+                          log->space->segment_count))
     return "lock file: segments";
   if (log->large.offset > log->large.limit ||
       log->large.limit > log->space->segment_count * segment_size ||
@@ -53,12 +69,28 @@ static const char *bad_state(const struct log *log) {
       (log->sealed_epoch >= log->epoch ||
        atomic_load(&log->header->change.changed_epoch) > log->sealed_epoch))
     return "lock file: seal";
+  const struct log_branches *branches = &log->branches;
+  if (branches->cursor % 8 != 0 || branches->frame_offset % 8 != 0 ||
+      branches->first_offset % 8 != 0 ||
+      branches->cursor > branches->segment_end ||
+      branches->segment_end > log->space->segment_count * segment_size ||
+      (branches->cursor == 0) != (branches->segment_end == 0) ||
+      (branches->cursor != 0 &&
+       (branches->cursor < SEGMENT_FIRST_HEADER_OFFSET ||
+        branches->segment_end - branches->cursor >
+            segment_size - SEGMENT_HEADER_BYTES ||
+        branches->segment_end % segment_size != 0)) ||
+      (branches->frame_offset != 0 &&
+       (branches->cursor > end || branches->first_offset == 0 ||
+        branches->frame_offset < SEGMENT_FIRST_HEADER_OFFSET ||
+        branches->cursor < branches->frame_offset + FRAME_HEADER_BYTES ||
+        segment_end_of(log, branches->frame_offset) != branches->segment_end)))
+    return "lock file: branches";
   if (log->frame_offset % 8 != 0 || log->cursor % 8 != 0 ||
       log->frame_offset < SEGMENT_FIRST_HEADER_OFFSET ||
       log->frame_offset > SLOT_OFFSET_LIMIT ||
       log->cursor < log->frame_offset + FRAME_HEADER_BYTES ||
       log->cursor > log->segment_end || log->cursor > end ||
-      log->segment_end != segment_end_of(log, log->frame_offset) ||
       log->segment_end > log->space->segment_count * segment_size)
     return "lock file: frame";
   return NULL;
@@ -68,19 +100,27 @@ int log_load(struct log *log) {
   const struct share_log *shared = log_shared(log);
   uint64_t epoch_before = log->epoch;
   log->is_current = log->is_moved = false;
-  log->stage_size = 0;
+  log->stage_size = log->pages_size = 0;
+  space_enter(log->space);
   log->epoch = shared->epoch;
   log->salt = shared->salt;
   log->frame_offset = shared->frame_offset;
   log->cursor = atomic_load_explicit(&shared->cursor, memory_order_relaxed);
-  log->segment_end = shared->segment_end;
+  log->counted_cursor = log->cursor;
+  log->segment_end =
+      log->frame_offset == 0 ? 0 : segment_end_of(log, log->frame_offset);
+  log->branches.frame_offset = shared->branch_frame;
+  log->branches.cursor = log->branches.counted_cursor =
+      atomic_load_explicit(&shared->branch_cursor, memory_order_relaxed);
+  log->branches.segment_end = shared->branch_segment_end;
+  log->branches.first_offset = shared->branch_first;
   log->flags = atomic_load_explicit(&shared->flags, memory_order_relaxed);
   log->large.offset = shared->large_offset;
   log->large.limit = shared->large_limit;
   log->sealed_epoch = shared->sealed_epoch;
   log->sealed.root = shared->sealed_root;
   log->sealed.count = shared->sealed_count;
-  log->sealed.catalog = 0;
+  log->sealed.content_epoch = shared->sealed_content_epoch;
   log->space->segment_count = shared->segment_count;
   log->appended_bytes = atomic_load(&log->header->change.appended_bytes);
   if (log->epoch != epoch_before ||
@@ -91,6 +131,11 @@ int log_load(struct log *log) {
   if (code != MMCMAP_OK) return code;
   const char *bad = bad_state(log);
   if (bad != NULL) return error_set(MMCMAP_ECORRUPT, bad);
+  /* Whoever had a transaction has given it up, or died with it. */
+  if (UNLIKELY(atomic_load(&log->header->upkeep.begun.epoch) != 0)) {
+    usage_return_to(log, &log->header->upkeep.begun);
+    atomic_store(&log->header->upkeep.begun.epoch, 0);
+  }
   log->is_current = true;
   atomic_store_explicit(&log->header->change.last_writer, log->connection,
                         memory_order_relaxed);
@@ -108,13 +153,18 @@ void log_store(struct log *log) {
   shared->frame_offset = log->frame_offset;
   TEST_POINT("storing");
   atomic_store_explicit(&shared->cursor, log->cursor, memory_order_relaxed);
-  shared->segment_end = log->segment_end;
+  shared->branch_frame = log->branches.frame_offset;
+  atomic_store_explicit(&shared->branch_cursor, log->branches.cursor,
+                        memory_order_relaxed);
+  shared->branch_segment_end = log->branches.segment_end;
+  shared->branch_first = log->branches.first_offset;
   shared->segment_count = log->space->segment_count;
   shared->large_offset = log->large.offset;
   shared->large_limit = log->large.limit;
   shared->sealed_epoch = log->sealed_epoch;
   shared->sealed_root = log->sealed.root;
   shared->sealed_count = log->sealed.count;
+  shared->sealed_content_epoch = log->sealed.content_epoch;
   atomic_store_explicit(&shared->flags, log->flags, memory_order_relaxed);
   atomic_store_explicit(&change->appended_bytes, log->appended_bytes,
                         memory_order_relaxed);
@@ -133,6 +183,9 @@ void log_install(struct log *log, const struct superblock *state) {
   memset(&log->sealed, 0, sizeof log->sealed);
   log->space->segment_count = state->segment_count;
   log->appended_bytes = 0;
+  log->counted_cursor = 0;
+  memset(&log->branches, 0, sizeof log->branches);
+  space_enter(log->space);
   log_store(log);
 }
 
@@ -170,7 +223,7 @@ static int open_frame(struct log *log, uint64_t offset) {
   }
   frame_begin(log_at(log, offset), log->salt, log->epoch);
   log->frame_offset = offset;
-  log->cursor = offset + FRAME_HEADER_BYTES;
+  log->cursor = log->counted_cursor = offset + FRAME_HEADER_BYTES;
   log->segment_end = segment_end_of(log, offset);
   log->flags &= ~(uint32_t)(SHARE_LOG_HAS_LARGE | SHARE_LOG_SEALED);
   log->appended_bytes += FRAME_HEADER_BYTES;
@@ -181,46 +234,52 @@ static int open_frame(struct log *log, uint64_t offset) {
    is not opened yet. */
 static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
                          uint64_t *frame_offset_out) {
-  uint64_t number;
-  uint64_t first = segment_header_offset(log->space->segment_count,
-                                         log->space->segment_size) +
-                   SEGMENT_HEADER_BYTES;
+  struct usage_totals totals;
+  struct space *space = log->space;
+  log_sweep(log, &totals);
+  uint64_t number = space_choose_segments(space, SEGMENT_LOG, 1);
+  uint64_t first =
+      segment_header_offset(number, space->segment_size) + SEGMENT_HEADER_BYTES;
   *frame_offset_out = first;
-  /* The space first: a segment that was begun but cannot be used is lost. */
-  int code = space_ensure(log->space, first + 2 * FRAME_HEADER_BYTES + size);
-  if (code != MMCMAP_OK) return code;
-  return space_begin_segments(log->space, SEGMENT_LOG, 1, epoch, &number);
+  return space_begin_segments(space, SEGMENT_LOG, number, 1,
+                              first + 2 * FRAME_HEADER_BYTES + size, epoch);
 }
 
-/* Says in the header of the open frame what it holds. A small one that is
+/* The log leaves the segment of the open frame. */
+static void leave_segment(struct log *log) {
+  log_count(log);
+  usage_leave(log, log->frame_offset >> log->space->segment_shift, 1);
+}
+
+/* Says in the header of an open frame, which ends at `end`, what it holds. A small one that is
    staged is written by one pwrite() with what follows it. `root` is NULL if the
    epoch goes on. */
-static int close_frame(struct log *log, uint64_t epoch, uint64_t next_offset,
+static int close_frame(struct log *log, uint64_t frame_offset, uint64_t end,
+                       uint64_t epoch, uint64_t next_offset,
                        const struct log_root *root) {
   struct frame frame;
   memset(&frame, 0, sizeof frame);
   frame.salt = log->salt;
   frame.epoch = epoch;
   frame.next_offset = next_offset;
-  frame.size_bytes = (uint32_t)(log->cursor - log->frame_offset);
+  frame.size_bytes = (uint32_t)(end - frame_offset);
   if ((log->flags & SHARE_LOG_HAS_LARGE) != 0) frame.flags |= FRAME_HAS_LARGE;
   if (root != NULL) {
     frame.flags |= FRAME_ENDS_EPOCH;
     frame.root = root->root;
     frame.count = root->count;
-    frame.catalog = root->catalog;
+    frame.content_epoch = root->content_epoch;
   }
   if (!log->is_staging || frame.size_bytes > LOG_STAGE_BYTES) {
-    frame_close(log_at(log, log->frame_offset), &frame);
+    frame_close(log_at(log, frame_offset), &frame);
     return MMCMAP_OK;
   }
   int code = log->stage_size > 0 ? log_flush_stage(log) : MMCMAP_OK;
-  if (code == MMCMAP_OK)
-    code = log_stage(log, log->frame_offset, frame.size_bytes);
+  if (code == MMCMAP_OK) code = log_stage(log, frame_offset, frame.size_bytes);
   if (code != MMCMAP_OK) return code;
-  uint8_t *at = log_at(log, log->frame_offset);
+  uint8_t *at = log_at(log, frame_offset);
   if (log->stage_size > 0)
-    memcpy(at, log->space->map.read + log->frame_offset, frame.size_bytes);
+    memcpy(at, log->space->map.read + frame_offset, frame.size_bytes);
   frame_close(at, &frame);
   return MMCMAP_OK;
 }
@@ -232,6 +291,10 @@ int log_prepare(struct log *log, uint64_t salt, uint64_t epoch,
   log->salt = salt;
   log->epoch = epoch;
   log->large = heads[HEAD_LARGE];
+  memset(&log->branches, 0, sizeof log->branches);
+  log->branches.cursor = log->branches.counted_cursor =
+      heads[HEAD_BRANCH].offset;
+  log->branches.segment_end = heads[HEAD_BRANCH].limit;
   uint64_t offset = heads[HEAD_LOG].offset;
   uint64_t segment_end = heads[HEAD_LOG].limit;
   if (segment_end - offset < 2 * FRAME_HEADER_BYTES) {
@@ -258,39 +321,148 @@ int log_make_room(struct log *log, uint64_t size) {
   CHECK(log->frame_offset != 0 && size % 8 == 0 &&
         size <= log_node_size_max(log));
   uint64_t end = log->cursor + size + FRAME_HEADER_BYTES;
-  if (end <= log->segment_end) return space_ensure(log->space, end);
   uint64_t offset;
+  int full = MMCMAP_OK;
+  if (end <= log->segment_end) {
+    full = space_ensure(log->space, end);
+    /* What is left of the segment has no blocks; a free one has. */
+    if (full == MMCMAP_OK || !usage_find_free(log->space, 0, 1, &offset))
+      return full;
+  }
   int code = begin_segment(log, size, log->epoch, &offset);
-  if (code != MMCMAP_OK) return code;
-  code = close_frame(log, log->epoch, offset, NULL);
+  if (code != MMCMAP_OK) return full != MMCMAP_OK ? full : code;
+  leave_segment(log);
+  code = close_frame(log, log->frame_offset, log->cursor, log->epoch, offset,
+                     NULL);
   if (code == MMCMAP_OK) code = open_frame(log, offset);
   log->is_moved = true;
   return code;
+}
+
+int log_make_branch_room(struct log *log, uint64_t size) {
+  struct log_branches *branches = &log->branches;
+  uint64_t offset = branches->cursor;
+  uint64_t needed =
+      size + (branches->frame_offset == 0 ? FRAME_HEADER_BYTES : 0);
+  int code = MMCMAP_OK;
+  int full = MMCMAP_OK;
+  bool fits = branches->cursor + needed <= branches->segment_end;
+  uint64_t number;
+  if (fits) {
+    full = space_ensure(log->space, branches->cursor + needed);
+    fits = full == MMCMAP_OK || !usage_find_free(log->space, 0, 1, &number);
+  }
+  if (fits) {
+    if (full != MMCMAP_OK || branches->frame_offset != 0) return full;
+  } else {
+    code = begin_segment(log, size, log->epoch, &offset);
+    if (code != MMCMAP_OK) return full != MMCMAP_OK ? full : code;
+    log_count(log);
+    if (branches->cursor != 0)
+      usage_leave(log, (branches->segment_end - 1) >> log->space->segment_shift,
+                  1);
+    if (branches->frame_offset != 0)
+      code = close_frame(log, branches->frame_offset, branches->cursor,
+                         log->epoch, offset, NULL);
+    if (code != MMCMAP_OK) return code;
+  }
+  frame_begin(log_at(log, offset), log->salt, log->epoch);
+  branches->frame_offset = offset;
+  if (branches->first_offset == 0) branches->first_offset = offset;
+  branches->cursor = branches->counted_cursor = offset + FRAME_HEADER_BYTES;
+  branches->segment_end = segment_end_of(log, offset);
+  log->appended_bytes += FRAME_HEADER_BYTES;
+  log->is_moved = true;
+  return MMCMAP_OK;
+}
+
+enum { LARGE_RUN_MORE = 7 /* segments than one value needs */ };
+
+/* How many segments side by side to begin for a value, `least` at least: so many
+   that values of this size leave little of them empty. */
+static uint64_t run_for(const struct space *space, uint64_t size,
+                        uint64_t least) {
+  uint64_t number;
+  for (uint64_t run = least; run < least + LARGE_RUN_MORE; run++) {
+    uint64_t bytes = run * space->segment_size - EXTENT_PAGE_BYTES;
+    if (bytes % size > bytes / 10) continue;
+    if (usage_find_free(space, 1, run, &number)) return run;
+    return usage_find_free(space, 1, least, &number) ? least : run;
+  }
+  return least;
+}
+
+/* Nothing more goes to the pages that are left. */
+static void leave_large(struct log *log) {
+  struct superblock_head *large = &log->large;
+  unsigned shift = log->space->segment_shift;
+  if (large->limit > large->offset)
+    usage_leave(log, large->offset >> shift,
+                ((large->limit - 1) >> shift) - (large->offset >> shift) + 1);
+  large->offset = large->limit = 0;
+}
+
+int log_descend(struct log *log) {
+  unsigned shift = log->space->segment_shift;
+  struct log_branches *branches = &log->branches;
+  uint64_t lower, offset;
+  CHECK(branches->frame_offset == 0);
+  if (!usage_find_free(log->space, 0, 1, &lower)) return MMCMAP_OK;
+  if (branches->cursor != 0 && lower < (branches->segment_end - 1) >> shift) {
+    usage_leave(log, (branches->segment_end - 1) >> shift, 1);
+    branches->cursor = branches->counted_cursor = branches->segment_end = 0;
+  }
+  if (log->large.limit != 0 && lower < (log->large.limit - 1) >> shift)
+    leave_large(log);
+  log->is_moved = true;
+  if (lower >= log->frame_offset >> shift) return log_settle(log);
+  int code = begin_segment(log, 0, log->epoch, &offset);
+  if (code != MMCMAP_OK) return code;
+  leave_segment(log);
+  code = close_frame(log, log->frame_offset, log->cursor, log->epoch, offset,
+                     NULL);
+  if (code == MMCMAP_OK) code = open_frame(log, offset);
+  return code == MMCMAP_OK ? log_settle(log) : code;
+}
+
+/* Begins segments for large values, side by side, the first one of which is
+   `size` bytes long. */
+static int begin_run(struct log *log, uint64_t size) {
+  struct usage_totals totals;
+  struct space *space = log->space;
+  struct superblock_head *large = &log->large;
+  uint64_t run = (size + EXTENT_PAGE_BYTES + space->segment_size - 1) /
+                 space->segment_size;
+  log_sweep(log, &totals);
+  run = run_for(space, size, run);
+  uint64_t number = space_choose_segments(space, SEGMENT_LARGE, run);
+  uint64_t begin = (number << space->segment_shift) + EXTENT_PAGE_BYTES;
+  int code = space_begin_segments(space, SEGMENT_LARGE, number, run,
+                                  begin + size, log->epoch);
+  if (code != MMCMAP_OK) return code;
+  if (large->limit > large->offset) {
+    uint64_t first = large->offset >> space->segment_shift;
+    usage_leave(log, first,
+                ((large->limit - 1) >> space->segment_shift) - first + 1);
+  }
+  large->offset = begin;
+  large->limit = (number + run) << space->segment_shift;
+  return MMCMAP_OK;
 }
 
 int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out) {
   *offset_out = 0;
   CHECK(size % EXTENT_PAGE_BYTES == 0 && size > 0);
   struct superblock_head *large = &log->large;
-  if (large->limit - large->offset < size) {
-    uint64_t segment_size = log->space->segment_size;
-    uint64_t run = (size + EXTENT_PAGE_BYTES + segment_size - 1) / segment_size;
-    uint64_t begin = segment_header_offset(log->space->segment_count,
-                                           (uint32_t)segment_size) +
-                     EXTENT_PAGE_BYTES;
-    uint64_t number;
-    int code = space_ensure(log->space, begin + size);
-    if (code == MMCMAP_OK)
-      code = space_begin_segments(log->space, SEGMENT_LARGE, run, log->epoch,
-                                  &number);
-    if (code != MMCMAP_OK) return code;
-    large->offset = begin;
-    large->limit = (number + run) * segment_size;
-  }
-  int code = space_ensure(log->space, large->offset + size);
+  int code = MMCMAP_OK;
+  if (large->limit - large->offset < size) code = begin_run(log, size);
+  if (code == MMCMAP_OK) code = space_ensure(log->space, large->offset + size);
   if (code != MMCMAP_OK) return code;
-  *offset_out = large->offset;
+  *offset_out = log->pages_offset = large->offset;
+  log->pages_size = size;
+  usage_raise_pages(log->space, large->offset, size);
   large->offset += size;
+  if (large->offset == large->limit) large->offset = large->limit = 0;
   log->is_moved = true;
   log->appended_bytes += size;
   log->large_bytes += size;
@@ -299,14 +471,32 @@ int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out) {
 
 void log_seal(struct log *log, const struct log_root *root) {
   CHECK(log_is_started(log) && (log->flags & SHARE_LOG_SEALED) == 0);
+  log_count(log);
   log->sealed_epoch = log->epoch;
   log->sealed = *root;
   log->flags |= SHARE_LOG_SEALED;
   if (BROKEN(BREAK_SEAL_CLOSES))
-    (void)close_frame(log, log->epoch, log->cursor, root);
+    (void)close_frame(log, log->frame_offset, log->cursor, log->epoch,
+                      log->cursor, root);
   log->epoch++;
   recycler_clear(&log->recycler);
   log_store(log);
+}
+
+/* Closes the frames of an epoch, which goes on at `next`: those of branches come
+   last. `root` as of close_frame(). */
+static int close_epoch(struct log *log, uint64_t epoch, uint64_t next,
+                       const struct log_root *root) {
+  struct log_branches *branches = &log->branches;
+  if (branches->frame_offset == 0)
+    return close_frame(log, log->frame_offset, log->cursor, epoch, next, root);
+  int code = close_frame(log, log->frame_offset, log->cursor, epoch,
+                         branches->first_offset, NULL);
+  if (code == MMCMAP_OK)
+    code = close_frame(log, branches->frame_offset, branches->cursor, epoch,
+                       next, root);
+  branches->frame_offset = branches->first_offset = 0;
+  return code;
 }
 
 int log_open_frame(struct log *log) {
@@ -318,7 +508,8 @@ int log_open_frame(struct log *log) {
   else
     code = space_ensure(log->space, next + FRAME_HEADER_BYTES);
   if (code != MMCMAP_OK) return code;
-  code = close_frame(log, log->sealed_epoch, next, &log->sealed);
+  if (next != log->cursor) leave_segment(log);
+  code = close_epoch(log, log->sealed_epoch, next, &log->sealed);
   if (code == MMCMAP_OK) code = open_frame(log, next);
   if (code == MMCMAP_OK && log->stage_size > 0) code = log_flush_stage(log);
   if (code == MMCMAP_OK)
@@ -336,11 +527,13 @@ void log_begin_private(struct log *log) {
   log->is_staging = false; /* what it has written is read before it settles */
   log->is_private = true;
   log->is_moved = true;
+  usage_mark(log, &log->header->upkeep.begun);
 }
 
 void log_end_private(struct log *log) {
   log->is_private = false;
   log->is_moved = true;
+  atomic_store(&log->header->upkeep.begun.epoch, 0);
 }
 
 int log_next_epoch(struct log *log) {
@@ -352,30 +545,14 @@ int log_next_epoch(struct log *log) {
     code = begin_segment(log, 0, log->epoch + 1, &next);
   else
     code = space_ensure(log->space, next + 2 * FRAME_HEADER_BYTES);
-  if (code == MMCMAP_OK) code = close_frame(log, log->epoch, next, NULL);
+  if (code != MMCMAP_OK) return code;
+  log_count(log);
+  if (next != log->cursor) leave_segment(log);
+  code = close_epoch(log, log->epoch, next, NULL);
   if (code != MMCMAP_OK) return code;
   log->epoch++;
   recycler_clear(&log->recycler);
   return open_frame(log, next);
-}
-
-struct log_mark log_mark(const struct log *log) {
-  struct log_mark mark = {.frame_offset = log->frame_offset,
-                          .cursor = log->cursor,
-                          .appended_bytes = log->appended_bytes,
-                          .large = log->large,
-                          .flags = log->flags};
-  return mark;
-}
-
-void log_return_to(struct log *log, const struct log_mark *mark) {
-  if (log->frame_offset != mark->frame_offset) return;
-  log->cursor = mark->cursor;
-  log->flags = mark->flags;
-  if (log->large.limit == mark->large.limit) {
-    log->large = mark->large;
-    log->appended_bytes = mark->appended_bytes;
-  }
 }
 
 struct superblock_head log_head(const struct log *log) {
@@ -384,6 +561,14 @@ struct superblock_head log_head(const struct log *log) {
   return head;
 }
 
+struct superblock_head log_branch_head(const struct log *log) {
+  struct superblock_head head = {.offset = log->branches.cursor,
+                                 .limit = log->branches.segment_end};
+  return head;
+}
+
 uint64_t log_end(const struct log *log) {
-  return log->cursor > log->large.offset ? log->cursor : log->large.offset;
+  uint64_t end = log->cursor;
+  if (end < log->large.offset) end = log->large.offset;
+  return end < log->branches.cursor ? log->branches.cursor : end;
 }

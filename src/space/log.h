@@ -2,7 +2,10 @@
 /*
  * The log: where nodes are appended. One frame is open; a node goes behind the
  * last one, or, if the segment is full, into a new frame in a new segment.
- * Large values go to whole pages of segments of their own. The writer lock
+ * Large values go to whole pages of segments of their own. Branches go to frames
+ * and segments of their own, too, once the store is large enough: each commit
+ * has the branches copied that are changed after it, so their segments empty by
+ * themselves, which those of records, mixed with them, would not. The writer lock
  * guards everything here.
  *
  * All processes append to one log, whose state lies in the lock file (struct
@@ -32,6 +35,7 @@
 #include "share/layout.h"
 #include "space/recycler.h"
 #include "space/space.h"
+#include "space/usage.h"
 
 /* A log is not gone on with at an epoch from here on, which is a file's word:
    no session can seal so often that it comes to NODE_EPOCH_LIMIT. */
@@ -41,7 +45,17 @@
 struct log_root {
   uint64_t root;
   uint64_t count;
-  uint64_t catalog;
+  uint64_t content_epoch; /* when the content was changed last */
+};
+
+/* The second head. Its frames come behind those of the first in the epoch's
+   chain; the first one is opened when it is needed. */
+struct log_branches {
+  uint64_t frame_offset; /* the open frame; 0: none */
+  uint64_t cursor;       /* 0: no segment */
+  uint64_t counted_cursor;
+  uint64_t segment_end;
+  uint64_t first_offset; /* the first frame of the epoch; 0: none */
 };
 
 struct log {
@@ -50,15 +64,18 @@ struct log {
   struct share_header *header;
   uint64_t connection; /* whose working copy this is */
   bool is_current;     /* the copy was equal when this connection left it */
+  bool is_moving;      /* what is changed is where nodes lie, no content */
   bool is_moved;       /* more than the cursor has changed since log_enter() */
   bool is_private;     /* log_begin_private(): what the recycler has is not of
                           the log that is shared */
 
   uint64_t salt;
-  uint64_t epoch;        /* the open epoch */
-  uint64_t frame_offset; /* the open or sealed frame */
-  uint64_t cursor;       /* where the next node goes */
+  uint64_t epoch;          /* the open epoch */
+  uint64_t frame_offset;   /* the open or sealed frame */
+  uint64_t cursor;         /* where the next node goes */
+  uint64_t counted_cursor; /* what lies before it is counted as alive */
   uint64_t segment_end;
+  struct log_branches branches;
   uint32_t flags;               /* SHARE_LOG_... */
   struct superblock_head large; /* where the next large value goes */
   uint64_t sealed_epoch;        /* of a sealed frame */
@@ -70,11 +87,18 @@ struct log {
   uint64_t stage_base; /* the offset of the first byte, */
   uint64_t stage_size; /* if it is not empty */
 
+  uint64_t pages_offset; /* of a large value that is not linked yet */
+  uint64_t pages_size;   /* 0: none */
+
   struct recycler recycler;
   uint64_t large_bytes; /* by this connection, for large values */
 };
 
-enum { LOG_STAGE_BYTES = 16384 };
+enum {
+  LOG_STAGE_BYTES = 16384,
+  LOG_BRANCH_SEGMENTS =
+      6 /* from so many segments on, branches have their own */
+};
 
 void log_init(struct log *log, struct space *space, struct readers *readers,
               const struct hasher *hasher);
@@ -104,16 +128,31 @@ static inline int log_enter(struct log *log) {
 }
 
 /* Forgets what was done to the working copy since it was last settled. */
-static inline void log_abandon(struct log *log) {
-  log->is_current = false;
-  log->stage_size = 0;
-}
+void log_abandon(struct log *log);
 
 /* Writes what is staged. */
 int log_flush_stage(struct log *log);
 
 /* The part of log_settle() that hands over everything. */
 void log_store(struct log *log);
+
+/* Counts what was appended to the open frames as alive. What a transaction has
+   given back there may have been counted already. */
+static inline void log_count(struct log *log) {
+  struct log_branches *branches = &log->branches;
+  if (log->cursor > log->counted_cursor) {
+    if (!BROKEN(BREAK_COUNT_LOW))
+      usage_raise(log->space, log->frame_offset,
+                  log->cursor - log->counted_cursor);
+    log->counted_cursor = log->cursor;
+  }
+  if (branches->cursor > branches->counted_cursor) {
+    if (!BROKEN(BREAK_COUNT_LOW))
+      usage_raise(log->space, branches->frame_offset,
+                  branches->cursor - branches->counted_cursor);
+    branches->counted_cursor = branches->cursor;
+  }
+}
 
 /*
  * Hands over what has been appended. R12: the nodes are written before the
@@ -126,12 +165,16 @@ static inline int log_settle(struct log *log) {
     if (code != MMCMAP_OK) return code;
   }
   if (BROKEN(BREAK_SETTLE_LATE)) return MMCMAP_OK;
+  log_count(log);
+  log->pages_size = 0;
   if (UNLIKELY(log->is_moved)) {
     log_store(log);
     return MMCMAP_OK;
   }
   struct share_log *shared = log_shared(log);
   atomic_store_explicit(&shared->flags, log->flags, memory_order_release);
+  atomic_store_explicit(&shared->branch_cursor, log->branches.cursor,
+                        memory_order_release);
   atomic_store_explicit(&shared->cursor, log->cursor, memory_order_release);
   atomic_store_explicit(&log->header->change.appended_bytes,
                         log->appended_bytes, memory_order_relaxed);
@@ -149,6 +192,10 @@ static inline int log_announce(struct log *log, uint64_t place, uint64_t slot,
   struct share_change *change = &log->header->change;
   int code = log_settle(log);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
+  /* R17: the content's first, so that nobody takes a change for a move. */
+  if (LIKELY(!log->is_moving))
+    atomic_store_explicit(&log->header->content_epoch, log->epoch,
+                          memory_order_relaxed);
   atomic_store_explicit(&change->changed_epoch, log->epoch,
                         memory_order_release);
   atomic_store_explicit(&change->intent_slot, slot, memory_order_release);
@@ -182,7 +229,7 @@ int log_stage(struct log *log, uint64_t offset, uint64_t size);
 static inline int log_alloc(struct log *log, uint64_t size,
                             uint64_t *offset_out) {
   uint64_t end = log->cursor + size + FRAME_HEADER_BYTES;
-  if (UNLIKELY(end > log->segment_end || end > space_size(log->space))) {
+  if (UNLIKELY(end > log->segment_end || end > log->space->granted_bytes)) {
     int code = log_make_room(log, size);
     if (code != MMCMAP_OK) {
       *offset_out = 0;
@@ -194,6 +241,30 @@ static inline int log_alloc(struct log *log, uint64_t size,
   log->appended_bytes += size;
   return LIKELY(!log->is_staging) ? MMCMAP_OK
                                   : log_stage(log, *offset_out, size);
+}
+
+/* The part of log_alloc_branch() that opens a frame, or a segment. */
+int log_make_branch_room(struct log *log, uint64_t size);
+
+/* The same for a branch. What is staged goes to one place, to be one write. */
+static inline int log_alloc_branch(struct log *log, uint64_t size,
+                                   uint64_t *offset_out) {
+  struct log_branches *branches = &log->branches;
+  if (log->is_staging || log->space->segment_count < LOG_BRANCH_SEGMENTS)
+    return log_alloc(log, size, offset_out);
+  uint64_t end = branches->cursor + size;
+  if (UNLIKELY(branches->frame_offset == 0 || end > branches->segment_end ||
+               end > log->space->granted_bytes)) {
+    int code = log_make_branch_room(log, size);
+    if (code != MMCMAP_OK) {
+      *offset_out = 0;
+      return code;
+    }
+  }
+  *offset_out = branches->cursor;
+  branches->cursor += size;
+  log->appended_bytes += size;
+  return MMCMAP_OK;
 }
 
 /* The largest node that log_alloc() can give. */
@@ -244,6 +315,8 @@ int log_next_epoch(struct log *log);
 struct log_mark {
   uint64_t frame_offset;
   uint64_t cursor;
+  uint64_t branch_frame_offset;
+  uint64_t branch_cursor;
   uint64_t appended_bytes;
   struct superblock_head large;
   uint32_t flags;
@@ -255,9 +328,34 @@ struct log_mark log_mark(const struct log *log);
    large values. Else it stays, as nodes that nothing refers to. */
 void log_return_to(struct log *log, const struct log_mark *mark);
 
+/* The same for what is counted as alive, if nothing that was appended since the
+   epoch of `counts` began is used any more. */
+void log_return_counts(struct log *log, const struct share_counts *counts);
+
+/* Goes on in lower segments, where they are free, right after a seal: what the
+   heads lie in can then be emptied, too. */
+int log_descend(struct log *log);
+
+/* Whether somebody compacts. */
+bool log_is_compacting(const struct log *log);
+
+/* Whether so much has been dropped with maps that a recount is worth it. */
+bool log_has_dropped(const struct log *log, const struct usage_totals *totals);
+
+/* Looks at all segments, and says in the lock file whether there is upkeep to
+   do. */
+void log_sweep(struct log *log, struct usage_totals *totals_out);
+
+/* Gives back what is free at the file's end, and the blocks of what is free
+   beyond what will soon be used; after log_sweep(). */
+int log_give_back(struct log *log, const struct usage_totals *totals);
+
 /* Where the open frame begins: the head that a superblock names if all closed
    frames are on disk. */
 struct superblock_head log_head(const struct log *log);
+
+/* Where the next frame of branches may begin, if none is open. */
+struct superblock_head log_branch_head(const struct log *log);
 
 /* The end of what has been handed out: the file is longer. */
 uint64_t log_end(const struct log *log);

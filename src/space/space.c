@@ -11,33 +11,79 @@
 #include "base/testing.h"
 #include "os/file.h"
 #include "share/owner_lock.h"
+#include "space/usage.h"
 
 static _Atomic uint64_t *shared_size(const struct space *space) {
   return &space->readers->share->header->live.size_bytes;
-}
-
-/* Lengths only grow while a store is open: a look that comes late changes
-   nothing. */
-static void know(struct space *space, uint64_t size) {
-  _Atomic uint64_t *cell = &space->known_bytes;
-  uint64_t known = atomic_load_explicit(cell, memory_order_relaxed);
-  while (known < size &&
-         !atomic_compare_exchange_weak_explicit(
-             cell, &known, size, memory_order_release, memory_order_relaxed))
-    continue;
 }
 
 uint64_t space_look(struct space *space) {
   uint64_t real;
   uint64_t shared =
       atomic_load_explicit(shared_size(space), memory_order_acquire);
-  if (shared <= space_size(space)) return space_size(space);
+  if (shared == space_size(space)) return shared;
   /* Another process, or anybody, has written that number. */
   if (file_size(space->fd, &real) != MMCMAP_OK) return space_size(space);
   if (shared > real) shared = real;
   if (shared > space->map.size_bytes) shared = space->map.size_bytes;
-  know(space, shared);
-  return space_size(space);
+  atomic_store_explicit(&space->known_bytes, shared, memory_order_release);
+  return shared;
+}
+
+/* ---- The reserve --------------------------------------------------------- */
+
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* What has to be there in all. */
+static uint64_t reserve_bytes(const struct space *space) {
+  static const uint64_t quarters[] = {[SPACE_FOR_PUTS] = 4,
+                                      [SPACE_FOR_UPKEEP] = 3,
+                                      [SPACE_FOR_DELETES] = 2,
+                                      [SPACE_AT_LAST] = 0};
+  uint64_t reserve =
+      atomic_load_explicit(&space->readers->share->header->upkeep.reserve_bytes,
+                           memory_order_relaxed);
+  if (reserve < SPACE_RESERVE_MIN) reserve = SPACE_RESERVE_MIN;
+  return reserve / 4 * quarters[space->claim];
+}
+
+/* What of it the file must have behind all that is used: free segments count, as
+   they were when all were last looked at. */
+static uint64_t reserve_behind(const struct space *space) {
+  uint64_t free_bytes =
+      atomic_load_explicit(&space->readers->share->header->upkeep.free_count,
+                           memory_order_relaxed) *
+      space->segment_size;
+  uint64_t reserve = reserve_bytes(space);
+  return reserve > free_bytes ? reserve - free_bytes : 0;
+}
+
+static void grant(struct space *space) {
+  uint64_t behind = reserve_behind(space);
+  space->granted_bytes =
+      space->writable_bytes > behind ? space->writable_bytes - behind : 0;
+}
+
+void space_set_reserve(struct space *space, uint64_t wanted_bytes) {
+  uint64_t most = space->max_size_bytes != 0
+                      ? space->max_size_bytes / 4
+                      : least(space->writable_bytes / 16, SPACE_RESERVE_MAX);
+  atomic_store_explicit(&space->readers->share->header->upkeep.reserve_bytes,
+                        least(wanted_bytes, most), memory_order_relaxed);
+  grant(space);
+}
+
+void space_set_claim(struct space *space, enum space_claim claim) {
+  if (LIKELY(space->claim == claim)) return;
+  space->claim = claim;
+  grant(space);
+}
+
+/* -------------------------------------------------------------------------- */
+
+void space_enter(struct space *space) {
+  space->writable_bytes = space_look(space);
+  grant(space);
 }
 
 void space_refresh(const void *context, struct node_source *now_out) {
@@ -65,7 +111,7 @@ void space_set_size(struct space *space, uint64_t size_bytes) {
 
 /* Takes the lock on the length. A dead owner has left nothing to repair: the
    file is at least as long as the number says. */
-static int begin_growth(struct space *space) {
+static int begin_growth(struct space *space, uint64_t *size_out) {
   uint32_t owner;
   bool inherited;
   int code = readers_owner(space->readers, &owner);
@@ -73,7 +119,7 @@ static int begin_growth(struct space *space) {
     code = owner_lock_acquire(space->readers,
                               &space->readers->share->header->growth_lock,
                               owner, OWNER_LOCK_FOREVER, &inherited);
-  if (code == MMCMAP_OK) (void)space_look(space);
+  *size_out = code == MMCMAP_OK ? space_look(space) : 0;
   return code;
 }
 
@@ -87,8 +133,6 @@ static uint64_t growth_step(uint64_t size) {
   if (step > SPACE_GROWTH_MAX) step = SPACE_GROWTH_MAX;
   return step;
 }
-
-static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* In writes that end where pages of that size do. */
 static int write_zeros(int fd, uint64_t offset, uint64_t size,
@@ -115,8 +159,7 @@ static uint64_t growth_of(const struct space *space, uint64_t size,
   return step_end < needed ? needed : step_end;
 }
 
-static int grow(struct space *space, uint64_t end) {
-  uint64_t size = space_size(space);
+static int grow(struct space *space, uint64_t size, uint64_t end) {
   if (end <= size) return MMCMAP_OK;
   int code = space_check_range(space);
   if (code != MMCMAP_OK) return code;
@@ -144,17 +187,81 @@ static int grow(struct space *space, uint64_t end) {
 }
 
 int space_ensure(struct space *space, uint64_t end) {
-  if (end <= space_size(space) || end <= space_look(space)) return MMCMAP_OK;
-  int code = begin_growth(space);
+  uint64_t size;
+  if (end <= space->granted_bytes) return MMCMAP_OK;
+  int code = begin_growth(space, &size);
   if (code != MMCMAP_OK) return code;
-  code = grow(space, end);
+  code = grow(space, size, end + reserve_behind(space));
+  if (code == MMCMAP_OK)
+    space->writable_bytes = atomic_load(shared_size(space));
   end_growth(space);
+  grant(space);
+  if (code == MMCMAP_OK && end > space->granted_bytes)
+    code = space_ensure(space, end); /* the reserve grows with the file */
+  return code;
+}
+
+/* A free segment's blocks may have been given back. */
+static int fill_hole(struct space *space, uint64_t number, uint64_t run) {
+  int code = MMCMAP_OK;
+  for (uint64_t i = number; i < number + run; i++) {
+    struct share_segment *entry = usage_entry(space, i);
+    uint64_t begin = i << space->segment_shift;
+    uint64_t end = begin + space->segment_size;
+    /* Of what was free before the session it is not known. */
+    if ((usage_state(entry) & SHARE_SEGMENT_HOLE) == 0 &&
+        atomic_load(&entry->first_epoch) != 0)
+      continue;
+    if (end > space->writable_bytes) end = space->writable_bytes;
+    if (begin < end) code = file_allocate(space->fd, begin, end - begin);
+    if (code != MMCMAP_OK) break;
+    if ((usage_state(entry) & SHARE_SEGMENT_HOLE) != 0)
+      atomic_fetch_add(&space->readers->share->header->upkeep.free_count, 1);
+    atomic_store(&entry->state, SHARE_SEGMENT_FREE);
+  }
+  return code;
+}
+
+/* Fills holes, other than these segments, until `wanted` bytes are, or none is
+   left or can be: how many. */
+static uint64_t fill_holes(struct space *space, uint64_t number, uint64_t run,
+                           uint64_t wanted) {
+  uint64_t filled = 0;
+  for (uint64_t i = 1; i < space->segment_count && filled < wanted; i++) {
+    uint32_t state = usage_state(usage_entry(space, i));
+    if (state != (SHARE_SEGMENT_FREE | SHARE_SEGMENT_HOLE) ||
+        (i >= number && i < number + run))
+      continue;
+    if (fill_hole(space, i, 1) != MMCMAP_OK) break;
+    filled += space->segment_size;
+  }
+  return filled;
+}
+
+int space_check_reserve(struct space *space, uint64_t number, uint64_t run) {
+  uint64_t free_count = atomic_load_explicit(
+      &space->readers->share->header->upkeep.free_count, memory_order_relaxed);
+  uint64_t begun = space->segment_count << space->segment_shift;
+  uint64_t reserve = reserve_bytes(space);
+  uint64_t left =
+      free_count > run ? (free_count - run) << space->segment_shift : 0;
+  if (number >= space->segment_count || left >= reserve) return MMCMAP_OK;
+  left += fill_holes(space, number, run, reserve - left);
+  if (left >= reserve) return MMCMAP_OK;
+  uint64_t size;
+  int code = begin_growth(space, &size);
+  if (code != MMCMAP_OK) return code;
+  code = grow(space, size, begun + reserve - left);
+  if (code == MMCMAP_OK)
+    space->writable_bytes = atomic_load(shared_size(space));
+  end_growth(space);
+  grant(space);
   return code;
 }
 
 void space_write_ahead(struct space *space, uint64_t end, bool in_pieces) {
-  if (begin_growth(space) != MMCMAP_OK) return;
-  uint64_t size = space_size(space);
+  uint64_t size;
+  if (begin_growth(space, &size) != MMCMAP_OK) return;
   in_pieces = in_pieces && size >= SPACE_PIECES_FROM;
   uint64_t most = in_pieces ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX;
   uint64_t unit = in_pieces ? SPACE_PIECE_BYTES : SPACE_GROWTH_MIN;
@@ -171,27 +278,108 @@ void space_write_ahead(struct space *space, uint64_t end, bool in_pieces) {
   end_growth(space);
 }
 
+/* ---- Segments ------------------------------------------------------------ */
+
+uint64_t space_choose_segments(struct space *space, enum segment_kind kind,
+                               uint64_t run) {
+  uint64_t first = kind == SEGMENT_LOG ? 0 : 1;
+  uint64_t number;
+  bool has_failed = false;
+  /* On a full disk holes stay holes, and what has blocks is taken. */
+  while (usage_find_free(space, first, run, &number)) {
+    if (fill_hole(space, number, run) == MMCMAP_OK) return number;
+    has_failed = true;
+    first = number + 1;
+  }
+  number = space->segment_count;
+  while (!has_failed && number > 1 &&
+         usage_is(usage_entry(space, number - 1), SHARE_SEGMENT_FREE))
+    number--;
+  return number;
+}
+
+/* They are not free any more. */
+static void use_free(struct space *space, uint64_t run) {
+  _Atomic uint64_t *count = &space->readers->share->header->upkeep.free_count;
+  uint64_t free_count = atomic_load(count);
+  atomic_store(count, free_count > run ? free_count - run : 0);
+  grant(space);
+}
+
 int space_begin_segments(struct space *space, enum segment_kind kind,
-                         uint64_t run, uint64_t epoch, uint64_t *number_out) {
-  *number_out = 0;
-  uint64_t number = space->segment_count;
+                         uint64_t number, uint64_t run, uint64_t end,
+                         uint64_t epoch) {
   uint64_t offset = segment_header_offset(number, space->segment_size);
   if (run > SLOT_OFFSET_LIMIT / space->segment_size - number)
     return error_set(MMCMAP_EFULL, "beginning a segment");
-  int code = space_ensure(space, offset + SEGMENT_HEADER_BYTES);
+  uint64_t count = number + run;
+  if (count < space->segment_count) count = space->segment_count;
+  int code = space_check_reserve(space, number, run);
+  if (code == MMCMAP_OK) code = space_ensure(space, end);
+  if (code == MMCMAP_OK)
+    code = share_ensure_segments(space->readers->share, count);
+  if (code == MMCMAP_OK) code = fill_hole(space, number, run);
   if (code != MMCMAP_OK) return code;
   struct segment_header header = {
       .kind = kind, .number = number, .run = run, .sequence = epoch};
   segment_encode(&header, space->file_id, space->map.write + offset);
-  space->segment_count += run;
-  *number_out = number;
+  usage_begin(space, number, run,
+              kind == SEGMENT_LOG ? SHARE_SEGMENT_LOG : SHARE_SEGMENT_LARGE,
+              epoch);
+  if (number < space->segment_count) use_free(space, run);
+  space->segment_count = count;
   return MMCMAP_OK;
+}
+
+/* ---- Giving back --------------------------------------------------------- */
+
+int space_cut(struct space *space, uint64_t end, bool at_all) {
+  uint64_t size;
+  uint64_t kept = bytes_align_up(end, SPACE_GROWTH_MIN);
+  int code = begin_growth(space, &size);
+  if (code != MMCMAP_OK) return code;
+  uint64_t ahead =
+      size >= SPACE_PIECES_FROM ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX;
+  uint64_t slack = at_all ? 0 : ahead + growth_step(kept);
+  if (size > kept && size - kept > slack) {
+    /* The number first: who dies in between leaves a longer file. */
+    space_set_size(space, kept);
+    space->writable_bytes = kept;
+    grant(space);
+    code = file_truncate(space->fd, kept);
+  }
+  end_growth(space);
+  return code;
+}
+
+void space_punch(struct space *space, uint64_t kept) {
+  for (uint64_t i = 0; i < space->segment_count; i++) {
+    struct share_segment *entry = usage_entry(space, i);
+    uint64_t begin = i << space->segment_shift;
+    uint64_t end = begin + space->segment_size;
+    if (usage_state(entry) != SHARE_SEGMENT_FREE) continue;
+    if (kept > 0) {
+      kept--;
+      continue;
+    }
+    if (i == 0 || end > space->writable_bytes) continue;
+    /* The flag first: who dies in between leaves no hole that looks like
+       blocks. */
+    atomic_store(&entry->state, SHARE_SEGMENT_FREE | SHARE_SEGMENT_HOLE);
+    if (file_punch(space->fd, begin, space->segment_size) != MMCMAP_OK) {
+      atomic_store(&entry->state, SHARE_SEGMENT_FREE);
+      return;
+    }
+  }
 }
 
 int space_trim(struct space *space, uint64_t end) {
   uint64_t kept = bytes_align_up(end, SPACE_GROWTH_MIN);
   if (kept >= space_size(space)) return MMCMAP_OK;
   int code = file_truncate(space->fd, kept);
-  if (code == MMCMAP_OK) space_set_size(space, kept);
-  return code;
+  if (code != MMCMAP_OK) return code;
+  space_set_size(space, kept);
+  space->writable_bytes = kept;
+  grant(space);
+  return MMCMAP_OK;
 }

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The space of the data file: how long it is, which segments have been begun,
- * and growing it by really allocated bytes. Segments are begun one after the
- * other; none is used again yet. The writer lock guards all but the length,
- * which readers compare offsets with and which changes under a lock of its own.
+ * growing it by really allocated bytes, and giving back what is free. Free
+ * segments are begun again, the lowest first. The writer lock guards all but the
+ * length, which readers compare offsets with and which changes under a lock of
+ * its own; it becomes less under both.
  *
- * Invariant: the file is at least `known_bytes` long as long as the store is
- * open, so that whatever lies below may be touched in the mapping. The length
- * that all processes share is compared with the file before it is believed.
+ * Invariant: no root that anybody may look at leads beyond the end of the file.
+ * `known_bytes` bounds what a damaged file can lead to; it may be too high for a
+ * moment after another process has cut the file. The length that all processes
+ * share is compared with the file before it is believed.
  */
 #ifndef SPACE_SPACE_H
 #define SPACE_SPACE_H
@@ -26,21 +28,36 @@ enum {
   SPACE_GROWTH_MIN = 65536,            /* the file grows by at least this, */
   SPACE_AHEAD_MAX = 1 << 20,           /* written ahead at once at most */
   SPACE_GROWTH_MAX = 32 * 1024 * 1024, /* at most this, a 64th in between */
-  SPACE_PIECE_BYTES = 2 << 20,     /* what a processor maps at once; files */
-  SPACE_PIECES_FROM = 16 << 20,    /* of this size may grow in such pieces, */
-  SPACE_PIECES_AHEAD_MAX = 8 << 20 /* so much of them ahead */
+  SPACE_PIECE_BYTES = 2 << 20,      /* what a processor maps at once; files */
+  SPACE_PIECES_FROM = 16 << 20,     /* of this size may grow in such pieces, */
+  SPACE_PIECES_AHEAD_MAX = 8 << 20, /* so much of them ahead */
+  SPACE_RESERVE_MIN = 32768,        /* kept for what frees space, at least, */
+  SPACE_RESERVE_MAX = 64 << 20      /* and at most, if the file may grow */
+};
+
+/* Who appends, and how many quarters of the reserve are left for those below. */
+enum space_claim {
+  SPACE_FOR_PUTS,    /* all four */
+  SPACE_FOR_UPKEEP,  /* three */
+  SPACE_FOR_DELETES, /* two */
+  SPACE_AT_LAST      /* none: what makes room for deletes, and commits */
 };
 
 struct space {
   int fd;
   struct map map;
   uint32_t segment_size;
+  unsigned segment_shift; /* its binary logarithm */
   uint8_t file_id[16];
   uint64_t max_size_bytes;      /* 0: no limit */
   uint64_t segment_count;       /* begun: the writer's working copy */
   bool in_pieces;               /* grow in pieces: of the writer, too */
   struct readers *readers;      /* whose share has the length and its lock */
   _Atomic uint64_t known_bytes; /* of the file, within the mapping */
+  enum space_claim claim;       /* of whoever has the writer lock */
+  uint64_t granted_bytes;  /* how far the writer may append without asking */
+  uint64_t writable_bytes; /* how far the writer may store: guarded by its lock,
+                              under which alone the file becomes shorter */
 };
 
 /* What is mapped now; given back by node_source's `refresh`. */
@@ -71,9 +88,24 @@ int space_check_range(const struct space *space);
 /* Whoever opens the store says how long the file is, which it has seen. */
 void space_set_size(struct space *space, uint64_t size_bytes);
 
-/* Makes the file at least `end` bytes long. MMCMAP_EFULL beyond the limit,
-   MMCMAP_EADDRESS beyond the mapping, MMCMAP_ENOSPC. */
+/*
+ * Makes the file at least `end` bytes long, and as much longer, or has as much in
+ * free segments, as is kept in reserve: so what frees space finds some when the
+ * disk or the store is full. MMCMAP_EFULL beyond the limit, MMCMAP_EADDRESS beyond
+ * the mapping, MMCMAP_ENOSPC.
+ */
 int space_ensure(struct space *space, uint64_t end);
+
+/* Notes how much is kept in reserve: `wanted`, as far as that is no great part of
+   the file. */
+void space_set_reserve(struct space *space, uint64_t wanted_bytes);
+
+/* Who appends from now on. The writer lock is held. */
+void space_set_claim(struct space *space, enum space_claim claim);
+
+/* Whether segments that are free already may be begun: MMCMAP_OK, or as of
+   space_ensure(), if what would be left is less than the reserve. */
+int space_check_reserve(struct space *space, uint64_t number, uint64_t run);
 
 /*
  * Grows the file by zeros that are written, not only allocated, if little is
@@ -85,10 +117,28 @@ int space_ensure(struct space *space, uint64_t end);
  */
 void space_write_ahead(struct space *space, uint64_t end, bool in_pieces);
 
-/* Begins `run` segments behind those begun so far, in the open epoch `epoch`,
-   and writes their header. */
+/* Where `run` segments may be begun: free ones, or new ones behind those that
+   there are. The first one of the file is for the log alone. Free ones that had
+   no blocks may have got some. */
+uint64_t space_choose_segments(struct space *space, enum segment_kind kind,
+                               uint64_t run);
+
+/* Begins the segments that space_choose_segments() has chosen, in the open epoch
+   `epoch`, with blocks up to `end`, and writes their header. */
 int space_begin_segments(struct space *space, enum segment_kind kind,
-                         uint64_t run, uint64_t epoch, uint64_t *number_out);
+                         uint64_t number, uint64_t run, uint64_t end,
+                         uint64_t epoch);
+
+/* The writer lock has been taken after somebody else had it. */
+void space_enter(struct space *space);
+
+/* Gives the file's end from `end` on back to the file system, if that is worth
+   it, or `at_all`. The writer lock is held, nothing behind `end` is in use. */
+int space_cut(struct space *space, uint64_t end, bool at_all);
+
+/* Gives the blocks of free segments back, all but the first `kept`. The writer
+   lock is held. */
+void space_punch(struct space *space, uint64_t kept);
 
 /* Cuts the file down to what lies before `end`. Nobody else may use the store
    any more: the end of the file moves below pages that were mapped. */

@@ -64,6 +64,60 @@ int trie_find_path(const struct trie *trie, struct trie_key *key,
   return end_at_record(&source, key, slot, path);
 }
 
+/* Follows a hash down to `level`, or to where it ends. */
+static int follow_hash(const struct trie *trie, uint64_t primary,
+                       uint64_t secondary, unsigned level,
+                       struct trie_path *path, uint64_t *slot_out) {
+  struct node_source source = space_source(trie->log->space);
+  uint64_t slot = atomic_load_explicit(trie->root, memory_order_relaxed);
+  path->depth = 0;
+  path->ending = TRIE_ENDS_VACANT;
+  *slot_out = SLOT_EMPTY;
+  while (slot != SLOT_EMPTY && !slot_is_record(slot) && path->depth < level) {
+    struct trie_step *step = &path->steps[path->depth];
+    int code =
+        node_branch(&source, slot_offset(slot), path->depth, &step->branch);
+    if (code != MMCMAP_OK) return code;
+    unsigned way = branch_way(primary, secondary, path->depth);
+    step->epoch = node_epoch(step->branch.at);
+    step->index = branch_index(step->branch.bitmap, way);
+    path->depth++;
+    if ((step->branch.bitmap >> way & 1) == 0) return MMCMAP_OK;
+    slot = branch_slot(&step->branch, step->index);
+  }
+  *slot_out = slot;
+  return MMCMAP_OK;
+}
+
+int trie_find_branch(const struct trie *trie, const struct branch_place *place,
+                     uint64_t offset, struct trie_path *path_out,
+                     bool *found_out) {
+  uint64_t slot;
+  int code = follow_hash(trie, place->primary, place->secondary, place->level,
+                         path_out, &slot);
+  *found_out = code == MMCMAP_OK && path_out->depth == place->level &&
+               slot == slot_of_branch(offset);
+  return code;
+}
+
+int trie_find_hash(const struct trie *trie, uint64_t primary,
+                   struct trie_path *path_out, bool *found_out) {
+  struct node_source source = space_source(trie->log->space);
+  uint64_t slot;
+  *found_out = false;
+  int code =
+      follow_hash(trie, primary, 0, BRANCH_SECONDARY_LEVEL, path_out, &slot);
+  if (code != MMCMAP_OK || slot == SLOT_EMPTY || !slot_is_record(slot))
+    return code;
+  path_out->slot = slot;
+  path_out->ending = TRIE_ENDS_SAME;
+  code = node_record(&source, slot_offset(slot), &path_out->record);
+  *found_out =
+      code == MMCMAP_OK && hasher_primary(trie->hasher, path_out->record.key,
+                                          path_out->record.key_size) == primary;
+  return code;
+}
+
 /* Cuts a recycled branch in two. The rest gets its header first; the store that
    narrows the front then makes it visible to a scan of the frame. */
 static bool cut_larger_branch(const struct trie *trie, uint32_t slot_count,
@@ -94,17 +148,16 @@ int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
         recycler, recycler_class_of_branch(slot_count), offset_out);
     if (is_whole) trie_poison(trie, *offset_out, size);
     if (is_whole || cut_larger_branch(trie, slot_count, level, offset_out)) {
+      usage_revive(trie->log->space, *offset_out, size, trie->log->epoch);
       recycler->reused_bytes += size;
       return MMCMAP_OK;
     }
   }
-  return log_alloc(trie->log, size, offset_out);
+  return log_alloc_branch(trie->log, size, offset_out);
 }
 
-/* Copies a sealed branch into the open epoch, one slot replaced. */
-static int copy_branch(const struct trie *trie, const struct trie_step *step,
-                       uint64_t slot, uint64_t *offset_out) {
-  const struct branch_view *branch = &step->branch;
+int trie_copy_branch(const struct trie *trie, const struct branch_view *branch,
+                     uint64_t *offset_out) {
   int code =
       trie_alloc_branch(trie, branch->slot_count, branch->level, offset_out);
   if (code != MMCMAP_OK) return code;
@@ -114,8 +167,17 @@ static int copy_branch(const struct trie *trie, const struct trie_step *step,
                               branch->slot_count);
   memcpy(branch_slot_at(at, 0), branch->at + NODE_HEADER_BYTES,
          8 * (size_t)branch->slot_count);
-  bytes_set_u64(branch_slot_at(at, step->index), slot);
   return MMCMAP_OK;
+}
+
+/* Copies a sealed branch into the open epoch, one slot replaced. */
+static int copy_branch(const struct trie *trie, const struct trie_step *step,
+                       uint64_t slot, uint64_t *offset_out) {
+  int code = trie_copy_branch(trie, &step->branch, offset_out);
+  if (code == MMCMAP_OK)
+    bytes_set_u64(branch_slot_at(log_at(trie->log, *offset_out), step->index),
+                  slot);
+  return code;
 }
 
 /* In a draft nobody else sees it, and nothing has to be left to an heir. */
@@ -132,6 +194,7 @@ int trie_store(const struct trie *trie, uint64_t place, uint64_t slot,
   else
     bytes_store_release(log_at(trie->log, place), slot);
   TEST_POINT(is_draft ? "drafted" : "published");
+  if (is_draft) trie->log->pages_size = 0; /* what it had is linked */
   if (LIKELY(trie->count_place == TRIE_COUNT_IN_CELL))
     atomic_store_explicit(trie->count, count, memory_order_release);
   else if (trie->count_place != TRIE_COUNT_NOWHERE)
@@ -148,21 +211,30 @@ int trie_publish(const struct trie *trie, const struct trie_path *path,
                  unsigned depth, uint64_t slot, int count_change) {
   uint64_t count = atomic_load_explicit(trie->count, memory_order_relaxed) +
                    (uint64_t)(int64_t)count_change;
-  while (depth > 0) {
-    const struct trie_step *step = &path->steps[depth - 1];
+  uint64_t place = 0;
+  unsigned top = depth;
+  while (top > 0) {
+    const struct trie_step *step = &path->steps[top - 1];
     if (step->epoch == trie->log->epoch || BROKEN(BREAK_WRITE_SEALED)) {
-      uint64_t place =
+      place =
           step->branch.offset + NODE_HEADER_BYTES + 8 * (uint64_t)step->index;
-      return trie_store(trie, place, slot, count);
+      break;
     }
     uint64_t offset;
     int code = copy_branch(trie, step, slot, &offset);
     if (code != MMCMAP_OK) return code;
     slot = slot_of_branch(offset);
-    depth--;
+    top--;
   }
-  return trie_publish_root(trie, slot, count);
+  int code = place != 0 ? trie_store(trie, place, slot, count)
+                        : trie_publish_root(trie, slot, count);
+  if (code != MMCMAP_OK) return code;
+  for (unsigned i = top; i < depth; i++)
+    trie_retire_branch(trie, &path->steps[i].branch, path->steps[i].epoch);
+  return MMCMAP_OK;
 }
+
+/* ---- Retiring ------------------------------------------------------------ */
 
 /* Keeps a node of the open epoch to be used again; of a draft at once. */
 static void recycle(const struct trie *trie, int class, uint64_t offset) {
@@ -172,12 +244,19 @@ static void recycle(const struct trie *trie, int class, uint64_t offset) {
     recycler_put(&trie->log->recycler, class, offset);
 }
 
+/* It is not alive any more. What a draft has appended may not be counted yet. */
+static void lower(const struct trie *trie, uint64_t offset, uint64_t size) {
+  if (trie->draft != NULL) log_count(trie->log);
+  usage_lower(trie->log, trie->log->space, offset, size);
+}
+
 void trie_retire_branch(const struct trie *trie,
                         const struct branch_view *branch, uint64_t epoch) {
   if (trie->draft != NULL && epoch != trie->log->epoch) {
     trie_draft_add(trie->draft, branch->at, branch->offset);
     return;
   }
+  lower(trie, branch->offset, branch_size(branch->slot_count, branch->level));
   if (epoch != trie->log->epoch || branch->level >= BRANCH_TRAILER_LEVEL)
     return;
   recycle(trie, recycler_class_of_branch(branch->slot_count), branch->offset);
@@ -185,17 +264,24 @@ void trie_retire_branch(const struct trie *trie,
 
 void trie_retire_record(const struct trie *trie,
                         const struct record_view *record) {
-  if (trie->draft != NULL && record->epoch != trie->log->epoch) {
+  struct log *log = trie->log;
+  if (trie->draft != NULL && record->epoch != log->epoch) {
     trie_draft_add(trie->draft, record->at, record->offset);
     return;
   }
-  if (record->epoch != trie->log->epoch || record->is_large) return;
-  recycle(trie, recycler_class_of_record(record_size_of(record)),
-          record->offset);
+  uint64_t size = record_size_of(record);
+  lower(trie, record->offset, size);
+  if (record->is_large)
+    usage_lower_pages(log, log->space, record->extent_offset,
+                      extent_size(record->value_size));
+  if (record->epoch != log->epoch || record->is_large) return;
+  recycle(trie, recycler_class_of_record(size), record->offset);
 }
 
 void trie_retire_store(const struct trie *trie,
                        const struct store_view *store) {
   if (trie->draft != NULL && store->epoch != trie->log->epoch)
     trie_draft_add(trie->draft, store->at, store->offset);
+  else
+    lower(trie, store->offset, store_root_size(store->has_snapshots));
 }

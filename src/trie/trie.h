@@ -167,6 +167,20 @@ struct trie_path {
 int trie_find_path(const struct trie *trie, struct trie_key *key,
                    struct trie_path *path_out);
 
+/* The way to the slot that the branch at `offset` hangs from, if there is one in
+   its place. */
+int trie_find_branch(const struct trie *trie, const struct branch_place *place,
+                     uint64_t offset, struct trie_path *path_out,
+                     bool *found_out);
+
+/* The way to the record of a key with this hash, if no other key has it. */
+int trie_find_hash(const struct trie *trie, uint64_t primary,
+                   struct trie_path *path_out, bool *found_out);
+
+/* A copy of a branch, of the open epoch, that is not linked. */
+int trie_copy_branch(const struct trie *trie, const struct branch_view *branch,
+                     uint64_t *offset_out);
+
 /*
  * Stores `slot` where the step before `depth` leads, or as the root: in place
  * if that branch is of the open epoch, else in a copy of it, and so on upward;
@@ -198,9 +212,9 @@ static inline void trie_poison(const struct trie *trie, uint64_t offset,
 int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
                       unsigned level, uint64_t *offset_out);
 
-/* Called after a node has been unlinked by a published store: recycles it if
-   it was born in the open epoch. In a draft: recycles it, or keeps it for
-   trie_retire_draft(). */
+/* Called after a node has been unlinked by a published store: it is not alive any
+   more, and is recycled if it was born in the open epoch. In a draft, if it was
+   not: it is kept for trie_retire_draft(). */
 void trie_retire_branch(const struct trie *trie,
                         const struct branch_view *branch, uint64_t epoch);
 void trie_retire_record(const struct trie *trie,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "txn/catalog.h"
 
+#include <stdlib.h>
+
 #include "base/errors.h"
 
 /* ---- Hanging ------------------------------------------------------------- */
@@ -137,20 +139,27 @@ static int open_default(const struct catalog *catalog,
   return code;
 }
 
-/* Finds the name in the catalogue. */
-static int open_catalog(const struct catalog *catalog,
-                        const struct trie_key *name, struct catalog_map *map) {
+/* The trie of the catalogue itself. */
+static int open_catalog_trie(const struct catalog *catalog,
+                             struct catalog_map *map) {
   struct trie *trie = &map->catalog;
-  map->name = *name;
   init_trie(catalog, trie, MAP_ID_CATALOG, map);
   trie->root = &map->catalog_root;
   trie->count = &map->map_count;
   trie->count_place = TRIE_COUNT_NOWHERE;
   trie->hang = hang_catalog;
   atomic_init(&map->map_count, UINT32_MAX);
-  int code = open_store(
+  return open_store(
       catalog, atomic_load_explicit(catalog->top, memory_order_relaxed), map);
-  if (code == MMCMAP_OK) code = trie_find_path(trie, &map->name, &map->path);
+}
+
+/* Finds the name in the catalogue. */
+static int open_catalog(const struct catalog *catalog,
+                        const struct trie_key *name, struct catalog_map *map) {
+  map->name = *name;
+  int code = open_catalog_trie(catalog, map);
+  if (code == MMCMAP_OK)
+    code = trie_find_path(&map->catalog, &map->name, &map->path);
   if (code != MMCMAP_OK) return code;
   map->is_there = map->path.ending == TRIE_ENDS_SAME;
   map->lets_expire = map->is_there && map->path.record.lets_expire;
@@ -241,7 +250,123 @@ int catalog_drop(const struct catalog *catalog, const struct trie_key *name) {
   struct catalog_map map;
   int code = open_catalog(catalog, name, &map);
   if (code != MMCMAP_OK) return code;
-  return trie_remove_at(&map.catalog, &map.path);
+  uint64_t count = map.is_there ? record_map_words(&map.path.record).count : 0;
+  code = trie_remove_at(&map.catalog, &map.path);
+  if (code == MMCMAP_OK)
+    catalog->log->header->upkeep.dropped_records += count + 1;
+  return code;
+}
+
+/* ---- By id --------------------------------------------------------------- */
+
+void catalog_names_free(struct catalog_names *names) {
+  for (size_t i = 0; i < names->count; i++)
+    free(names->items[i].data);
+  free(names->items);
+  memset(names, 0, sizeof *names);
+}
+
+static int add_name(struct catalog_names *names, uint64_t id,
+                    const struct record_view *record) {
+  if (names->count == names->capacity) {
+    size_t capacity = names->capacity == 0 ? 16 : 2 * names->capacity;
+    struct catalog_name *items =
+        realloc(names->items, capacity * sizeof *items);
+    if (items == NULL) return error_set(MMCMAP_ENOMEM, "names of maps");
+    names->items = items;
+    names->capacity = capacity;
+  }
+  void *data = malloc((size_t)record->key_size + 1);
+  if (data == NULL) return error_set(MMCMAP_ENOMEM, "names of maps");
+  memcpy(data, record->key, record->key_size);
+  struct catalog_name *item = &names->items[names->count++];
+  *item =
+      (struct catalog_name){.id = id, .size = record->key_size, .data = data};
+  return MMCMAP_OK;
+}
+
+static int compare_names(const void *a, const void *b) {
+  const struct catalog_name *left = a, *right = b;
+  return (left->id > right->id) - (left->id < right->id);
+}
+
+static int read_names(const struct node_source *source, uint64_t catalog_root,
+                      uint64_t next_id, struct catalog_names *names) {
+  struct trie_cursor cursor;
+  struct record_view record;
+  int code;
+  catalog_names_free(names);
+  trie_cursor_init(&cursor, catalog_root, source->size / NODE_HEADER_BYTES);
+  while ((code = trie_cursor_next(&cursor, source, &record)) == MMCMAP_OK) {
+    if (record.is_map)
+      code = add_name(names, record_map_words(&record).id, &record);
+    if (code != MMCMAP_OK) break;
+  }
+  if (code != MMCMAP_NOTFOUND) {
+    catalog_names_free(names);
+    return code;
+  }
+  qsort(names->items, names->count, sizeof *names->items, compare_names);
+  names->next_id = next_id;
+  return MMCMAP_OK;
+}
+
+/* An id is never given twice, and a map keeps its name: what has been read
+   stays true, but that a map may have been dropped. */
+static int find_name(const struct catalog *catalog, struct catalog_names *names,
+                     uint32_t id, struct catalog_map *map,
+                     const struct catalog_name **name_out) {
+  struct node_source source = space_source(catalog->log->space);
+  struct catalog_name wanted = {.id = id};
+  *name_out = NULL;
+  int code = open_catalog_trie(catalog, map);
+  if (code == MMCMAP_OK && id >= names->next_id && id < map->next_id)
+    code = read_names(&source, atomic_load(&map->catalog_root), map->next_id,
+                      names);
+  if (code == MMCMAP_OK && names->count > 0)
+    *name_out = bsearch(&wanted, names->items, names->count,
+                        sizeof *names->items, compare_names);
+  return code;
+}
+
+int catalog_open_id(const struct catalog *catalog, struct catalog_names *names,
+                    uint32_t map_id, struct catalog_map *map_out,
+                    const struct trie **trie_out) {
+  const struct catalog_name *name;
+  *trie_out = NULL;
+  if (LIKELY(map_id == MAP_ID_DEFAULT)) {
+    *trie_out = &map_out->trie;
+    return open_default(catalog, map_out);
+  }
+  if (map_id == MAP_ID_CATALOG) {
+    *trie_out = &map_out->catalog;
+    return open_catalog_trie(catalog, map_out);
+  }
+  if (map_id == MAP_ID_SNAPSHOTS) {
+    *trie_out = &map_out->trie;
+    return catalog_open_snapshots(catalog, map_out);
+  }
+  int code = find_name(catalog, names, map_id, map_out, &name);
+  if (code != MMCMAP_OK || name == NULL) return code;
+  struct trie_key key = trie_key_of(catalog->hasher, name->data, name->size);
+  code = open_named(catalog, &key, map_out);
+  if (code == MMCMAP_OK && map_out->is_there && map_out->trie.map_id == map_id)
+    *trie_out = &map_out->trie;
+  return code;
+}
+
+int catalog_move_store(const struct catalog *catalog, uint64_t offset,
+                       bool *moved_out) {
+  struct catalog_map map;
+  uint64_t top = atomic_load_explicit(catalog->top, memory_order_relaxed);
+  *moved_out = false;
+  if (!slot_is_store(top) || slot_offset(top) != offset) return MMCMAP_OK;
+  int code = open_default(catalog, &map);
+  if (code != MMCMAP_OK) return code;
+  code = hang_in_store(&map.trie, &map, STORE_DEFAULT_AT,
+                       atomic_load(&map.root), atomic_load(catalog->count));
+  *moved_out = code == MMCMAP_OK;
+  return code;
 }
 
 /* ---- Reading ------------------------------------------------------------- */
@@ -292,23 +417,4 @@ int catalog_find(const struct node_source *source, const struct hasher *hasher,
     return error_set_corrupt("F41 record of a map", record.offset);
   *words_out = record_map_words(&record);
   return MMCMAP_OK;
-}
-
-int catalog_find_id(const struct node_source *source, uint64_t top, uint32_t id,
-                    struct map_words *words_out) {
-  struct trie_cursor cursor;
-  struct record_view record;
-  uint64_t root;
-  memset(words_out, 0, sizeof *words_out);
-  int code = catalog_root(source, top, &root);
-  trie_cursor_init(&cursor, root, source->size / NODE_HEADER_BYTES);
-  while (code == MMCMAP_OK) {
-    code = trie_cursor_next(&cursor, source, &record);
-    if (code != MMCMAP_OK || !record.is_map) continue;
-    struct map_words words = record_map_words(&record);
-    if (words.id != id) continue;
-    *words_out = words;
-    return MMCMAP_OK;
-  }
-  return code;
 }

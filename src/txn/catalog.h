@@ -72,6 +72,38 @@ int catalog_open_snapshots(const struct catalog *catalog,
    their id. */
 int catalog_drop(const struct catalog *catalog, const struct trie_key *name);
 
+/*
+ * The names of all maps by their ids, for whoever has nodes and wants their maps.
+ * Zeros are an empty one. It keeps what it has read until an id is asked for that
+ * is younger, which costs a walk through the catalogue.
+ */
+struct catalog_name {
+  uint64_t id;
+  size_t size;
+  void *data;
+};
+
+struct catalog_names {
+  struct catalog_name *items;
+  size_t count;
+  size_t capacity;
+  uint64_t next_id; /* ids from here on have not been looked for */
+};
+
+void catalog_names_free(struct catalog_names *names);
+
+/* Looks up the trie whose nodes have `map_id`, the catalogue's among them.
+   `trie_out` points into `map_out`; NULL: there is no such map any more.
+   MMCMAP_ECORRUPT, MMCMAP_ENOMEM. */
+int catalog_open_id(const struct catalog *catalog, struct catalog_names *names,
+                    uint32_t map_id, struct catalog_map *map_out,
+                    const struct trie **trie_out);
+
+/* Writes another store root, if the live one lies at `offset`, and publishes
+   it. */
+int catalog_move_store(const struct catalog *catalog, uint64_t offset,
+                       bool *moved_out);
+
 /* ---- Reading; `top` is the root of a store ------------------------------- */
 
 /* The part of catalog_default_root() for stores with named maps. */
@@ -97,10 +129,5 @@ int catalog_snapshots_root(const struct node_source *source, uint64_t top,
 int catalog_find(const struct node_source *source, const struct hasher *hasher,
                  uint64_t top, const struct trie_key *name,
                  struct map_words *words_out);
-
-/* The same for a map's id, by a walk through the catalogue: for whoever has a
-   node and wants its map. The default map is not among them. */
-int catalog_find_id(const struct node_source *source, uint64_t top, uint32_t id,
-                    struct map_words *words_out);
 
 #endif

@@ -63,6 +63,8 @@ void committer_install(struct committer *committer,
   atomic_store(&committer->shared->failed, 0);
   atomic_store(&committer->shared->durable_epoch, state->epoch);
   atomic_store(&committer->shared->superblock_epoch, state->epoch);
+  atomic_store(&committer->shared->superblock_used_bytes, state->used_bytes);
+  atomic_store(&committer->shared->recovery_epoch, 0);
 }
 
 /* ---- Superblocks --------------------------------------------------------- */
@@ -78,15 +80,20 @@ static void describe_state(struct committer *committer,
   state->flags = 0;
   state->salt = log->salt;
   state->epoch = atomic_load(&header->change.changed_epoch);
+  state->content_epoch = writer_content_epoch(header);
   state->root = atomic_load(&header->live.root);
   state->count = atomic_load(&header->change.count);
   state->next_epoch = log->epoch;
-  state->segment_count = log->space->segment_count;
+  state->segment_count = usage_segment_count(log->space);
   state->heads[HEAD_LOG] = log_head(log);
   state->heads[HEAD_LARGE] = log->large;
-  state->used_bytes = state->heads[HEAD_LOG].offset > log->large.offset
-                          ? state->heads[HEAD_LOG].offset
-                          : log->large.offset;
+  state->heads[HEAD_BRANCH] = log_branch_head(log);
+  state->usage_offset = state->usage_count = state->usage_checksum = 0;
+  state->used_bytes = usage_end(log);
+  /* It is about to be written: from now on the file must have that much. */
+  if (atomic_load(&committer->shared->superblock_used_bytes) <
+      state->used_bytes)
+    atomic_store(&committer->shared->superblock_used_bytes, state->used_bytes);
 }
 
 static int take_batch(struct committer *committer, struct batch *batch_out) {
@@ -95,6 +102,7 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
   int code = writer_enter(writer, OWNER_LOCK_FOREVER);
   if (code != MMCMAP_OK) return code;
   writer_seal(writer);
+  space_set_claim(writer->log.space, SPACE_AT_LAST);
   code = log_open_frame(&writer->log);
   if (code == MMCMAP_OK) {
     batch_out->end_offset = writer->log.frame_offset;
@@ -181,7 +189,20 @@ static int write_superblock(struct committer *committer,
   chain.bytes_since_superblock = 0;
   store_chain(committer, &chain);
   atomic_store(&committer->shared->superblock_epoch, state->epoch);
+  atomic_store(&committer->shared->superblock_used_bytes, state->used_bytes);
+  atomic_store(&committer->shared->wants_superblock, 0);
   return MMCMAP_OK;
+}
+
+/* A sync that began after the newest superblock was written has succeeded. */
+static void note_synced_superblock(struct committer *committer) {
+  struct share_commit *shared = committer->shared;
+  superblocks_set_synced(committer->superblocks, true);
+  atomic_store(&shared->recovery_used_bytes,
+               atomic_load(&shared->superblock_used_bytes));
+  atomic_store_explicit(&shared->recovery_epoch,
+                        atomic_load(&shared->superblock_epoch),
+                        memory_order_release);
 }
 
 /* Writes a superblock that is on disk on return; no leader is under way. */
@@ -191,11 +212,11 @@ static int write_superblock_now(struct committer *committer,
   int code = MMCMAP_OK;
   if (!superblocks_are_synced(blocks)) code = sync_file(committer);
   if (code != MMCMAP_OK) return code;
-  superblocks_set_synced(blocks, true);
+  note_synced_superblock(committer);
   state->chain = load_chain(committer).checksum;
   code = write_superblock(committer, state);
   if (code == MMCMAP_OK) code = sync_file(committer);
-  if (code == MMCMAP_OK) superblocks_set_synced(blocks, true);
+  if (code == MMCMAP_OK) note_synced_superblock(committer);
   return code;
 }
 
@@ -224,12 +245,14 @@ static void raise_durable(struct committer *committer) {
 /* The batch's sync has succeeded. It began after the newest superblock was
    written, so that is on disk too. */
 static int publish_batch(struct committer *committer, struct batch *batch) {
-  superblocks_set_synced(committer->superblocks, true);
+  note_synced_superblock(committer);
   store_chain(committer, &batch->chain);
   raise_durable(committer);
   atomic_fetch_add_explicit(&committer->shared->commit_count, 1,
                             memory_order_relaxed);
-  if (batch->chain.bytes_since_superblock < superblock_interval(&batch->state))
+  if (batch->chain.bytes_since_superblock <
+          superblock_interval(&batch->state) &&
+      atomic_load(&committer->shared->wants_superblock) == 0)
     return MMCMAP_OK;
   return write_superblock(committer, &batch->state);
 }
@@ -353,6 +376,61 @@ int commit_epoch(struct committer *committer, uint64_t epoch) {
   }
 }
 
+bool commit_frees(const struct committer *committer) {
+  const struct share_header *header = committer->writer->header;
+  return atomic_load(&header->commit.recovery_epoch) <
+         atomic_load(&header->change.changed_epoch);
+}
+
+/* With the leadership. */
+static int lead_to_superblock(struct committer *committer, bool again) {
+  struct share_commit *shared = committer->shared;
+  const struct share_header *header = committer->writer->header;
+  uint64_t log_end;
+  bool in_pieces;
+  int code = commit_failure(shared);
+  if (code != MMCMAP_OK) return error_set(code, "an earlier commit failed");
+  uint64_t epoch = atomic_load(&header->change.changed_epoch);
+  if (again || atomic_load(&shared->superblock_epoch) < epoch) {
+    atomic_store(&shared->wants_superblock, 1);
+    code = lead(committer, &log_end, &in_pieces);
+  }
+  if (code != MMCMAP_OK || superblocks_are_synced(committer->superblocks))
+    return code;
+  code = sync_file(committer);
+  if (code == MMCMAP_OK)
+    note_synced_superblock(committer);
+  else
+    atomic_store(&shared->failed, code);
+  return code;
+}
+
+static int write_synced_superblock(struct committer *committer, bool again) {
+  struct share_commit *shared = committer->shared;
+  for (bool probe = false;;) {
+    uint32_t sequence =
+        atomic_load_explicit(&shared->sequence, memory_order_acquire);
+    bool leads;
+    int code = become_leader(committer, probe, &leads);
+    if (code == MMCMAP_OK && leads) {
+      code = lead_to_superblock(committer, again);
+      end_leadership(committer);
+    }
+    if (code != MMCMAP_OK || leads) return code;
+    thread_wait_for_change(&shared->sequence, sequence, FOLLOWER_TIMEOUT_MS);
+    probe = atomic_load(&shared->sequence) == sequence;
+  }
+}
+
+int commit_superblock(struct committer *committer) {
+  return write_synced_superblock(committer, false);
+}
+
+int commit_superblocks_again(struct committer *committer) {
+  int code = write_synced_superblock(committer, true);
+  return code == MMCMAP_OK ? write_synced_superblock(committer, true) : code;
+}
+
 int commit_all(struct committer *committer) {
   return commit_epoch(
       committer,
@@ -386,13 +464,17 @@ int commit_start_session(struct committer *committer,
   return MMCMAP_OK;
 }
 
-int commit_end_session(struct committer *committer) {
+int commit_end_session(struct committer *committer,
+                       const struct usage_table *table) {
   struct superblock state;
   int code = writer_enter(committer->writer, OWNER_LOCK_FOREVER);
   if (code != MMCMAP_OK) return code;
   describe_state(committer, &state);
   writer_leave(committer->writer);
   state.flags = SUPERBLOCK_CLEAN;
+  state.usage_offset = table->offset;
+  state.usage_count = table->count;
+  state.usage_checksum = table->checksum;
   /* A put that failed half-way may have grown the file since the last sync. */
   superblocks_set_synced(committer->superblocks, false);
   code = write_superblock_now(committer, &state);

@@ -43,6 +43,17 @@ int commit_epoch(struct committer *committer, uint64_t epoch);
 /* The same for all that was visible before the call. */
 int commit_all(struct committer *committer);
 
+/* Commits, and has a superblock on disk that names the last change: then the
+   space that became empty before may be used again (space/usage.h). */
+int commit_superblock(struct committer *committer);
+
+/* Writes both superblocks, whatever has changed: then neither names more of the
+   file than is used now. */
+int commit_superblocks_again(struct committer *committer);
+
+/* Whether commit_superblock() would do anything. */
+bool commit_frees(const struct committer *committer);
+
 /* The first thing that a session does, with the writer lock held: draws a
    salt, and has a superblock with it and the present state on disk, before the
    log is written to. It goes on from `recovered`, which an earlier process may
@@ -50,8 +61,10 @@ int commit_all(struct committer *committer);
 int commit_start_session(struct committer *committer,
                          const struct superblock *recovered);
 
-/* The last: a superblock that says that there is nothing to recover. All is
-   durable, nobody else uses the store. */
-int commit_end_session(struct committer *committer);
+/* The last: a superblock that says that there is nothing to recover, and where
+   the table of what is alive has been written. All is durable, nobody else uses
+   the store. */
+int commit_end_session(struct committer *committer,
+                       const struct usage_table *table);
 
 #endif

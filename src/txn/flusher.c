@@ -54,7 +54,7 @@ static int changed_epoch(struct flusher *flusher, uint64_t *epoch_out) {
 static void wait_interval(struct flusher *flusher) {
   uint64_t interval_ns = flusher->interval_ms * UINT64_C(1000000);
   uint64_t begin_ns = process_monotonic_ns();
-  while (!flusher->is_stopping) {
+  while (!flusher->is_stopping && !atomic_load(&flusher->is_called)) {
     uint64_t last_ns = atomic_load(&shared(flusher)->commit.last_ns);
     uint64_t end_ns =
         interval_ns + (last_ns > begin_ns && last_ns - begin_ns < interval_ns
@@ -71,6 +71,7 @@ static void wait_for_load(struct flusher *flusher) {
   uint64_t before = written_bytes(flusher);
   for (int i = 0; i < FLUSHER_INTERVALS_MAX && !flusher->is_stopping; i++) {
     wait_interval(flusher);
+    if (atomic_load(&flusher->is_called)) return;
     uint64_t now = written_bytes(flusher);
     if (now - before < FLUSHER_BUSY_BYTES) return;
     before = now;
@@ -92,6 +93,23 @@ static void wait_for_change(struct flusher *flusher) {
     atomic_store(&flusher->is_dirty, true);
 }
 
+/* Upkeep, for a while; the thread is called again if there is more. What can
+   wait is left as long as there are changes. */
+static void do_upkeep(struct flusher *flusher) {
+  uint32_t need = atomic_load(&shared(flusher)->upkeep.need);
+  if (need == SHARE_NEED_NOTHING ||
+      (need == SHARE_NEED_IDLE && atomic_load(&flusher->is_dirty))) {
+    atomic_store(&flusher->is_called, false);
+    return;
+  }
+  uint64_t end_ns =
+      process_monotonic_ns() + FLUSHER_UPKEEP_MS * UINT64_C(1000000);
+  atomic_store(&flusher->is_called, false);
+  if (flusher->upkeep != NULL &&
+      flusher->upkeep(flusher->upkeep_context, end_ns))
+    atomic_store(&flusher->is_called, true);
+}
+
 static void commit(struct flusher *flusher) {
   uint64_t epoch;
   atomic_store(&flusher->is_dirty, false);
@@ -100,6 +118,14 @@ static void commit(struct flusher *flusher) {
   /* A seal that found no space or memory is tried again. */
   if (code != MMCMAP_OK && atomic_load(&shared(flusher)->commit.failed) == 0)
     atomic_store(&flusher->is_dirty, true);
+}
+
+/* Whether the oldest change that is not committed has waited for long enough,
+   upkeep having kept the thread busy. */
+static bool is_overdue(struct flusher *flusher) {
+  uint64_t age_ns = process_monotonic_ns() - flusher->dirty_ns;
+  return age_ns >
+         FLUSHER_INTERVALS_MAX * UINT64_C(1000000) * flusher->interval_ms;
 }
 
 /* Sweeps for a while; whether there is more to do at once. */
@@ -125,16 +151,24 @@ static void *run(void *context) {
   bool has_more = false;
   thread_mutex_lock(&flusher->mutex);
   while (!flusher->is_stopping) {
+    bool was_called = atomic_load(&flusher->is_called);
     bool is_due = atomic_load(&flusher->is_dirty);
     if (has_more)
       is_due = is_due && is_time_to_commit(flusher);
+    else if (was_called)
+      is_due = is_due && is_overdue(flusher);
     else if (is_due)
       wait_for_load(flusher);
     else
       wait_for_change(flusher);
+    if (flusher->is_stopping) break;
+    /* Who called has interrupted the wait. */
+    if (!was_called && is_due && atomic_load(&flusher->is_called))
+      is_due = is_overdue(flusher);
     thread_mutex_unlock(&flusher->mutex);
     if (is_due) commit(flusher);
     has_more = sweep(flusher);
+    do_upkeep(flusher);
     thread_mutex_lock(&flusher->mutex);
   }
   thread_mutex_unlock(&flusher->mutex);
@@ -152,11 +186,21 @@ int flusher_wake(struct flusher *flusher, uint32_t interval_ms) {
     flusher->interval_ms = interval_ms;
   }
   if (code == MMCMAP_OK) {
+    if (!atomic_load(&flusher->is_dirty))
+      flusher->dirty_ns = process_monotonic_ns();
     atomic_store(&flusher->is_dirty, true);
     thread_condition_broadcast(&flusher->wake);
   }
   thread_mutex_unlock(&flusher->mutex);
   return code;
+}
+
+void flusher_call_upkeep(struct flusher *flusher) {
+  if (atomic_load_explicit(&flusher->is_called, memory_order_relaxed)) return;
+  thread_mutex_lock(&flusher->mutex);
+  atomic_store(&flusher->is_called, true);
+  thread_condition_broadcast(&flusher->wake);
+  thread_mutex_unlock(&flusher->mutex);
 }
 
 void flusher_stop(struct flusher *flusher) {
@@ -168,5 +212,6 @@ void flusher_stop(struct flusher *flusher) {
   if (was_running) thread_join(flusher->thread);
   flusher->is_stopping = false;
   flusher->is_running = false;
+  atomic_store(&flusher->is_called, false);
   atomic_store(&flusher->is_dirty, false);
 }

@@ -23,6 +23,7 @@
 enum {
   FLUSHER_INTERVALS_MAX = 10,
   FLUSHER_BUSY_BYTES = 1 << 20, /* per interval: more than that is "much" */
+  FLUSHER_UPKEEP_MS = 5,        /* of upkeep at a time */
   FLUSHER_SWEEP_MS = 5,         /* of sweeping at a time */
   FLUSHER_LOOK_MS = 1000        /* how often a flusher without work looks for
                                    changes that a dead process has left */
@@ -32,12 +33,17 @@ struct flusher {
   struct thread_mutex mutex; /* guards all below, but reading `is_dirty` */
   struct thread_condition wake;
   struct committer *committer;
+  /* Does upkeep for a while; whether there is more to do. NULL: there is none. */
+  bool (*upkeep)(void *context, uint64_t end_ns);
+  void *upkeep_context;
   struct sweep *sweep;
   pthread_t thread;
   uint32_t interval_ms;
+  uint64_t dirty_ns; /* when `is_dirty` was last set, monotonic */
   bool is_running;
   bool is_stopping;
-  _Atomic bool is_dirty; /* there may be changes that nobody has committed */
+  _Atomic bool is_dirty;  /* there may be changes that nobody has committed */
+  _Atomic bool is_called; /* for upkeep */
 };
 
 int flusher_init(struct flusher *flusher, struct committer *committer,
@@ -51,6 +57,9 @@ void flusher_destroy(struct flusher *flusher);
 /* The part of flusher_notify() that wakes the thread, or starts it at the first
    call. */
 int flusher_wake(struct flusher *flusher, uint32_t interval_ms);
+
+/* Has the thread, if it runs, do upkeep at once. */
+void flusher_call_upkeep(struct flusher *flusher);
 
 /* Called after each change, outside the writer lock. MMCMAP_ENOMEM and others
    if the thread cannot be started: the change stands, but nobody commits it.

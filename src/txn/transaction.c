@@ -114,19 +114,21 @@ int transaction_commit(struct transaction *transaction, uint64_t *epoch_out) {
 
 /* The first change opens a frame, and starts the session if need be. */
 static int begin_change_of(struct transaction *transaction,
-                           const struct trie_key *map, bool may_expire,
-                           struct catalog_map *found,
+                           const struct trie_key *map, enum space_claim claim,
+                           bool may_expire, struct catalog_map *found,
                            struct log_mark *mark_out) {
+  const struct change_mode mode = {.claim = claim};
   struct log *log = &transaction->writer->log;
   int code = transaction_check(transaction);
   if (code == MMCMAP_OK && UNLIKELY(!transaction->is_writing)) {
     code = log_enter(log);
-    if (code == MMCMAP_OK) code = writer_prepare(transaction->writer, false);
+    if (code == MMCMAP_OK) code = writer_prepare(transaction->writer, mode);
     if (code == MMCMAP_OK) {
       log_begin_private(log);
       transaction->is_writing = true;
     }
   }
+  space_set_claim(log->space, claim);
   *mark_out = log_mark(log);
   if (code == MMCMAP_OK && UNLIKELY(may_expire)) {
     code = catalog_open_to_expire(&transaction->catalog, map, found);
@@ -139,14 +141,18 @@ static int begin_change_of(struct transaction *transaction,
 }
 
 static int begin_change(struct transaction *transaction,
-                        const struct trie_key *map, struct catalog_map *found,
-                        struct log_mark *mark_out) {
-  return begin_change_of(transaction, map, false, found, mark_out);
+                        const struct trie_key *map, enum space_claim claim,
+                        struct catalog_map *found, struct log_mark *mark_out) {
+  return begin_change_of(transaction, map, claim, false, found, mark_out);
 }
 
 static int end_change(struct transaction *transaction, int code,
                       const struct log_mark *mark) {
-  if (code != MMCMAP_OK) log_return_to(&transaction->writer->log, mark);
+  struct log *log = &transaction->writer->log;
+  if (code == MMCMAP_OK) return code;
+  log_return_to(log, mark);
+  if (code == MMCMAP_ENOSPC || code == MMCMAP_EFULL)
+    atomic_store(&log->header->upkeep.is_full, 1);
   return code;
 }
 
@@ -157,8 +163,8 @@ int transaction_put(struct transaction *transaction, const struct trie_key *map,
   struct catalog_map found;
   int code = change_check_sizes(key_size, value_size);
   if (code == MMCMAP_OK)
-    code = begin_change_of(transaction, map, change_may_expire(&life), &found,
-                           &mark);
+    code = begin_change_of(transaction, map, SPACE_FOR_PUTS,
+                           change_may_expire(&life), &found, &mark);
   if (code != MMCMAP_OK) return code;
   struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
   code = change_put(&found.trie, &trie_key, value, value_size, life,
@@ -171,7 +177,7 @@ int transaction_delete(struct transaction *transaction,
                        size_t key_size) {
   struct log_mark mark;
   struct catalog_map found;
-  int code = begin_change(transaction, map, &found, &mark);
+  int code = begin_change(transaction, map, SPACE_FOR_DELETES, &found, &mark);
   if (code != MMCMAP_OK) return code;
   if (key_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
   struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
@@ -188,8 +194,8 @@ int transaction_change(struct transaction *transaction,
   bool has_changed;
   int code = change_check_sizes(key_size, 0);
   if (code == MMCMAP_OK)
-    code = begin_change_of(transaction, map, change_may_expire(&life), &found,
-                           &mark);
+    code = begin_change_of(transaction, map, SPACE_FOR_PUTS,
+                           change_may_expire(&life), &found, &mark);
   if (code != MMCMAP_OK) return code;
   struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
   code = change_decided(&found.trie, &trie_key, decide, context, life,
@@ -204,7 +210,7 @@ int transaction_clear(struct transaction *transaction,
   uint64_t root, count;
   int code = transaction_look(transaction, map, &root, &count);
   if (code != MMCMAP_OK || root == SLOT_EMPTY) return code;
-  code = begin_change(transaction, map, &found, &mark);
+  code = begin_change(transaction, map, SPACE_FOR_DELETES, &found, &mark);
   if (code != MMCMAP_OK) return code;
   code = trie_publish_root(&found.trie, SLOT_EMPTY, 0);
   if (code == MMCMAP_OK) trie_draft_add_all(&transaction->draft, root);
@@ -215,7 +221,7 @@ int transaction_drop(struct transaction *transaction,
                      const struct trie_key *map) {
   struct log_mark mark;
   struct catalog_map found;
-  int code = begin_change(transaction, map, &found, &mark);
+  int code = begin_change(transaction, map, SPACE_FOR_DELETES, &found, &mark);
   if (code != MMCMAP_OK) return code;
   code = catalog_drop(&transaction->catalog, map);
   return end_change(transaction, code, &mark);
@@ -264,11 +270,13 @@ int transaction_freeze(struct transaction *transaction) {
   if (code != MMCMAP_OK || !transaction->is_writing) return code;
   if (BROKEN(BREAK_TXN_UNFROZEN)) return MMCMAP_OK;
   if (log->frame_offset == frozen->frame_offset &&
-      log->cursor == frozen->cursor)
+      log->cursor == frozen->cursor && log->branches.frame_offset == 0)
     return MMCMAP_OK; /* no node has been born since */
   code = log_next_epoch(log);
-  if (code == MMCMAP_OK) transaction->frozen = log_mark(log);
-  return code;
+  if (code != MMCMAP_OK) return code;
+  transaction->frozen = log_mark(log);
+  usage_mark(log, &transaction->frozen_counts);
+  return MMCMAP_OK;
 }
 
 static int make_room(struct transaction *transaction) {
@@ -294,6 +302,7 @@ int transaction_savepoint(struct transaction *transaction, size_t *number_out) {
   savepoint->count = atomic_load(&transaction->count);
   savepoint->unlinked_count = transaction->draft.count;
   savepoint->mark = transaction->frozen;
+  savepoint->counts = transaction->frozen_counts;
   *number_out = transaction->savepoint_count++;
   return MMCMAP_OK;
 }
@@ -316,11 +325,12 @@ int transaction_rollback_to(struct transaction *transaction, size_t number) {
   atomic_store(&transaction->count, savepoint->count);
   transaction->draft.count = savepoint->unlinked_count;
   transaction->savepoint_count = number + 1;
-  if (transaction->is_writing &&
-      log->frame_offset == savepoint->mark.frame_offset) {
-    recycler_clear(&log->recycler);
-    log_return_to(log, &savepoint->mark);
-  }
+  if (!transaction->is_writing) return MMCMAP_OK;
+  recycler_clear(&log->recycler);
+  log_return_to(log, &savepoint->mark);
+  log_return_counts(log, atomic_load(&savepoint->counts.epoch) != 0
+                             ? &savepoint->counts
+                             : &log->header->upkeep.begun);
   return MMCMAP_OK;
 }
 

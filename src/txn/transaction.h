@@ -28,6 +28,7 @@ struct transaction_savepoint {
   uint64_t count;
   size_t unlinked_count; /* in the draft */
   struct log_mark mark;
+  struct share_counts counts; /* no epoch: nothing had been written */
 };
 
 struct transaction {
@@ -40,7 +41,8 @@ struct transaction {
   struct catalog catalog;    /* of the two cells */
   struct expiry_reading now; /* taken when it began */
   struct trie_draft draft;
-  struct log_mark frozen; /* where the log was when it was frozen last */
+  struct log_mark frozen; /* where the log was when it was frozen last, */
+  struct share_counts frozen_counts; /* and what was counted then */
   struct transaction_savepoint *savepoints;
   size_t savepoint_count;
   size_t savepoint_capacity;

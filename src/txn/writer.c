@@ -22,7 +22,10 @@ void writer_init(struct writer *writer, struct space *space,
   writer->catalog.count = &writer->header->change.count;
 }
 
-void writer_destroy(struct writer *writer) { log_destroy(&writer->log); }
+void writer_destroy(struct writer *writer) {
+  log_destroy(&writer->log);
+  catalog_names_free(&writer->names);
+}
 
 /* ---- Moments ------------------------------------------------------------- */
 
@@ -36,6 +39,8 @@ static void store_moment(struct share_header *header,
   atomic_store_explicit(&sealed->root, moment->root, memory_order_relaxed);
   atomic_store_explicit(&sealed->count, moment->count, memory_order_relaxed);
   atomic_store_explicit(&sealed->epoch, moment->epoch, memory_order_relaxed);
+  atomic_store_explicit(&sealed->content_epoch, moment->content_epoch,
+                        memory_order_relaxed);
   atomic_store_explicit(&sealed->sequence, sequence + 1, memory_order_release);
 }
 
@@ -49,7 +54,9 @@ static bool load_moment(const struct share_header *header,
   struct moment moment = {
       .root = atomic_load_explicit(&sealed->root, memory_order_relaxed),
       .count = atomic_load_explicit(&sealed->count, memory_order_relaxed),
-      .epoch = atomic_load_explicit(&sealed->epoch, memory_order_relaxed)};
+      .epoch = atomic_load_explicit(&sealed->epoch, memory_order_relaxed),
+      .content_epoch =
+          atomic_load_explicit(&sealed->content_epoch, memory_order_relaxed)};
   atomic_thread_fence(memory_order_acquire);
   if ((sequence & 1) != 0 ||
       sequence != atomic_load_explicit(&sealed->sequence, memory_order_relaxed))
@@ -90,6 +97,24 @@ static int repair_count(struct writer *writer) {
   return MMCMAP_OK;
 }
 
+static int widen(void *context, const struct saved *saved) {
+  struct share_upkeep *upkeep = context;
+  if (upkeep->saved_newest == 0 || saved->epoch < upkeep->saved_oldest)
+    upkeep->saved_oldest = saved->epoch;
+  if (saved->epoch > upkeep->saved_newest) upkeep->saved_newest = saved->epoch;
+  return MMCMAP_OK;
+}
+
+/* Which epochs saved snapshots hold; if that cannot be read, all. */
+static void note_saved(struct writer *writer) {
+  struct share_upkeep *upkeep = &writer->header->upkeep;
+  struct node_source source = space_source(writer->log.space);
+  upkeep->saved_oldest = upkeep->saved_newest = 0;
+  if (saved_each(&source, atomic_load(&writer->header->live.root), widen,
+                 upkeep) != MMCMAP_OK)
+    upkeep->saved_newest = UINT64_MAX;
+}
+
 /* R11: what a writer that died has left. Its nodes that are not linked lie
    behind the cursor; doing this again does no harm. */
 static int repair(struct writer *writer) {
@@ -98,13 +123,15 @@ static int repair(struct writer *writer) {
   if (was_published(writer) && !BROKEN(BREAK_NO_INTENT))
     code = repair_count(writer);
   if (code != MMCMAP_OK) return code;
+  note_saved(writer);
   /* The next intent may be half written over this one. */
   atomic_store(&header->intent_count_place, TRIE_COUNT_NOWHERE);
   const struct share_log *shared = log_shared(&writer->log);
   if ((atomic_load(&shared->flags) & SHARE_LOG_SEALED) == 0) return MMCMAP_OK;
   struct moment moment = {.root = shared->sealed_root,
                           .count = shared->sealed_count,
-                          .epoch = shared->sealed_epoch};
+                          .epoch = shared->sealed_epoch,
+                          .content_epoch = shared->sealed_content_epoch};
   store_moment(header, &moment);
   return MMCMAP_OK;
 }
@@ -152,38 +179,40 @@ void writer_end_transaction(struct writer *writer) {
 
 /* ---- Changes ------------------------------------------------------------- */
 
-int writer_prepare(struct writer *writer, bool is_staging) {
+int writer_prepare(struct writer *writer, struct change_mode mode) {
   int code = MMCMAP_OK;
+  space_set_claim(writer->log.space, mode.claim);
   int failed = commit_failure(&writer->header->commit);
   if (UNLIKELY(failed != MMCMAP_OK))
     code = error_set(failed, "an earlier commit failed");
   else if (UNLIKELY(!log_is_started(&writer->log)))
     code = writer->start(writer->start_context);
-  writer->log.is_staging = is_staging;
-  writer->log.space->in_pieces = !is_staging;
+  writer->log.is_staging = mode.is_synced;
+  writer->log.space->in_pieces = !mode.is_synced;
   if (code == MMCMAP_OK &&
       UNLIKELY((writer->log.flags & SHARE_LOG_SEALED) != 0))
     code = log_open_frame(&writer->log);
   return code;
 }
 
-/* Takes the lock and sees to it that changes may be made. */
-static int begin_change(struct writer *writer, struct change_mode mode) {
+int writer_begin_change(struct writer *writer, struct change_mode mode) {
   int code = writer_enter(writer, mode.timeout_ms);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
-  code = writer_prepare(writer, mode.is_synced);
+  code = writer_prepare(writer, mode);
   if (UNLIKELY(code != MMCMAP_OK)) writer_leave(writer);
   return code;
 }
 
-/* Releases the lock after a change, or after what has changed nothing. */
-static int end_change(struct writer *writer, int code, uint64_t *epoch_out) {
-  if (LIKELY(code == MMCMAP_OK))
-    *epoch_out = writer->log.epoch;
-  else
-    log_abandon(&writer->log);
+int writer_end_change(struct writer *writer, int code) {
+  if (UNLIKELY(code != MMCMAP_OK)) log_abandon(&writer->log);
   writer_leave(writer);
   return code;
+}
+
+/* The same, and tells the epoch of the change. */
+static int end_change(struct writer *writer, int code, uint64_t *epoch_out) {
+  if (LIKELY(code == MMCMAP_OK)) *epoch_out = writer->log.epoch;
+  return writer_end_change(writer, code);
 }
 
 static struct expiry_reading reading_of(const struct writer *writer) {
@@ -207,7 +236,7 @@ int writer_put(struct writer *writer, const struct trie_key *map,
   int code = change_check_sizes(key_size, value_size);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
   struct trie_key trie_key = trie_key_of(writer->catalog.hasher, key, key_size);
-  code = begin_change(writer, mode);
+  code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   struct catalog_map found;
   struct expiry_reading now = reading_of(writer);
@@ -224,7 +253,8 @@ int writer_delete(struct writer *writer, const struct trie_key *map,
   *epoch_out = 0;
   if (key_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
   struct trie_key trie_key = trie_key_of(writer->catalog.hasher, key, key_size);
-  int code = begin_change(writer, mode);
+  if (mode.claim == SPACE_FOR_PUTS) mode.claim = SPACE_FOR_DELETES;
+  int code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   struct catalog_map found;
   struct expiry_reading now = reading_of(writer);
@@ -240,7 +270,8 @@ int writer_delete_expired(struct writer *writer, const struct trie_key *map,
                           uint64_t *epoch_out) {
   *deleted_out = 0;
   *epoch_out = 0;
-  int code = begin_change(writer, mode);
+  mode.claim = SPACE_FOR_DELETES;
+  int code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   struct expiry_reading now = reading_of(writer);
   for (size_t i = 0; i < count && code == MMCMAP_OK; i++) {
@@ -267,7 +298,7 @@ int writer_change(struct writer *writer, const struct trie_key *map,
   int code = change_check_sizes(key_size, 0);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
   struct trie_key trie_key = trie_key_of(writer->catalog.hasher, key, key_size);
-  code = begin_change(writer, mode);
+  code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   struct catalog_map found;
   struct expiry_reading now = reading_of(writer);
@@ -293,8 +324,11 @@ void writer_seal(struct writer *writer) {
       .root = atomic_load_explicit(&header->live.root, memory_order_relaxed),
       .count =
           atomic_load_explicit(&header->change.count, memory_order_relaxed),
-      .epoch = epoch};
-  struct log_root root = {.root = moment.root, .count = moment.count};
+      .epoch = epoch,
+      .content_epoch = writer_content_epoch(header)};
+  struct log_root root = {.root = moment.root,
+                          .count = moment.count,
+                          .content_epoch = moment.content_epoch};
   log_seal(&writer->log, &root);
   TEST_POINT("sealed");
   store_moment(header, &moment);
@@ -312,7 +346,7 @@ static int save_moment(struct writer *writer, const void *name,
   writer_seal(writer);
   if (!load_moment(writer->header, &moment))
     return error_set(MMCMAP_ECORRUPT, "lock file: sealed moment");
-  code = writer_prepare(writer, mode.is_synced);
+  code = writer_prepare(writer, mode);
   if (code != MMCMAP_OK) return code;
   struct saved saved = {.name = name,
                         .name_size = (uint16_t)name_size,
@@ -320,6 +354,11 @@ static int save_moment(struct writer *writer, const void *name,
                         .count = moment.count,
                         .epoch = moment.epoch,
                         .time_ms = expiry_now(&now)};
+  /* Before it is there: what it holds must not be freed if we die. */
+  struct share_upkeep *upkeep = &writer->header->upkeep;
+  if (upkeep->saved_newest == 0 || moment.epoch < upkeep->saved_oldest)
+    upkeep->saved_oldest = moment.epoch;
+  if (moment.epoch > upkeep->saved_newest) upkeep->saved_newest = moment.epoch;
   return saved_put(&writer->catalog, &saved);
 }
 
@@ -327,7 +366,7 @@ int writer_save(struct writer *writer, const void *name, size_t name_size,
                 struct change_mode mode, uint64_t *epoch_out) {
   *epoch_out = 0;
   int code = change_check_sizes(name_size, 0);
-  if (code == MMCMAP_OK) code = begin_change(writer, mode);
+  if (code == MMCMAP_OK) code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   code = save_moment(writer, name, name_size, mode);
   return end_change(writer, code, epoch_out);
@@ -337,16 +376,25 @@ int writer_drop_saved(struct writer *writer, const void *name, size_t name_size,
                       struct change_mode mode, uint64_t *epoch_out) {
   *epoch_out = 0;
   if (name_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
-  int code = begin_change(writer, mode);
+  int code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   code = saved_drop(&writer->catalog, name, name_size);
+  if (code == MMCMAP_OK) {
+    /* What it held is found by a recount. */
+    writer->header->upkeep.dropped_records +=
+        atomic_load(&writer->header->change.count) + 1;
+    note_saved(writer);
+  }
   return end_change(writer, code, epoch_out);
 }
 
 void writer_install(struct writer *writer, const struct superblock *state) {
   struct share_header *header = writer->header;
-  struct moment moment = {
-      .root = state->root, .count = state->count, .epoch = state->epoch};
+  struct moment moment = {.root = state->root,
+                          .count = state->count,
+                          .epoch = state->epoch,
+                          .content_epoch = state->content_epoch};
+  atomic_store(&header->content_epoch, state->content_epoch);
   log_install(&writer->log, state);
   atomic_store(&header->live.root, state->root);
   atomic_store(&header->change.count, state->count);
@@ -355,19 +403,26 @@ void writer_install(struct writer *writer, const struct superblock *state) {
   atomic_store(&header->change.intent_place, 0);
   atomic_store(&header->change.intent_count, state->count);
   atomic_store(&header->intent_count_place, TRIE_COUNT_IN_CELL);
+  note_saved(writer);
   store_moment(header, &moment);
 }
 
-/* With the lock: seals, and takes what is sealed then. */
+int writer_hold_moment(struct writer *writer, struct share_row *row,
+                       struct moment *moment_out) {
+  writer_seal(writer);
+  if (!load_moment(writer->header, moment_out))
+    return error_set(MMCMAP_ECORRUPT, "lock file: sealed moment");
+  if (row != NULL)
+    atomic_store(&row->snapshot, share_mark(row, moment_out->epoch));
+  return MMCMAP_OK;
+}
+
+/* Takes the lock for it. */
 static int seal_moment(struct writer *writer, struct share_row *row,
                        uint32_t timeout_ms, struct moment *moment_out) {
   int code = writer_enter(writer, timeout_ms);
   if (code != MMCMAP_OK) return code;
-  writer_seal(writer);
-  if (!load_moment(writer->header, moment_out))
-    code = error_set(MMCMAP_ECORRUPT, "lock file: sealed moment");
-  else if (row != NULL)
-    atomic_store(&row->snapshot, share_mark(row, moment_out->epoch));
+  code = writer_hold_moment(writer, row, moment_out);
   writer_leave(writer);
   return code;
 }

@@ -22,11 +22,23 @@
 #include "txn/catalog.h"
 #include "txn/change.h"
 
+/* How a change is made: how long it waits for the lock; whether its caller is
+   about to commit it, which makes staging worth while (space/log.h); what it has
+   to leave for others; and how long what it puts is to live. */
+struct change_mode {
+  uint32_t timeout_ms;
+  bool is_synced;
+  enum space_claim claim;
+  struct change_life life; /* of what is put */
+};
+
 /* A moment that stays: a root whose epoch is sealed. */
 struct moment {
   uint64_t root;
   uint64_t count;
-  uint64_t epoch; /* of the last change in it */
+  uint64_t epoch;         /* of the last change in it */
+  uint64_t content_epoch; /* of the last that was no move: what users call the
+                             version */
 };
 
 /* The code of the commit that failed, or 0; anybody may have written the word. */
@@ -40,6 +52,7 @@ struct writer {
   struct share_header *header;
   struct log log;              /* this, and what is below, the lock guards */
   struct catalog catalog;      /* of the live store */
+  struct catalog_names names;  /* of its maps, for the cleaner */
   int (*start)(void *context); /* called with the lock held */
   void *start_context;
   uint64_t last_transaction;    /* serials of transactions of this process */
@@ -60,7 +73,7 @@ void writer_leave(struct writer *writer);
 
 /* Sees to it that changes may be made; the lock is held. Starts the session and
    opens a frame, if need be. */
-int writer_prepare(struct writer *writer, bool is_staging);
+int writer_prepare(struct writer *writer, struct change_mode mode);
 
 /* Names the transaction that has just taken the lock; its end. */
 uint64_t writer_begin_transaction(struct writer *writer);
@@ -72,14 +85,11 @@ static inline bool writer_has_transaction(const struct writer *writer,
          serial;
 }
 
-/* How a change is made: how long it waits for the lock, and whether its caller
-   is about to commit it, which makes staging worth while (space/log.h); and how
-   long what it puts is to live. */
-struct change_mode {
-  uint32_t timeout_ms;
-  bool is_synced;
-  struct change_life life; /* of what is put */
-};
+/* Takes the lock and sees to it that changes may be made, and releases it: for
+   changes that are made of the trie's own functions. Unless `code` is MMCMAP_OK
+   what was appended is forgotten. */
+int writer_begin_change(struct writer *writer, struct change_mode mode);
+int writer_end_change(struct writer *writer, int code);
 
 /* Sets a key. `map` is the name of its map, or NULL, here and below.
    MMCMAP_ETOOBIG, MMCMAP_EBUSY after the time-out, MMCMAP_ENOSPC, MMCMAP_EFULL,
@@ -99,6 +109,14 @@ int writer_delete(struct writer *writer, const struct trie_key *map,
 int writer_change(struct writer *writer, const struct trie_key *map,
                   const void *key, size_t key_size, decide_fn *decide,
                   void *context, struct change_mode mode, uint64_t *epoch_out);
+
+/* The epoch of the last change that was no move; of two words that are stored one
+   after the other it is the first, so a death may leave it ahead (R17). */
+static inline uint64_t writer_content_epoch(const struct share_header *header) {
+  uint64_t changed = atomic_load(&header->change.changed_epoch);
+  uint64_t content = atomic_load(&header->content_epoch);
+  return content < changed ? content : changed;
+}
 
 /* Deletes those of `count` keys that have expired, `deleted_out` of them;
    `epoch_out` is 0 if there were none. What fails ends it. */
@@ -123,6 +141,10 @@ void writer_install(struct writer *writer, const struct superblock *state);
 /* The store at this moment: the sealed one, if nothing has changed since; else
    it takes the lock and seals what is open. */
 int writer_take_moment(struct writer *writer, uint32_t timeout_ms,
+                       struct moment *moment_out);
+
+/* With the lock: seals, and marks a snapshot's row with what is sealed then. */
+int writer_hold_moment(struct writer *writer, struct share_row *row,
                        struct moment *moment_out);
 
 /* The same, and marks a snapshot's row with it (share_mark()), so that it

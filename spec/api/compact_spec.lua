@@ -1,0 +1,114 @@
+-- SPDX-License-Identifier: MIT
+--
+-- compact: the file becomes as small as it can be, while others go on.
+
+local helper = require "spec.support.helper"
+
+local MIB = 1048576
+
+local db, path
+
+local function fill(first, last, size)
+  for i = first, last do assert(db:put("key " .. i, (i .. " "):rep(size))) end
+end
+
+local function holds(first, last, size)
+  for i = first, last do
+    assert.equal((i .. " "):rep(size), db:get("key " .. i))
+  end
+end
+
+local function delete_all_but_each(step, last)
+  for i = 1, last do
+    if i % step ~= 0 then assert.is_true(db:delete("key " .. i)) end
+  end
+end
+
+describe("compact", function()
+  before_each(function()
+    path = helper.path()
+    db = helper.store({ durability = "manual" }, path)
+  end)
+  after_each(helper.close_all)
+
+  it("gives back what is not alive, and keeps what is", function()
+    fill(1, 40000, 40)
+    delete_all_but_each(10, 40000)
+    assert.is_true(db:sync())
+    local version, before = db:version(), db:size()
+    assert.is_true(db:compact())
+    local stat = db:stat()
+    assert.is_true(db:size() < before / 2, db:size())
+    assert.is_true(db:size() < 1.05 * stat.live_bytes + 5 * MIB, db:size())
+    assert.is_true(stat.moved_bytes > 0)
+    assert.equal(version, db:version())
+    for i = 10, 40000, 10 do holds(i, i, 40) end
+    assert.equal(4000, db:count())
+    assert.is_true(db:check())
+    assert(db:close())
+    db = helper.store({ durability = "manual" }, path)
+    for i = 10, 40000, 10 do holds(i, i, 40) end
+    assert.is_true(db:check())
+  end)
+
+  it("moves large values, and maps", function()
+    local map = assert(db:map("a map"))
+    for i = 1, 40 do
+      assert(db:put("large " .. i, (i .. " "):rep(100000)))
+      for n = 1, 100 do assert(map:put(i .. " " .. n, ("v"):rep(n))) end
+    end
+    for i = 1, 40 do if i % 5 > 0 then db:delete("large " .. i) end end
+    assert.is_true(db:compact())
+    for i = 5, 40, 5 do assert.equal((i .. " "):rep(100000), db:get("large " .. i)) end
+    for n = 1, 100 do assert.equal(("v"):rep(n), map:get("7 " .. n)) end
+    assert.equal(4000, map:count())
+    assert.is_true(db:check())
+  end)
+
+  it("leaves what a snapshot sees", function()
+    fill(1, 5000, 40)
+    local snapshot = assert(db:snapshot())
+    delete_all_but_each(50, 5000)
+    assert.is_true(db:compact())
+    for i = 1, 5000, 7 do
+      assert.equal((i .. " "):rep(40), snapshot:get("key " .. i))
+    end
+    snapshot:close()
+    local before = db:size()
+    assert.is_true(db:compact())
+    assert.is_true(db:size() < before)
+    assert.equal(100, db:count())
+  end)
+
+  it("tells how far it is, and ends where that is not wanted", function()
+    fill(1, 20000, 40)
+    delete_all_but_each(3, 20000)
+    local last, total
+    assert.is_true(db:compact(function(done, all)
+      assert.is_true(done >= (last or 0) and done <= all)
+      last, total = done, all
+    end))
+    assert.equal(total, last)
+    fill(1, 20000, 40)
+    delete_all_but_each(3, 20000)
+    local ok, message = pcall(db.compact, db, function() error("enough", 0) end)
+    assert.is_false(ok)
+    assert.equal("enough", message)
+    assert.equal(6666, db:count())
+    assert.is_true(db:check())
+  end)
+
+  it("is for whoever may write", function()
+    fill(1, 10, 1)
+    assert(db:close())
+    local reader = helper.store({ readonly = true }, path)
+    local result, _, code = reader:compact()
+    assert.is_nil(result)
+    assert.equal("EREADONLY", code)
+  end)
+
+  it("has nothing to do in an empty store", function()
+    assert.is_true(db:compact())
+    assert.is_true(db:size() <= MIB, db:size())
+  end)
+end)

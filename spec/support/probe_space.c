@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is counted as alive in a store, and the cleaner, on stores of the area
+ * store.
+ *
+ *   usage()        {low=, high=, used=, free=, empty=, uncounted=, live_bytes=}:
+ *                  bytes that are alive beyond what is counted, the opposite, and
+ *                  numbers of segments
+ *   clean([bytes]) the cleaner looks through so many bytes of victims: bytes
+ *                  that it has moved, and whether there is more to do
+ *   pin(), unpin() this thread looks at the map from here, to there
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/errors.h"
+#include "handle.h"
+#include "maint/cleaner.h"
+#include "maint/verify.h"
+#include "probe.h"
+#include "probe_fields.h"
+#include "probe_store.h"
+#include "share/owner_lock.h"
+
+static struct store *space_store(lua_State *L) {
+  return probe_store_handle(L)->store;
+}
+
+static int walk_live(struct store *store, struct verify_report *report) {
+  const struct share_header *header = store->share.header;
+  struct node_source source = space_source(&store->space);
+  memset(report, 0, sizeof *report);
+  report->use_count = store->space.segment_count;
+  report->segment_size = store->space.segment_size;
+  report->uses = calloc((size_t)report->use_count, sizeof *report->uses);
+  if (report->uses == NULL) return error_set(MMCMAP_ENOMEM, "usage");
+  verify_trie_into(&source, &store->hasher, MAP_ID_DEFAULT,
+                   atomic_load(&header->live.root),
+                   atomic_load(&header->change.count),
+                   atomic_load(&header->change.changed_epoch), report);
+  return verify_outcome(report);
+}
+
+struct usage_difference {
+  uint64_t low;
+  uint64_t high;
+};
+
+static void compare_usage(const struct store *store,
+                          const struct verify_report *report,
+                          struct usage_difference *out) {
+  out->low = out->high = 0;
+  for (uint64_t i = 0; i < report->use_count; i++) {
+    const struct share_segment *entry = usage_entry(&store->space, i);
+    int64_t alive =
+        (int64_t)(report->uses[i].node_bytes + report->uses[i].page_bytes);
+    int64_t counted = usage_live_bytes(entry);
+    bool is_used = usage_is(entry, SHARE_SEGMENT_LOG) ||
+                   usage_is(entry, SHARE_SEGMENT_LARGE);
+    if ((usage_state(entry) & SHARE_SEGMENT_UNCOUNTED) != 0) continue;
+    if (!is_used) counted = 0;
+    if (alive > counted) out->low += (uint64_t)(alive - counted);
+    if (alive < counted) out->high += (uint64_t)(counted - alive);
+  }
+}
+
+int probe_space_usage(lua_State *L) {
+  struct store *store = space_store(L);
+  struct usage_difference difference = {0, 0};
+  struct usage_totals totals;
+  struct verify_report report;
+  int code = writer_enter(&store->writer, OWNER_LOCK_FOREVER);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  code = walk_live(store, &report);
+  if (code == MMCMAP_OK) compare_usage(store, &report, &difference);
+  free(report.uses);
+  memset(&totals, 0, sizeof totals);
+  if (code == MMCMAP_OK && log_is_started(&store->writer.log))
+    usage_sweep(&store->writer.log, &totals);
+  writer_leave(&store->writer);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_newtable(L);
+  fields_set_u64(L, "low", difference.low);
+  fields_set_u64(L, "high", difference.high);
+  fields_set_u64(L, "used", totals.used_count);
+  fields_set_u64(L, "free", totals.free_count);
+  fields_set_u64(L, "empty", totals.empty_count);
+  fields_set_u64(L, "uncounted", totals.uncounted_count);
+  fields_set_u64(L, "live_bytes", totals.live_bytes);
+  return 1;
+}
+
+int probe_space_clean(lua_State *L) {
+  const struct change_mode mode = {.timeout_ms = OWNER_LOCK_FOREVER};
+  struct store *store = space_store(L);
+  struct share_upkeep *upkeep = &store->share.header->upkeep;
+  uint64_t bytes = probe_opt_u64(L, 2, 4096);
+  bool found;
+  int code = writer_begin_change(&store->writer, mode);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  uint64_t before = upkeep->moved_bytes;
+  code = cleaner_clean(&store->writer, bytes, &found);
+  uint64_t moved = upkeep->moved_bytes - before;
+  code = writer_end_change(&store->writer, code);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  probe_push_u64(L, moved);
+  lua_pushboolean(L, found);
+  return 2;
+}
+
+int probe_space_pin(lua_State *L) {
+  struct store *store = space_store(L);
+  struct share_row *row;
+  int code = readers_row(&store->readers, &row);
+  if (code == MMCMAP_OK) readers_pin(&store->readers, row);
+  return probe_result(L, code);
+}
+
+int probe_space_unpin(lua_State *L) {
+  struct store *store = space_store(L);
+  struct share_row *row;
+  int code = readers_row(&store->readers, &row);
+  if (code == MMCMAP_OK) readers_unpin(row);
+  return probe_result(L, code);
+}

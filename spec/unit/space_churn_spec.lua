@@ -1,0 +1,401 @@
+-- SPDX-License-Identifier: MIT
+--
+-- The file stays small, whatever is written to it: churn of several kinds, a
+-- store that is emptied, maps and saved snapshots that are dropped, and what
+-- happens when there is no room left.
+
+local probe = require "mmcmap_probe"
+local binary = require "spec.support.binary"
+local crash = require "spec.support.crash"
+local scratch = require "spec.support.scratch"
+
+local SEGMENT, MIB = 131072, 1048576
+local SEED = binary.seed("churn")
+local FEW = 16 * SEGMENT -- segments beside what is alive, and the file's growth
+
+local path, db
+
+local function open(options)
+  options = options or {}
+  options.durability = options.durability or "manual"
+  options.segment_size = options.segment_size or SEGMENT
+  db = assert(probe.store.open(path, options))
+  return db
+end
+
+local function usage()
+  local numbers = {}
+  for name, hex in pairs(assert(db:usage())) do numbers[name] = binary.number(hex) end
+  return numbers
+end
+
+local function blocks_of(file)
+  return tonumber(scratch.shell("stat -c %b " .. scratch.quoted(file))) * 512
+end
+
+-- Upkeep until nothing is uncounted and nothing more becomes free.
+local function settle()
+  local free = -1
+  for _ = 1, 50 do
+    assert(db:step(1000))
+    local now = usage()
+    if now.uncounted == 0 and now.free == free then return now end
+    free = now.free
+  end
+  return usage()
+end
+
+local function is_small()
+  local now = settle()
+  assert.equal(0, now.low)
+  assert.is_true(db:size() <= 1.5 * now.live_bytes + FEW,
+    ("%d bytes, of them alive %d"):format(db:size(), now.live_bytes))
+  return now
+end
+
+local function is_sound(options)
+  local records = assert(db:records())
+  assert(db:close())
+  local report = assert(probe.verify.bytes(scratch.read(path)))
+  assert.same({}, report.failures)
+  open(options)
+  local now = assert(db:records())
+  for key, value in pairs(records) do
+    if now[key] ~= value then error("wrong after opening again: " .. key) end
+    now[key] = nil
+  end
+  assert.is_nil(next(now))
+end
+
+before_each(function() path = crash.path("churn") os.remove(path) end)
+teardown(crash.remove_folder)
+after_each(function()
+  if db then db:close() end
+  db = nil
+end)
+
+describe("churn", function()
+  local KEYS, SIZE = 600, 1000
+
+  local function value(i, round)
+    return ("%d of %d: "):format(i, round) .. ("v"):rep(SIZE)
+  end
+
+  -- 20 times what is alive, key by key as `which` says.
+  local function overwrite(level, which)
+    local random = binary.random(SEED)
+    local model, largest = {}, 0
+    open { durability = level, flush_interval_ms = 20 }
+    local rounds = math.ceil(20 / crash.thinning)
+    for round = 1, rounds do
+      for i = 1, KEYS do
+        local key = "k" .. (round == 1 and i or which(random))
+        model[key] = value(i, round)
+        assert(db:put(key, model[key]))
+        if level == "manual" and i % 50 == 0 then assert(db:step(5)) end
+      end
+      largest = math.max(largest, db:size())
+    end
+    local live = usage().live_bytes
+    assert.is_true(largest <= 2 * live + 2 * FEW,
+      ("%d bytes at most, of them alive %d"):format(largest, live))
+    is_small()
+    for key, expected in pairs(model) do assert.equal(expected, db:get(key)) end
+    is_sound()
+  end
+
+  for _, level in ipairs { "manual", "async", "sync" } do
+    it("of all keys leaves the file small, " .. level, function()
+      overwrite(level, function(random) return random(KEYS) end)
+    end)
+
+    it("of a tenth of the keys leaves the file small, " .. level, function()
+      overwrite(level, function(random)
+        return random(10) == 1 and random(KEYS) or random(KEYS / 10)
+      end)
+    end)
+  end
+
+  for _, level in ipairs { "manual", "async", "sync" } do
+    it("of insertion and deletion in turns leaves the file small, " .. level,
+      function()
+        open { durability = level, flush_interval_ms = 20 }
+        local most = 0
+        for round = 1, math.ceil(20 / crash.thinning) do
+          for i = 1, KEYS do assert(db:put("k" .. i, value(i, round))) end
+          most = math.max(most, db:size())
+          for i = 1, KEYS do assert.is_true(db:delete("k" .. i)) end
+          if level == "manual" then assert(db:step(100)) end
+        end
+        assert.is_true(most <= 2 * KEYS * SIZE + 2 * FEW, "most " .. most)
+        assert.equal(0, db:count())
+        assert(db:put("last", "one"))
+        -- The heads may still be at the file's end.
+        local now = settle()
+        assert.equal(0, now.low)
+        assert.is_true(now.used <= 6, "used " .. now.used)
+        assert.is_true(db:size() <= 1.5 * most + FEW)
+        assert.is_true(blocks_of(path) <= 2 * FEW, blocks_of(path))
+        is_sound()
+        assert.equal("one", db:get("last"))
+        assert.is_true(db:size() <= 2 * FEW)
+      end)
+  end
+
+  it("of values that grow and shrink leaves the file small", function()
+    open()
+    local random = binary.random(SEED + 1)
+    local model = {}
+    for i = 1, math.ceil(3000 / crash.thinning) do
+      local key = "k" .. random(200)
+      local size = random(3) == 1 and random(45000) or random(2000)
+      model[key] = binary.bytes(size, i % 7)
+      assert(db:put(key, model[key]))
+      if i % 20 == 0 then assert(db:step(20)) end
+    end
+    -- The end of the file is free, but for a segment or two.
+    local now = settle()
+    assert.equal(0, now.low)
+    assert.is_true(now.used * SEGMENT <= 1.5 * now.live_bytes + FEW)
+    assert.is_true(blocks_of(path) <= 1.5 * now.live_bytes + 2 * FEW)
+    for key, expected in pairs(model) do
+      if db:get(key) ~= expected then error("wrong: " .. key) end
+    end
+    is_sound()
+  end)
+end)
+
+describe("space", function()
+  local function fill(handle, count, size, word)
+    for i = 1, count do
+      assert(handle:put("k" .. i, word .. i .. ("v"):rep(size)))
+    end
+  end
+
+  it("comes back from a store that is cleared", function()
+    open()
+    fill(db, 3000, 1000, "a")
+    assert(db:sync())
+    assert.is_true(db:size() > 3 * MIB)
+    local blocks = blocks_of(path)
+    assert(db:clear())
+    assert(db:put("last", "one"))
+    local now = settle()
+    assert.is_true(now.used <= 4)
+    assert.is_true(now.free > 20)
+    -- Blocks are given back at once, the end of the file when the log has gone on.
+    assert.is_true(blocks_of(path) < blocks / 2)
+    for round = 1, 2 do
+      fill(db, 300, 1000, "again " .. round)
+      assert(db:clear())
+      settle()
+    end
+    assert.is_true(db:size() <= FEW, "size " .. db:size())
+    is_sound()
+  end)
+
+  it("comes back from a map that is dropped, when all has been recounted",
+    function()
+      open()
+      local map = assert(db:map("a"))
+      fill(map, 20000, 20, "a")
+      map:close()
+      fill(db, 300, 1000, "b")
+      assert(db:sync())
+      local before = usage()
+      assert.equal(0, before.high)
+      assert.is_true(db:drop("a"))
+      assert.is_true(usage().high > 1000000)
+      assert.equal(0, usage().low)
+      local now = settle()
+      assert.equal(0, now.low)
+      assert.equal(0, now.high)
+      assert.is_true(now.used < before.used / 2)
+      for round = 1, 4 do
+        fill(db, 300, 1000, "b" .. round)
+        settle()
+      end
+      is_small()
+      is_sound()
+    end)
+
+  it("of a map of few records comes back after the next opening", function()
+    open()
+    local map = assert(db:map("a"))
+    fill(map, 20, 100000, "a")
+    map:close()
+    fill(db, 300, 1000, "b")
+    local before = usage()
+    assert.is_true(db:drop("a"))
+    assert.equal(0, usage().low)
+    assert(db:close())
+    open()
+    assert(db:put("wakes", "it up"))
+    local now = settle()
+    assert.equal(0, now.uncounted)
+    assert.equal(0, now.low)
+    assert.equal(0, now.high)
+    assert.is_true(now.used < before.used / 2)
+    is_sound()
+  end)
+
+  it("of a saved snapshot stays, whatever is rewritten, cleaned and opened",
+    function()
+      open()
+      fill(db, 400, 1000, "old ")
+      local map = assert(db:map("a"))
+      fill(map, 50, 1000, "old ")
+      map:close()
+      assert(db:put("large", ("L"):rep(200000)))
+      local model = assert(db:records())
+      assert(db:save("then"))
+      local function is_there()
+        local snapshot = assert(db:open_saved("then"))
+        local records = assert(snapshot:records())
+        for key, value in pairs(model) do
+          if records[key] ~= value then error("wrong in the snapshot: " .. key) end
+          records[key] = nil
+        end
+        assert.is_nil(next(records))
+        local saved_map = assert(snapshot:map("a"))
+        local _, count = assert(saved_map:records())
+        assert.equal(50, count)
+        saved_map:close()
+        snapshot:close()
+      end
+      for round = 1, 6 do
+        fill(db, 400, 1000, "new " .. round .. " ")
+        map = assert(db:map("a"))
+        assert(map:clear())
+        map:close()
+        assert(db:put("large", ("l"):rep(100000 + round)))
+        for _ = 1, 200 do
+          local _, found = assert(db:clean(8192))
+          if not found then break end
+        end
+        assert(db:step(200))
+        is_there()
+        if round % 2 == 0 then
+          is_sound()
+          is_there()
+        end
+      end
+      assert(db:put("wakes", "it up"))
+      local before = settle()
+      is_there()
+      assert.is_true(db:drop_saved("then"))
+      -- A recount finds what was under it, sooner or later: at the next opening
+      -- after a death at the latest.
+      for round = 7, 12 do
+        fill(db, 400, 1000, "new " .. round .. " ")
+        assert(db:put("large", ("l"):rep(100000 + round)))
+        settle()
+      end
+      local after = is_small()
+      assert.is_true(after.used + after.empty < before.used + before.empty)
+      is_sound()
+    end)
+
+  it("is counted anew after a power cut, and a saved snapshot's is kept",
+    function()
+      local child = probe.child.start(function()
+        open()
+        fill(db, 400, 1000, "old ")
+        assert(db:save("then"))
+        for round = 1, 3 do fill(db, 400, 1000, "new " .. round) end
+        assert(db:sync())
+        probe.child.raise(9)
+      end)
+      child:wait()
+      os.remove(path .. "-lock") -- the machine dies with it
+      open()
+      for round = 1, 4 do
+        fill(db, 400, 1000, "newer " .. round)
+        local now = settle()
+        assert.equal(0, now.uncounted)
+        assert.equal(0, now.low)
+        local snapshot = assert(db:open_saved("then"))
+        for i = 1, 400 do
+          assert.equal("old " .. i .. ("v"):rep(1000), snapshot:get("k" .. i))
+        end
+        snapshot:close()
+      end
+      is_sound()
+    end)
+end)
+
+describe("a store without room", function()
+  -- Fills it until a put fails, with `code`, and shows that deleting makes room.
+  local function fill_and_go_on(code, size, count_of_rounds, part)
+    local function put(i, round)
+      return db:put("k" .. i, round .. ("v"):rep(size) .. i)
+    end
+    local count = 0
+    while true do
+      local ok, failed = put(count, 0)
+      if not ok then
+        assert.equal(code, failed)
+        break
+      end
+      count = count + 1
+    end
+    assert.is_true(count > 10)
+    assert.equal(count, db:count())
+    for round = 1, count_of_rounds do
+      for i = 0, count - 1, 2 do
+        local ok, failed = db:delete("k" .. i)
+        if ok == nil then error(("delete %d: %s"):format(i, tostring(failed))) end
+      end
+      assert.equal(math.floor(count / 2), db:count())
+      -- Most of it can be put again.
+      local again = 0
+      for i = 0, count - 1, 2 do
+        local ok, failed = put(i, round)
+        if ok then again = again + 1 else assert.equal(code, failed) end
+      end
+      assert.is_true(again >= part * math.floor(count / 2),
+        ("%d of %d"):format(again, math.ceil(count / 2)))
+      for i = 1, count - 1, 2 do
+        if db:get("k" .. i) ~= 0 .. ("v"):rep(size) .. i then
+          error("wrong: " .. i)
+        end
+      end
+    end
+    for i = 0, count - 1 do assert(db:delete("k" .. i) ~= nil) end
+    assert(put("last", "one"))
+    assert.equal(1, db:count())
+    assert.equal(0, usage().low)
+  end
+
+  for _, level in ipairs { "manual", "async" } do
+    it("at max_size takes deletions, and then puts again, " .. level, function()
+      local options = { durability = level, max_size = 4 * MIB }
+      open(options)
+      fill_and_go_on("EFULL", 1000, 2, 0.8)
+      assert.is_true(db:size() <= 4 * MIB)
+      is_sound(options)
+    end)
+  end
+
+  it("at max_size of 16 MiB, in segments of the usual size, the same", function()
+    local options = { max_size = 16 * MIB, segment_size = MIB }
+    open(options)
+    fill_and_go_on("EFULL", 3000, 2, 0.8)
+    assert.is_true(db:size() <= 16 * MIB)
+    is_sound(options)
+  end)
+
+  for _, level in ipairs { "manual", "async" } do
+    it("on a full disk takes deletions, and then puts again, " .. level,
+      function()
+        local tried, why = scratch.with_small_file_system("8m", function(place)
+          path = place .. "/store"
+          open { durability = level }
+          fill_and_go_on("ENOSPC", 1000, 2, 0.8)
+          is_sound { durability = level }
+          db = db:close() and nil
+        end)
+        if not tried then pending(why) end
+      end)
+  end
+end)

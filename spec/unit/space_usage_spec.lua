@@ -1,0 +1,375 @@
+-- SPDX-License-Identifier: MIT
+--
+-- What is counted as alive in each segment, and the cleaner: counts are never
+-- too low, whatever is done, and nothing that anybody may look at is used again.
+
+local probe = require "mmcmap_probe"
+local binary = require "spec.support.binary"
+local crash = require "spec.support.crash"
+local scratch = require "spec.support.scratch"
+
+local SEGMENT = 131072
+local SEED = binary.seed("usage")
+
+local path, db
+
+local function open(options)
+  options = options or {}
+  options.durability = options.durability or "manual"
+  options.segment_size = options.segment_size or SEGMENT
+  db = assert(probe.store.open(path, options))
+  return db
+end
+
+local function usage()
+  local numbers = {}
+  for name, hex in pairs(assert(db:usage())) do numbers[name] = binary.number(hex) end
+  return numbers
+end
+
+-- The cleaner, until it finds nothing.
+local function clean_all()
+  for _ = 1, 10000 do
+    local _, found = assert(db:clean(16384))
+    if not found then return end
+  end
+  error("the cleaner never ends")
+end
+
+local function copy(model)
+  local other = {}
+  for name, map in pairs(model) do
+    other[name] = {}
+    for key, value in pairs(map) do other[name][key] = value end
+  end
+  return other
+end
+
+-- ---- A model ------------------------------------------------------------------
+
+local NAMES = { "", "a", "b" } -- of maps; the first one is the store itself
+
+local function target(handle, name)
+  return name == "" and handle or assert(handle:map(name))
+end
+
+-- The handle, a store, a snapshot, or a transaction, holds what the model says.
+local function holds(handle, model, where)
+  for _, name in ipairs(NAMES) do
+    local map = target(handle, name)
+    local records = assert(map:records())
+    for key, value in pairs(model[name]) do
+      if records[key] ~= value then
+        error(("%s: %q of map %q is wrong"):format(where, key, name))
+      end
+    end
+    for key in pairs(records) do
+      if model[name][key] == nil then
+        error(("%s: %q of map %q should not be there"):format(where, key, name))
+      end
+    end
+    if name ~= "" and map.close then map:close() end
+  end
+end
+
+local function is_sound(model, where)
+  assert(db:close())
+  local report = assert(probe.verify.bytes(scratch.read(path)))
+  assert.same({}, report.failures, where)
+  open()
+  holds(db, model, where)
+end
+
+-- A play: random operations on a store and on the model of it.
+local function new_play(seed, options)
+  local play = { random = binary.random(seed), model = {}, stamp = 0,
+    options = options, is_exact = true, where = "seed " .. seed }
+  for _, name in ipairs(NAMES) do play.model[name] = {} end
+  return play
+end
+
+local function value_of(play)
+  local size = play.random(300)
+  if play.random(60) == 1 then size = play.random(70000) end
+  play.stamp = play.stamp + 1
+  return play.stamp .. ":" .. ("v"):rep(size)
+end
+
+local function change(play, handle)
+  local random = play.random
+  local name = NAMES[random(#NAMES)]
+  local map = play.model[name]
+  local choice = random(40)
+  if choice == 1 and name ~= "" and play.options.drops then
+    if handle:drop(name) then play.is_exact = false end
+    play.model[name] = {}
+    return
+  end
+  local to = target(handle, name)
+  local key = "k" .. random(600)
+  if choice == 2 then
+    assert(to:clear())
+    play.model[name] = {}
+  elseif choice < 15 then
+    assert(to:delete(key) ~= nil)
+    map[key] = nil
+  else
+    local value = value_of(play)
+    assert(to:put(key, value))
+    map[key] = value
+  end
+  if name ~= "" and to.close then to:close() end
+end
+
+local function counts_hold(play, what)
+  local now = usage()
+  if now.low ~= 0 or (play.is_exact and now.high ~= 0) then
+    error(("%s, %s: %d too low, %d too high"):format(play.where, what, now.low,
+      now.high))
+  end
+  return now
+end
+
+local function transaction(play)
+  local random = play.random
+  local before, was_exact, counted = copy(play.model), play.is_exact, usage()
+  local txn = assert(db:begin())
+  for _ = 1, random(60) do change(play, txn) end
+  if random(2) == 1 then
+    local savepoint, saved = assert(txn:savepoint()), copy(play.model)
+    for _ = 1, random(200) do change(play, txn) end
+    if random(2) == 1 then
+      assert(txn:rollback_to(savepoint))
+      play.model = saved
+      for _ = 1, random(30) do change(play, txn) end
+    end
+  end
+  if random(3) > 1 then return assert(txn:commit()) end
+  txn:abort()
+  play.model, play.is_exact = before, was_exact
+  local now = usage()
+  -- Nothing is told before a session's first change.
+  if counted.used > 0 and (now.high ~= counted.high
+    or now.live_bytes ~= counted.live_bytes) then
+    error(("%s: an abort leaves %d bytes too high, not %d; %d alive, not %d")
+      :format(play.where, now.high, counted.high, now.live_bytes,
+        counted.live_bytes))
+  end
+end
+
+local operations = {
+  function(play) for _ = 1, play.random(20) do change(play, db) end end,
+  transaction,
+  function() assert(db:sync()) end,
+  function(play)
+    for _ = 1, play.random(10) do assert(db:clean(play.random(200000))) end
+  end,
+  function() assert(db:step(1000)) end,
+}
+local NAMED = { "changes", "a transaction", "sync", "cleaning", "step" }
+local OFTEN = { 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 4, 5 }
+
+local function run(play, rounds)
+  for i = 1, rounds do
+    local which = OFTEN[play.random(#OFTEN)]
+    operations[which](play)
+    counts_hold(play, NAMED[which])
+    if play.options.after then play.options.after(play, i) end
+    if i % 150 == 0 then
+      is_sound(play.model, play.where)
+      counts_hold(play, "opening again")
+    end
+  end
+  is_sound(play.model, play.where)
+end
+
+local function thinned(rounds)
+  return math.max(math.floor(rounds / crash.thinning), 40)
+end
+
+before_each(function() path = crash.path("usage") os.remove(path) end)
+teardown(crash.remove_folder)
+after_each(function()
+  if db then db:close() end
+  db = nil
+end)
+
+describe("what is counted as alive", function()
+  it("is exact among changes of all kinds", function()
+    for try = 1, 3 do
+      open()
+      run(new_play(SEED + try, {}), thinned(450))
+      db = db:close() and nil
+      os.remove(path)
+    end
+  end)
+
+  it("is never too low, and exact again after a recount, where maps are dropped",
+    function()
+      open()
+      local play = new_play(SEED + 10, { drops = true })
+      run(play, thinned(900))
+      holds(db, play.model, play.where)
+    end)
+
+  it("is right again when nodes of an empty segment are recycled", function()
+    open()
+    assert(db:put("first", "one"))
+    for i = 1, 400 do assert(db:put("k" .. i, ("v"):rep(1000))) end
+    for i = 1, 400 do assert.is_true(db:delete("k" .. i)) end
+    assert.is_true(usage().empty > 0)
+    for i = 1, 400 do assert(db:put("k" .. i, ("w"):rep(1000))) end
+    local now = usage()
+    assert.equal(0, now.low)
+    assert.equal(0, now.high)
+    for i = 1, 400 do assert.equal(("w"):rep(1000), db:get("k" .. i)) end
+  end)
+end)
+
+describe("the cleaner", function()
+  local function cleaned(play)
+    clean_all()
+    counts_hold(play, "the cleaner")
+  end
+
+  it("changes nothing, running after every operation", function()
+    open()
+    run(new_play(SEED + 20, { after = cleaned }), thinned(450))
+  end)
+
+  it("leaves every byte of snapshots, of whatever moment", function()
+    open()
+    local held = {}
+    local function hold(play, i)
+      cleaned(play)
+      if i % 60 == 20 then
+        held[#held + 1] = { assert(db:snapshot()), copy(play.model) }
+      end
+      if i % 60 == 59 or i % 150 == 149 then
+        for _, moment in ipairs(held) do holds(moment[1], moment[2], play.where) end
+        if #held > 2 or i % 150 == 149 then
+          for _, moment in ipairs(held) do moment[1]:close() end
+          held = {}
+        end
+      end
+    end
+    run(new_play(SEED + 30, { after = hold }), thinned(450))
+    for _, moment in ipairs(held) do moment[1]:close() end
+  end)
+
+  it("gives back what a snapshot held when that is closed", function()
+    open()
+    local function rewrite(word)
+      for i = 1, 300 do assert(db:put("k" .. i, word .. ("v"):rep(2000) .. i)) end
+      assert(db:put("large", ("L"):rep(100000) .. word))
+    end
+    rewrite("0")
+    local model, snapshot = assert(db:records()), assert(db:snapshot())
+    for round = 1, 10 do
+      rewrite(tostring(round))
+      clean_all()
+      assert(db:step(1000))
+      if round % 3 == 0 then assert.same(model, (snapshot:records())) end
+    end
+    assert.same(model, (snapshot:records()))
+    local before, size = usage(), db:size()
+    assert.equal(0, before.low)
+    snapshot:close()
+    for _ = 1, 5 do
+      clean_all()
+      assert(db:step(1000))
+    end
+    local after = usage()
+    assert.is_true(after.free > before.free, ("%d free, were %d"):format(after.free, before.free))
+    assert.is_true(after.used + after.empty < before.used + before.empty)
+    -- The file ends earlier as soon as the log goes on further down.
+    for round = 11, 14 do
+      rewrite(tostring(round))
+      assert(db:step(1000))
+    end
+    after = usage()
+    assert.is_true(db:size() < size, ("%d, was %d"):format(db:size(), size))
+    assert.is_true(db:size() < 1.5 * after.live_bytes + 20 * SEGMENT)
+    model = assert(db:records())
+    is_sound({ [""] = model, a = {}, b = {} }, "at last")
+  end)
+
+  it("waits for whoever looks at what became empty", function()
+    open()
+    for i = 1, 300 do assert(db:put("k" .. i, ("v"):rep(1000))) end
+    assert(db:sync())
+    assert(db:pin())
+    for i = 1, 300 do assert(db:put("k" .. i, ("w"):rep(1000))) end
+    assert(db:sync())
+    clean_all()
+    assert(db:sync())
+    assert(db:step(1000))
+    local pinned = usage()
+    assert.equal(0, pinned.free)
+    assert.is_true(pinned.empty > 0)
+    assert(db:unpin())
+    assert(db:step(1000))
+    local now = usage()
+    assert.is_true(now.free > 0)
+  end)
+
+  it("changes no version, and nothing that a diff tells", function()
+    open()
+    for i = 1, 400 do assert(db:put("k" .. i, ("v"):rep(500))) end
+    local map = assert(db:map("a"))
+    for i = 1, 100 do assert(map:put("k" .. i, ("v"):rep(500))) end
+    map:close()
+    assert(db:put("large", ("L"):rep(80000)))
+    for i = 1, 400 do
+      if i % 4 > 0 then assert.is_true(db:delete("k" .. i)) end
+    end
+    assert(db:sync())
+    local version, before = assert(db:version()), assert(db:snapshot())
+    local same = before:version()
+    -- A snapshot would hold what is to be moved.
+    before:close()
+    local moved = 0
+    for _ = 1, 1000 do
+      local bytes, found = assert(db:clean(8192))
+      moved = moved + binary.number(bytes)
+      assert.equal(version, db:version())
+      if not found then break end
+    end
+    assert.is_true(moved > 20000, "moved " .. moved)
+    assert(db:sync())
+    assert(db:step(1000))
+    assert.equal(version, db:version())
+    local saved = assert(db:snapshot())
+    assert.equal(same, saved:version())
+    saved:close()
+    assert(db:put("other", "one"))
+    assert.not_equal(version, db:version())
+  end)
+
+  it("moves nothing that a diff of two snapshots tells", function()
+    open()
+    -- What is older than the first snapshot is held by it; what is put between it
+    -- and the second is not, by the second alone.
+    for i = 1, 400 do assert(db:put("k" .. i, ("v"):rep(500))) end
+    assert(db:sync())
+    local first = assert(db:snapshot())
+    for i = 1, 400 do assert(db:put("new" .. i, ("n"):rep(500))) end
+    for i = 1, 400 do
+      if i % 8 > 0 then assert.is_true(db:delete("new" .. i)) end
+    end
+    assert(db:put("new8", "again"))
+    assert(db:sync())
+    clean_all()
+    assert(db:sync())
+    local second = assert(db:snapshot())
+    clean_all()
+    local third = assert(db:snapshot())
+    local changes, count = assert(second:diff(third))
+    assert.same({}, changes)
+    assert.equal(0, count)
+    changes, count = assert(first:diff(second))
+    assert.equal(50, count)
+    for i = 8, 400, 8 do assert.truthy(changes["new" .. i].new) end
+    for _, snapshot in ipairs { first, second, third } do snapshot:close() end
+  end)
+end)

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Each piece takes the writer lock anew, so that changes get their turn between
+ * any two.
+ */
+#include "maint/upkeep.h"
+
+#include <string.h>
+
+#include "base/errors.h"
+#include "maint/cleaner.h"
+#include "os/process.h"
+
+enum {
+  QUANTUM_BYTES = 4096,      /* of a segment, looked through with the lock */
+  QUANTA_PER_LOOK = 16,      /* until all segments are looked at again */
+  PAY_FACTOR = 8,            /* looked through, for each byte appended */
+  PAY_MAX_BYTES = 128 << 10, /* at once */
+  PAY_RECOUNT_NS = 1000000,  /* of a recount, in its place */
+  COMPACT_BEAT_MS = 5000,    /* so long compacting goes on by itself */
+  STUCK_MAX = 4,             /* segments, before all are recounted */
+  ROOM_TRIES = 64            /* looks, until make_room() gives up */
+};
+
+void upkeep_init(struct upkeep *upkeep, struct committer *committer) {
+  memset(upkeep, 0, sizeof *upkeep);
+  upkeep->writer = committer->writer;
+  upkeep->committer = committer;
+}
+
+void upkeep_destroy(struct upkeep *upkeep) {
+  recount_end(&upkeep->recount, upkeep->writer->readers);
+}
+
+/* ---- Pieces --------------------------------------------------------------- */
+
+/* Looks at all segments, and gives back what need not be kept. */
+static int look(struct upkeep *upkeep, uint32_t timeout_ms,
+                struct usage_totals *totals_out) {
+  struct writer *writer = upkeep->writer;
+  struct log *log = &writer->log;
+  int code = writer_enter(writer, timeout_ms);
+  memset(totals_out, 0, sizeof *totals_out);
+  if (code != MMCMAP_OK) return code;
+  if (log_is_started(log)) {
+    log_sweep(log, totals_out);
+    code = log_give_back(log, totals_out);
+  }
+  return writer_end_change(writer, code);
+}
+
+/* Goes on with a recount, if it is this process that does it. */
+static int recount(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
+                   bool *more) {
+  bool is_done;
+  if (atomic_exchange(&upkeep->is_recounting, true)) {
+    *more = false;
+    return MMCMAP_OK;
+  }
+  int code = MMCMAP_OK;
+  *more = recount_is_ours(&upkeep->recount, upkeep->writer);
+  if (!*more && upkeep->recount.serial != 0)
+    recount_end(&upkeep->recount, upkeep->writer->readers);
+  if (*more)
+    code = recount_continue(&upkeep->recount, upkeep->writer, timeout_ms,
+                            end_ns, &is_done);
+  atomic_store(&upkeep->is_recounting, false);
+  return code;
+}
+
+static struct change_mode background(uint32_t timeout_ms) {
+  struct change_mode mode = {.timeout_ms = timeout_ms,
+                             .claim = SPACE_FOR_UPKEEP};
+  return mode;
+}
+
+/* Where much is dead the reserve comes back at once. */
+static bool is_mostly_alive(const struct upkeep *upkeep,
+                            const struct usage_totals *totals) {
+  uint64_t segment = upkeep->writer->log.space->segment_size;
+  return totals->live_bytes / 7 * 10 > totals->used_count * segment;
+}
+
+static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
+                 uint64_t end_ns, bool *found_out) {
+  int code = MMCMAP_OK;
+  *found_out = true;
+  while (code == MMCMAP_OK && *found_out && bytes > 0) {
+    code = writer_begin_change(upkeep->writer, mode);
+    if (code != MMCMAP_OK) break;
+    uint64_t before = upkeep->writer->log.appended_bytes;
+    code = cleaner_clean(upkeep->writer, QUANTUM_BYTES, found_out);
+    if (code == MMCMAP_OK)
+      atomic_fetch_add(&upkeep->writer->header->upkeep.own_bytes,
+                       upkeep->writer->log.appended_bytes - before);
+    code = writer_end_change(upkeep->writer, code);
+    bytes -= bytes < QUANTUM_BYTES ? bytes : QUANTUM_BYTES;
+    if (process_monotonic_ns() >= end_ns) break;
+  }
+  return code;
+}
+
+/* A commit costs copies of all branches that are changed after it: it is not
+   made before enough waits for it. */
+static bool wants_commit(const struct upkeep *upkeep,
+                         const struct usage_totals *totals) {
+  return totals->wait_commit_count > totals->used_count / 8 + 1 &&
+         commit_frees(upkeep->committer);
+}
+
+static bool wants_recount(const struct upkeep *upkeep,
+                          const struct usage_totals *totals) {
+  const struct share_header *header = upkeep->writer->header;
+  uint64_t appended = atomic_load(&header->change.appended_bytes) -
+                      header->upkeep.recount_appended;
+  if (atomic_load(&header->upkeep.is_uncountable) != 0) return false;
+  /* What is stuck may be so for another reason: not again and again. */
+  return totals->uncounted_count > 0 ||
+         (totals->stuck_count > STUCK_MAX &&
+          appended > totals->live_bytes / STUCK_MAX) ||
+         log_has_dropped(&upkeep->writer->log, totals);
+}
+
+static bool is_full(int code) {
+  return code == MMCMAP_ENOSPC || code == MMCMAP_EFULL ||
+         code == MMCMAP_EADDRESS;
+}
+
+/* One thing that may make room; whether there was one to do. */
+static int make_some_room(struct upkeep *upkeep, struct change_mode mode,
+                          const struct usage_totals *totals, bool *found_out) {
+  bool more;
+  *found_out = true;
+  if (totals->wait_commit_count > 0 && commit_frees(upkeep->committer))
+    return commit_superblock(upkeep->committer);
+  if (wants_recount(upkeep, totals))
+    return recount(upkeep, mode.timeout_ms, UINT64_MAX, &more);
+  int code = clean(upkeep, mode, upkeep->writer->log.space->segment_size,
+                   UINT64_MAX, found_out);
+  if ((code != MMCMAP_OK && !is_full(code)) ||
+      (code == MMCMAP_OK && *found_out))
+    return code;
+  /* Nodes of the open epoch are not moved. */
+  *found_out = commit_frees(upkeep->committer);
+  return *found_out ? commit_superblock(upkeep->committer) : code;
+}
+
+/* ---- Together ------------------------------------------------------------- */
+
+static int run_once(struct upkeep *upkeep, enum share_need least,
+                    uint32_t timeout_ms, uint64_t end_ns, bool *more_out) {
+  struct share_header *header = upkeep->writer->header;
+  struct usage_totals totals;
+  *more_out = false;
+  int code = look(upkeep, timeout_ms, &totals);
+  if (code != MMCMAP_OK || totals.used_count == 0) return code;
+  if (wants_recount(upkeep, &totals))
+    return recount(upkeep, timeout_ms, end_ns, more_out);
+  if (wants_commit(upkeep, &totals)) {
+    *more_out = true;
+    return commit_superblock(upkeep->committer);
+  }
+  if (upkeep_need(header) < least) return MMCMAP_OK;
+  code = clean(upkeep, background(timeout_ms), QUANTA_PER_LOOK * QUANTUM_BYTES,
+               end_ns, more_out);
+  if (is_full(code)) {
+    struct change_mode mode = background(timeout_ms);
+    if (!is_mostly_alive(upkeep, &totals)) mode.claim = SPACE_AT_LAST;
+    return make_some_room(upkeep, mode, &totals, more_out);
+  }
+  if (code != MMCMAP_OK || *more_out || totals.wait_commit_count == 0 ||
+      !commit_frees(upkeep->committer))
+    return code;
+  *more_out = true;
+  return commit_superblock(upkeep->committer);
+}
+
+int upkeep_run(struct upkeep *upkeep, enum share_need least,
+               uint32_t timeout_ms, uint64_t end_ns, bool *more_out) {
+  int code;
+  do
+    code = run_once(upkeep, least, timeout_ms, end_ns, more_out);
+  while (code == MMCMAP_OK && *more_out && process_monotonic_ns() < end_ns);
+  return code;
+}
+
+int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
+                   bool is_first, bool *more_out) {
+  struct writer *writer = upkeep->writer;
+  struct share_upkeep *shared = &writer->header->upkeep;
+  const struct change_mode mode = {.timeout_ms = timeout_ms,
+                                   .claim = SPACE_AT_LAST};
+  int code = MMCMAP_OK;
+  *more_out = true;
+  if (is_first) {
+    code = writer_begin_change(writer, mode);
+    if (code != MMCMAP_OK) return code;
+    writer_seal(writer);
+    shared->compact_epoch = writer->log.epoch;
+    code = log_open_frame(&writer->log);
+    if (code == MMCMAP_OK) code = log_descend(&writer->log);
+    code = writer_end_change(writer, code);
+  }
+  if (code != MMCMAP_OK) return code;
+  atomic_store(&shared->compacting_ns,
+               process_monotonic_ns() + COMPACT_BEAT_MS * UINT64_C(1000000));
+  code = upkeep_run(upkeep, SHARE_NEED_IDLE, timeout_ms, end_ns, more_out);
+  if (code == MMCMAP_OK && *more_out) return code;
+  /* The last segments have been emptied: the file ends earlier now. */
+  struct usage_totals totals;
+  if (code == MMCMAP_OK && commit_frees(upkeep->committer))
+    code = commit_superblock(upkeep->committer);
+  if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
+  if (code == MMCMAP_OK) code = commit_superblocks_again(upkeep->committer);
+  if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
+  upkeep_end_compacting(upkeep);
+  return code;
+}
+
+void upkeep_end_compacting(struct upkeep *upkeep) {
+  atomic_store(&upkeep->writer->header->upkeep.compacting_ns, 0);
+}
+
+int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms) {
+  struct share_header *header = upkeep->writer->header;
+  struct usage_totals totals;
+  uint64_t appended = atomic_load(&header->change.appended_bytes) -
+                      atomic_load(&header->upkeep.own_bytes);
+  uint64_t paid = atomic_load(&header->upkeep.paid_bytes);
+  uint64_t debt = (appended - paid) * PAY_FACTOR;
+  bool found = true, more;
+  if (appended <= paid || debt < QUANTUM_BYTES) return MMCMAP_OK;
+  if (debt > PAY_MAX_BYTES) debt = PAY_MAX_BYTES;
+  if (!atomic_compare_exchange_strong(&header->upkeep.paid_bytes, &paid,
+                                      appended))
+    return MMCMAP_OK; /* another pays */
+  int code = clean(upkeep, background(timeout_ms), debt, UINT64_MAX, &found);
+  if (code != MMCMAP_OK) return code;
+  if (found && atomic_load(&header->commit.wants_superblock) == 0)
+    return MMCMAP_OK;
+  code = look(upkeep, timeout_ms, &totals);
+  if (code == MMCMAP_OK && wants_recount(upkeep, &totals))
+    return recount(upkeep, timeout_ms, process_monotonic_ns() + PAY_RECOUNT_NS,
+                   &more);
+  if (code == MMCMAP_OK && wants_commit(upkeep, &totals))
+    return commit_superblock(upkeep->committer);
+  if (code == MMCMAP_OK && !found && totals.wait_commit_count > 0 &&
+      commit_frees(upkeep->committer))
+    return commit_superblock(upkeep->committer);
+  /* Nothing can be done until a segment is begun. */
+  if (code == MMCMAP_OK && !found)
+    atomic_store(&header->upkeep.need, SHARE_NEED_SOON);
+  return code;
+}
+
+/* Segments that may be begun without growing the file. */
+static uint64_t spare_count(const struct upkeep *upkeep,
+                            const struct usage_totals *totals) {
+  const struct space *space = upkeep->writer->log.space;
+  uint64_t there = space->writable_bytes >> space->segment_shift;
+  return totals->free_count +
+         (there > space->segment_count ? there - space->segment_count : 0);
+}
+
+bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
+                      bool for_delete) {
+  struct change_mode mode = background(timeout_ms);
+  struct usage_totals totals;
+  bool found = true;
+  int code = look(upkeep, timeout_ms, &totals);
+  if (for_delete || !is_mostly_alive(upkeep, &totals))
+    mode.claim = SPACE_AT_LAST;
+  uint64_t spare = spare_count(upkeep, &totals);
+  atomic_store(&upkeep->writer->header->upkeep.is_full, 1);
+  for (int i = 0; i < ROOM_TRIES && code == MMCMAP_OK && found; i++) {
+    code = make_some_room(upkeep, mode, &totals, &found);
+    if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
+    if (code == MMCMAP_OK && spare_count(upkeep, &totals) > spare) break;
+  }
+  atomic_store(&upkeep->writer->header->upkeep.is_full, 0);
+  return code == MMCMAP_OK && spare_count(upkeep, &totals) > spare;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Upkeep of space: recounting, committing so that empty segments become free,
+ * cleaning, and giving the end of the file back. Whoever calls it bounds its
+ * time: the flusher between commits, step(), and, when much more is used than is
+ * alive, whoever makes a change, in proportion to what it appends.
+ */
+#ifndef MAINT_UPKEEP_H
+#define MAINT_UPKEEP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "maint/recount.h"
+#include "txn/commit.h"
+
+struct upkeep {
+  struct writer *writer;
+  struct committer *committer;
+  _Atomic bool is_recounting; /* a thread uses the next */
+  struct recount recount;
+};
+
+void upkeep_init(struct upkeep *upkeep, struct committer *committer);
+
+/* Gives up what is under way. */
+void upkeep_destroy(struct upkeep *upkeep);
+
+/* What there is to do, as it was found when a segment was last begun. */
+static inline enum share_need upkeep_need(const struct share_header *header) {
+  return (enum share_need)atomic_load_explicit(&header->upkeep.need,
+                                               memory_order_relaxed);
+}
+
+/*
+ * Does upkeep that is needed `least` so much until there is none, or `end_ns`
+ * (monotonic) has come, or nothing more can be done now: `more_out` is false
+ * then. It may commit, which takes as long as a sync does. MMCMAP_OK, or why it
+ * had to stop.
+ */
+int upkeep_run(struct upkeep *upkeep, enum share_need least,
+               uint32_t timeout_ms, uint64_t end_ns, bool *more_out);
+
+/* Compacts for a while, as upkeep_run(): `is_first` begins it. What is full but
+   for a 64th stays where it is, unless it can be moved towards the beginning. */
+int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
+                   bool is_first, bool *more_out);
+
+/* Ends it early. */
+void upkeep_end_compacting(struct upkeep *upkeep);
+
+/* The part of whoever has made a change, when it is needed now. */
+int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms);
+
+/* Makes room where there is none left, with what is kept in reserve, to its end if
+   something is to be deleted: whether a change may be tried again. */
+bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
+                      bool for_delete);
+
+#endif

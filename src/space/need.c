@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How much there is to do for space, which is looked at whenever a segment is
+ * begun: what is used beside what is alive, and what is kept in reserve.
+ */
+#include "os/process.h"
+#include "space/log.h"
+
+/* How much more than what is alive may be in use, in parts of it and segments,
+   until upkeep is worth while: when nothing else is to do, soon, and at once.
+   Cleaning is the dearer the earlier it comes. */
+static const struct {
+  uint64_t percent;
+  uint64_t segments;
+} slack[] = {[SHARE_NEED_IDLE] = {12, 1},
+             [SHARE_NEED_SOON] = {24, 2},
+             [SHARE_NEED_NOW] = {30, 3}};
+
+enum {
+  DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
+  BRANCH_BYTES_PER_RECORD = 16,
+  SPARSE_SEGMENTS = 4 /* so many may be free in any store */
+};
+
+bool log_has_dropped(const struct log *log, const struct usage_totals *totals) {
+  uint64_t bytes = log->header->upkeep.dropped_records * DROPPED_RECORD_BYTES;
+  return bytes > totals->live_bytes / 16 + log->space->segment_size;
+}
+
+bool log_is_compacting(const struct log *log) {
+  uint64_t until_ns = atomic_load(&log->header->upkeep.compacting_ns);
+  return until_ns != 0 && process_monotonic_ns() < until_ns;
+}
+
+/* What snapshots hold, and what waits for them, is left out. */
+static enum share_need need_of(const struct log *log,
+                               const struct usage_totals *totals) {
+  uint64_t segment = log->space->segment_size;
+  uint64_t live = totals->live_bytes - totals->held_live_bytes;
+  uint64_t used =
+      (totals->used_count - totals->held_count + totals->wait_commit_count) *
+      segment;
+  if (atomic_load(&log->header->upkeep.is_uncountable) == 0 &&
+      (totals->uncounted_count > 0 || log_has_dropped(log, totals)))
+    return SHARE_NEED_SOON;
+  for (int need = SHARE_NEED_NOW; need > SHARE_NEED_NOTHING; need--)
+    if (used > live + live / 100 * slack[need].percent +
+                   (slack[need].segments + 1) * segment)
+      return (enum share_need)need;
+  if (log_is_compacting(log)) return SHARE_NEED_SOON;
+  /* What is free is used first; if it is too much, the file may end earlier. */
+  return log->header->upkeep.is_sparse != 0 ? SHARE_NEED_IDLE
+                                            : SHARE_NEED_NOTHING;
+}
+
+/* What has to be there for space to be freed at all: branches are copied before
+   the old ones can be, all of them if changes are spread. */
+static uint64_t reserve_of(const struct log *log,
+                           const struct usage_totals *totals) {
+  uint64_t branches =
+      BRANCH_BYTES_PER_RECORD * atomic_load(&log->header->change.count);
+  uint64_t most = totals->live_bytes / 4;
+  return 3 * (uint64_t)log->space->segment_size +
+         (branches < most ? branches : most);
+}
+
+void log_sweep(struct log *log, struct usage_totals *totals_out) {
+  struct share_header *header = log->header;
+  usage_sweep(log, totals_out);
+  atomic_store(&header->upkeep.free_count,
+               totals_out->free_count - totals_out->hole_count);
+  header->upkeep.is_sparse =
+      totals_out->free_count > totals_out->used_count / 4 + SPARSE_SEGMENTS;
+  space_set_reserve(log->space, reserve_of(log, totals_out));
+  atomic_store(&header->upkeep.need, need_of(log, totals_out));
+  if (totals_out->wait_commit_count > 0 && totals_out->free_count == 0)
+    atomic_store(&header->commit.wants_superblock, 1);
+}
+
+/* The last segments, which are free, are not begun any more. What is behind
+   the last that is counts as there: so holes in the file stay begun. */
+static void forget_last(struct log *log) {
+  struct space *space = log->space;
+  uint64_t least = usage_segment_count(space);
+  uint64_t count = space->segment_count;
+  while (
+      count > least &&
+      ((usage_state(usage_entry(space, count - 1)) & SHARE_SEGMENT_HOLE) == 0 ||
+       (count - 1) << space->segment_shift >= space->writable_bytes))
+    count--;
+  if (count == space->segment_count) return;
+  space->segment_count = count;
+  log_store(log);
+}
+
+int log_give_back(struct log *log, const struct usage_totals *totals) {
+  struct space *space = log->space;
+  const struct share_commit *commit = &log->header->commit;
+  uint64_t live_count = totals->live_bytes >> space->segment_shift;
+  forget_last(log);
+  /* Neither of the two superblocks may name more than the file has. */
+  uint64_t end = usage_end(log) + 2 * FRAME_HEADER_BYTES;
+  uint64_t named[] = {atomic_load(&commit->recovery_used_bytes),
+                      atomic_load(&commit->superblock_used_bytes)};
+  for (int i = 0; i < 2; i++)
+    if (end < named[i]) end = named[i];
+  /* Who has a snapshot may be checking the log, which has been left. */
+  int code = totals->snapshot_count == 0
+                 ? space_cut(space, end, log_is_compacting(log))
+                 : MMCMAP_OK;
+  forget_last(log);
+  if (totals->free_count > totals->hole_count + live_count / 4 + 4)
+    space_punch(space, live_count / 8 + 2);
+  return code;
+}
