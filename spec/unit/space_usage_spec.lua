@@ -280,13 +280,13 @@ describe("the cleaner", function()
       assert(db:step(1000))
     end
     local after = usage()
-    assert.is_true(after.free > before.free, ("%d free, were %d"):format(after.free, before.free))
     assert.is_true(after.used + after.empty < before.used + before.empty)
     -- The file ends earlier as soon as the log goes on further down.
     for round = 11, 14 do
       rewrite(tostring(round))
       assert(db:step(1000))
     end
+    for _ = 1, 10 do assert(db:step(1000)) end -- with nothing else to do
     after = usage()
     assert.is_true(db:size() < size, ("%d, was %d"):format(db:size(), size))
     assert.is_true(db:size() < 1.5 * after.live_bytes + 20 * SEGMENT)

@@ -147,6 +147,20 @@ static int make_some_room(struct upkeep *upkeep, struct change_mode mode,
 
 /* ---- Together ------------------------------------------------------------- */
 
+/* Has the log go on further down, where there is room, in another epoch. */
+static int descend(struct upkeep *upkeep, uint32_t timeout_ms) {
+  struct writer *writer = upkeep->writer;
+  const struct change_mode mode = {.timeout_ms = timeout_ms,
+                                   .claim = SPACE_AT_LAST};
+  int code = writer_begin_change(writer, mode);
+  if (code != MMCMAP_OK) return code;
+  writer_seal(writer);
+  writer->header->upkeep.compact_epoch = writer->log.epoch;
+  code = log_open_frame(&writer->log);
+  if (code == MMCMAP_OK) code = log_descend(&writer->log);
+  return writer_end_change(writer, code);
+}
+
 static int run_once(struct upkeep *upkeep, enum share_need least,
                     uint32_t timeout_ms, uint64_t end_ns, bool *more_out) {
   struct share_header *header = upkeep->writer->header;
@@ -161,6 +175,10 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
     return commit_superblock(upkeep->committer);
   }
   if (upkeep_need(header) < least) return MMCMAP_OK;
+  if (header->upkeep.is_sparse != 0 && least == SHARE_NEED_IDLE &&
+      !log_is_compacting(&upkeep->writer->log))
+    code = descend(upkeep, timeout_ms);
+  if (code != MMCMAP_OK) return code;
   code = clean(upkeep, background(timeout_ms), QUANTA_PER_LOOK * QUANTUM_BYTES,
                end_ns, more_out);
   if (is_full(code)) {
@@ -188,19 +206,9 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
                    bool is_first, bool *more_out) {
   struct writer *writer = upkeep->writer;
   struct share_upkeep *shared = &writer->header->upkeep;
-  const struct change_mode mode = {.timeout_ms = timeout_ms,
-                                   .claim = SPACE_AT_LAST};
   int code = MMCMAP_OK;
   *more_out = true;
-  if (is_first) {
-    code = writer_begin_change(writer, mode);
-    if (code != MMCMAP_OK) return code;
-    writer_seal(writer);
-    shared->compact_epoch = writer->log.epoch;
-    code = log_open_frame(&writer->log);
-    if (code == MMCMAP_OK) code = log_descend(&writer->log);
-    code = writer_end_change(writer, code);
-  }
+  if (is_first) code = descend(upkeep, timeout_ms);
   if (code != MMCMAP_OK) return code;
   atomic_store(&shared->compacting_ns,
                process_monotonic_ns() + COMPACT_BEAT_MS * UINT64_C(1000000));

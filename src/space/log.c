@@ -246,9 +246,9 @@ static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
 }
 
 /* The log leaves the segment of the open frame. */
-static void leave_segment(struct log *log) {
+static void leave_segment(struct log *log, uint64_t epoch) {
   log_count(log);
-  usage_leave(log, log->frame_offset >> log->space->segment_shift, 1);
+  usage_leave(log, log->frame_offset >> log->space->segment_shift, 1, epoch);
 }
 
 /* Says in the header of an open frame, which ends at `end`, what it holds. A small one that is
@@ -331,7 +331,7 @@ int log_make_room(struct log *log, uint64_t size) {
   }
   int code = begin_segment(log, size, log->epoch, &offset);
   if (code != MMCMAP_OK) return full != MMCMAP_OK ? full : code;
-  leave_segment(log);
+  leave_segment(log, log->epoch);
   code = close_frame(log, log->frame_offset, log->cursor, log->epoch, offset,
                      NULL);
   if (code == MMCMAP_OK) code = open_frame(log, offset);
@@ -360,7 +360,7 @@ int log_make_branch_room(struct log *log, uint64_t size) {
     log_count(log);
     if (branches->cursor != 0)
       usage_leave(log, (branches->segment_end - 1) >> log->space->segment_shift,
-                  1);
+                  1, log->epoch);
     if (branches->frame_offset != 0)
       code = close_frame(log, branches->frame_offset, branches->cursor,
                          log->epoch, offset, NULL);
@@ -398,7 +398,8 @@ static void leave_large(struct log *log) {
   unsigned shift = log->space->segment_shift;
   if (large->limit > large->offset)
     usage_leave(log, large->offset >> shift,
-                ((large->limit - 1) >> shift) - (large->offset >> shift) + 1);
+                ((large->limit - 1) >> shift) - (large->offset >> shift) + 1,
+                log->epoch - 1);
   large->offset = large->limit = 0;
 }
 
@@ -406,10 +407,10 @@ int log_descend(struct log *log) {
   unsigned shift = log->space->segment_shift;
   struct log_branches *branches = &log->branches;
   uint64_t lower, offset;
-  CHECK(branches->frame_offset == 0);
-  if (!usage_find_free(log->space, 0, 1, &lower)) return MMCMAP_OK;
+  if (branches->frame_offset != 0 || !usage_find_free(log->space, 0, 1, &lower))
+    return MMCMAP_OK;
   if (branches->cursor != 0 && lower < (branches->segment_end - 1) >> shift) {
-    usage_leave(log, (branches->segment_end - 1) >> shift, 1);
+    usage_leave(log, (branches->segment_end - 1) >> shift, 1, log->epoch - 1);
     branches->cursor = branches->counted_cursor = branches->segment_end = 0;
   }
   if (log->large.limit != 0 && lower < (log->large.limit - 1) >> shift)
@@ -418,7 +419,7 @@ int log_descend(struct log *log) {
   if (lower >= log->frame_offset >> shift) return log_settle(log);
   int code = begin_segment(log, 0, log->epoch, &offset);
   if (code != MMCMAP_OK) return code;
-  leave_segment(log);
+  leave_segment(log, log->epoch - 1); /* all in it is sealed */
   code = close_frame(log, log->frame_offset, log->cursor, log->epoch, offset,
                      NULL);
   if (code == MMCMAP_OK) code = open_frame(log, offset);
@@ -443,7 +444,8 @@ static int begin_run(struct log *log, uint64_t size) {
   if (large->limit > large->offset) {
     uint64_t first = large->offset >> space->segment_shift;
     usage_leave(log, first,
-                ((large->limit - 1) >> space->segment_shift) - first + 1);
+                ((large->limit - 1) >> space->segment_shift) - first + 1,
+                log->epoch);
   }
   large->offset = begin;
   large->limit = (number + run) << space->segment_shift;
@@ -508,7 +510,7 @@ int log_open_frame(struct log *log) {
   else
     code = space_ensure(log->space, next + FRAME_HEADER_BYTES);
   if (code != MMCMAP_OK) return code;
-  if (next != log->cursor) leave_segment(log);
+  if (next != log->cursor) leave_segment(log, log->epoch);
   code = close_epoch(log, log->sealed_epoch, next, &log->sealed);
   if (code == MMCMAP_OK) code = open_frame(log, next);
   if (code == MMCMAP_OK && log->stage_size > 0) code = log_flush_stage(log);
@@ -547,7 +549,7 @@ int log_next_epoch(struct log *log) {
     code = space_ensure(log->space, next + 2 * FRAME_HEADER_BYTES);
   if (code != MMCMAP_OK) return code;
   log_count(log);
-  if (next != log->cursor) leave_segment(log);
+  if (next != log->cursor) leave_segment(log, log->epoch);
   code = close_epoch(log, log->epoch, next, NULL);
   if (code != MMCMAP_OK) return code;
   log->epoch++;

@@ -34,34 +34,41 @@ uint64_t space_look(struct space *space) {
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-/* What has to be there in all. */
+/* What puts leave in all. */
+static uint64_t whole_reserve(const struct space *space) {
+  uint64_t reserve =
+      atomic_load_explicit(&space->readers->share->header->upkeep.reserve_bytes,
+                           memory_order_relaxed);
+  return reserve < SPACE_RESERVE_MIN ? SPACE_RESERVE_MIN : reserve;
+}
+
+/* What whoever has the writer lock leaves. */
 static uint64_t reserve_bytes(const struct space *space) {
   static const uint64_t quarters[] = {[SPACE_FOR_PUTS] = 4,
                                       [SPACE_FOR_UPKEEP] = 3,
                                       [SPACE_FOR_DELETES] = 2,
                                       [SPACE_AT_LAST] = 0};
-  uint64_t reserve =
-      atomic_load_explicit(&space->readers->share->header->upkeep.reserve_bytes,
-                           memory_order_relaxed);
-  if (reserve < SPACE_RESERVE_MIN) reserve = SPACE_RESERVE_MIN;
-  return reserve / 4 * quarters[space->claim];
+  return whole_reserve(space) / 4 * quarters[space->claim];
 }
 
-/* What of it the file must have behind all that is used: free segments count, as
-   they were when all were last looked at. */
-static uint64_t reserve_behind(const struct space *space) {
+/* What of a reserve the file must have behind all that is used: free segments
+   count, as they were when all were last looked at. */
+static uint64_t behind(const struct space *space, uint64_t reserve) {
   uint64_t free_bytes =
       atomic_load_explicit(&space->readers->share->header->upkeep.free_count,
                            memory_order_relaxed) *
       space->segment_size;
-  uint64_t reserve = reserve_bytes(space);
   return reserve > free_bytes ? reserve - free_bytes : 0;
 }
 
+static uint64_t reserve_behind(const struct space *space) {
+  return behind(space, reserve_bytes(space));
+}
+
 static void grant(struct space *space) {
-  uint64_t behind = reserve_behind(space);
+  uint64_t kept = reserve_behind(space);
   space->granted_bytes =
-      space->writable_bytes > behind ? space->writable_bytes - behind : 0;
+      space->writable_bytes > kept ? space->writable_bytes - kept : 0;
 }
 
 void space_set_reserve(struct space *space, uint64_t wanted_bytes) {
@@ -269,7 +276,8 @@ void space_write_ahead(struct space *space, uint64_t end, bool in_pieces) {
   uint64_t limit = space->map.size_bytes;
   if (space->max_size_bytes != 0) limit = least(limit, space->max_size_bytes);
   if (size == atomic_load(shared_size(space)) && end <= size &&
-      size - end < ahead / 2 && size + ahead <= limit &&
+      size - end < behind(space, whole_reserve(space)) + ahead / 2 &&
+      size + ahead <= limit &&
       file_allocate(space->fd, size, ahead) == MMCMAP_OK &&
       write_zeros(space->fd, size, ahead,
                   in_pieces ? SPACE_PIECE_BYTES : EXTENT_PAGE_BYTES) ==

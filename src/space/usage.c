@@ -95,10 +95,11 @@ void usage_emptied(struct log *log, uint64_t number) {
   make_empty(log, entry);
 }
 
-void usage_leave(struct log *log, uint64_t number, uint64_t run) {
+void usage_leave(struct log *log, uint64_t number, uint64_t run,
+                 uint64_t epoch) {
   for (uint64_t i = number; i < number + run && i < log->space->segment_count;
        i++)
-    atomic_store_explicit(&usage_entry(log->space, i)->last_epoch, log->epoch,
+    atomic_store_explicit(&usage_entry(log->space, i)->last_epoch, epoch,
                           memory_order_relaxed);
 }
 
@@ -280,7 +281,7 @@ static void sweep(struct log *log, const struct limits *limits,
       /* Whoever left it died before it could say so. */
       if (atomic_load_explicit(&entry->last_epoch, memory_order_relaxed) ==
           UINT64_MAX)
-        usage_leave(log, i, 1);
+        usage_leave(log, i, 1, log->epoch);
       if (usage_live_bytes(entry) <= 0 &&
           (usage_state(entry) & SHARE_SEGMENT_UNCOUNTED) == 0)
         make_empty(log, entry);

@@ -124,8 +124,10 @@ void usage_raise_pages(const struct space *space, uint64_t offset,
 void usage_lower_pages(struct log *log, const struct space *space,
                        uint64_t offset, uint64_t size);
 
-/* The log has gone on from these segments to others. */
-void usage_leave(struct log *log, uint64_t number, uint64_t run);
+/* The log has gone on from these segments to others; `epoch` is that of the last
+   node in them, or a later one. */
+void usage_leave(struct log *log, uint64_t number, uint64_t run,
+                 uint64_t epoch);
 
 /* Begins entries for segments; they are heads from the next settling on. */
 void usage_begin(const struct space *space, uint64_t number, uint64_t run,
