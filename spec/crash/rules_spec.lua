@@ -65,6 +65,9 @@ describe("without the rule that", function()
       local passes, output = run(nil, spec, filter)
       assert.is_true(passes, output)
       assert.truthy(output:find("\nok %d") or output:find("^ok %d"), output)
+      if output:find("# SKIP", 1, true) then
+        return pending("the spec cannot be tried here")
+      end
       passes, output = run(switch, spec, filter)
       assert.is_false(passes, output)
     end)
