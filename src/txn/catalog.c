@@ -306,7 +306,8 @@ static int read_names(const struct node_source *source, uint64_t catalog_root,
     catalog_names_free(names);
     return code;
   }
-  qsort(names->items, names->count, sizeof *names->items, compare_names);
+  if (names->count > 1)
+    qsort(names->items, names->count, sizeof *names->items, compare_names);
   names->next_id = next_id;
   return MMCMAP_OK;
 }
