@@ -159,34 +159,37 @@ struct share_upkeep {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint32_t need; /* enum share_need */
   _Atomic uint64_t compacting_ns; /* until then (monotonic) victims are what is
                                      not full; 0: not at all */
-  uint64_t compact_epoch;         /* and was begun before that epoch */
-  uint64_t victim;             /* the segment being cleaned, plus 1; 0: none */
-  uint64_t victim_run;         /* segments that are cleaned together */
-  uint64_t victim_offset;      /* how far it has been looked through */
-  uint64_t victim_frame_end;   /* of the frame that this is in */
-  _Atomic uint64_t paid_bytes; /* appended_bytes for which puts have paid */
-  uint64_t recounter;          /* connection that recounts, */
-  uint64_t recount_serial;     /* which of all recounts it is, */
+  _Atomic uint64_t compact_epoch; /* and was begun before that epoch */
+  _Atomic uint64_t victim;     /* the segment being cleaned, plus 1; 0: none */
+  _Atomic uint64_t victim_run; /* segments that are cleaned together */
+  _Atomic uint64_t victim_offset;    /* how far it has been looked through */
+  _Atomic uint64_t victim_frame_end; /* of the frame that this is in */
+  _Atomic uint64_t paid_bytes;     /* appended_bytes for which puts have paid */
+  _Atomic uint64_t recounter;      /* connection that recounts, */
+  _Atomic uint64_t recount_serial; /* which of all recounts it is, */
   _Atomic uint64_t recount_ns; /* and when it last went on, monotonic; written
                                   without the lock */
-  uint64_t recount_appended;   /* appended_bytes when the last one began */
+  _Atomic uint64_t
+      recount_appended;            /* appended_bytes when the last one began */
   _Atomic uint32_t is_uncountable; /* a recount has found the file damaged */
-  _Atomic uint32_t is_full; /* somebody has found no space: victims are what
+  _Atomic uint32_t is_full;   /* somebody has found no space: victims are what
                                   is mostly dead */
-  uint32_t is_sparse;       /* much is free: the last segments are emptied */
+  _Atomic uint32_t is_sparse; /* much is free: the last segments are emptied */
   _Atomic uint64_t reserve_bytes; /* kept for what frees space */
-  _Atomic uint64_t free_count; /* free segments that have blocks, as they were
+  _Atomic uint64_t free_count;   /* free segments that have blocks, as they were
                                   when all were last looked at */
-  uint64_t saved_oldest;       /* epochs of the saved snapshots: what lies
+  _Atomic uint64_t saved_oldest; /* epochs of the saved snapshots: what lies
                                   between them is held, too */
-  uint64_t saved_newest;       /* 0: there are none */
-  uint64_t dropped_records; /* of maps, that are counted as alive until then */
+  _Atomic uint64_t saved_newest; /* 0: there are none */
+  _Atomic uint64_t
+      dropped_records; /* of maps, that are counted as alive until then */
   _Atomic uint64_t ended_tick; /* when a snapshot was last ended for its age;
                                raised by anybody */
   _Atomic uint64_t own_bytes;  /* appended by the cleaner, */
-  uint64_t moved_bytes;   /* and what it has moved, since the session began */
-  uint64_t cleaned_count; /* segments that it has emptied */
-  struct share_counts begun; /* by the transaction that is under way */
+  _Atomic uint64_t
+      moved_bytes; /* and what it has moved, since the session began */
+  _Atomic uint64_t cleaned_count; /* segments that it has emptied */
+  struct share_counts begun;      /* by the transaction that is under way */
 };
 
 enum share_need {
