@@ -19,6 +19,7 @@ static const struct {
 enum {
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
+  RESERVE_SEGMENTS = 6, /* more than one in each quarter (space/space.h) */
   SPARSE_SEGMENTS = 4 /* so many may be free in any store */
 };
 
@@ -60,7 +61,7 @@ static uint64_t reserve_of(const struct log *log,
   uint64_t branches =
       BRANCH_BYTES_PER_RECORD * atomic_load(&log->header->change.count);
   uint64_t most = totals->live_bytes / 4;
-  return 3 * (uint64_t)log->space->segment_size +
+  return RESERVE_SEGMENTS * (uint64_t)log->space->segment_size +
          (branches < most ? branches : most);
 }
 

@@ -343,12 +343,13 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
 
 int space_cut(struct space *space, uint64_t end, bool at_all) {
   uint64_t size;
+  if (!at_all) end += behind(space, whole_reserve(space));
   uint64_t kept = bytes_align_up(end, SPACE_GROWTH_MIN);
   int code = begin_growth(space, &size);
   if (code != MMCMAP_OK) return code;
   uint64_t ahead =
       size >= SPACE_PIECES_FROM ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX;
-  uint64_t slack = at_all ? 0 : ahead + growth_step(kept);
+  uint64_t slack = at_all ? 0 : least(kept / 4, ahead) + growth_step(kept);
   if (size > kept && size - kept > slack) {
     /* The number first: who dies in between leaves a longer file. */
     space_set_size(space, kept);
