@@ -78,6 +78,21 @@ describe("backup", function()
     assert.same({}, content(target))
   end)
 
+  it("has all maps, those too of which nothing is left", function()
+    db:map("full"):put("k", "v")
+    db:map("cleared"):put("k", "v")
+    db:map("cleared"):clear()
+    db:map("expired"):put("k", "v", { ttl = 0.001 })
+    probe.os.sleep_ms(10)
+    assert.is_true(db:backup(target))
+    assert.same({}, peers.faults(target))
+    local copy = helper.store(nil, target)
+    local counts = {}
+    for _, name in ipairs(copy:maps()) do counts[name] = #copy:map(name) end
+    assert.same({ full = 1, cleared = 0, expired = 0 }, counts)
+    assert.equal("v", copy:map("full").k)
+  end)
+
   it("keeps the hash, the permissions, and encoded values", function()
     local name = helper.path()
     local codec = { encode = function(value) return "<" .. value .. ">" end,

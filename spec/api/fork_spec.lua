@@ -130,6 +130,9 @@ describe("a store that was opened before a fork", function()
   end)
 
   it_if_shared("is forked while other threads of the parent write", function()
+    if probe.sanitizer == "address" then
+      return pending("a child may find that allocator's locks taken for ever")
+    end
     local output = scratch.shell(("%s forks %s 60 3 2>&1; echo status=$?")
       :format(scratch.quoted(os.getenv("MMCMAP_BUILD_DIR") .. "/sharer"),
         scratch.quoted(path)))
