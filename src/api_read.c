@@ -19,7 +19,8 @@ struct mmcmap_cursor {
   bool has_position;
 };
 
-int snapshot_choose_map(mmcmap_snapshot *snapshot, const struct trie_key *map) {
+/* Finds the map in the moment; one that is not there is empty. */
+static int choose_map(mmcmap_snapshot *snapshot, const struct trie_key *map) {
   struct node_source source = space_source(&snapshot->store->space);
   struct map_words words;
   uint64_t top = snapshot->moment.root;
@@ -40,8 +41,8 @@ static void freeze_clock(mmcmap_snapshot *snapshot) {
     snapshot->now.now_ms = 1;
 }
 
-static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
-                         mmcmap_snapshot **snapshot_out) {
+int snapshot_begin(mmcmap *handle, uint64_t limit_ns,
+                   mmcmap_snapshot **snapshot_out) {
   struct store *store;
   *snapshot_out = NULL;
   int code = enter(handle, &store);
@@ -49,25 +50,40 @@ static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
   mmcmap_snapshot *snapshot = calloc(1, sizeof *snapshot);
   if (snapshot == NULL) return error_set(MMCMAP_ENOMEM, "snapshot");
   code = readers_claim_snapshot(&store->readers, limit_ns, &snapshot->row);
-  if (code == MMCMAP_OK) {
-    code = writer_open_snapshot(&store->writer, snapshot->row,
-                                handle->options.timeout_ms, &snapshot->moment);
-    snapshot->store = store;
-    if (code == MMCMAP_OK) code = snapshot_choose_map(snapshot, map_of(handle));
-    freeze_clock(snapshot);
-    if (code != MMCMAP_OK)
-      readers_give_back_snapshot(&store->readers, snapshot->row);
-  }
   if (code != MMCMAP_OK) {
     free(snapshot);
     return code;
   }
-  snapshot->mark = share_mark(snapshot->row, snapshot->moment.epoch);
+  snapshot->store = store;
   snapshot->may_end = limit_ns != 0;
-  snapshot->magic = SNAPSHOT_MAGIC;
-  store_hold_child(store);
   *snapshot_out = snapshot;
   return MMCMAP_OK;
+}
+
+int snapshot_finish(mmcmap *handle, int code, mmcmap_snapshot **snapshot) {
+  mmcmap_snapshot *begun = *snapshot;
+  if (code == MMCMAP_OK) code = choose_map(begun, map_of(handle));
+  if (code != MMCMAP_OK) {
+    readers_give_back_snapshot(&begun->store->readers, begun->row);
+    free(begun);
+    *snapshot = NULL;
+    return code;
+  }
+  begun->mark = share_mark(begun->row, begun->moment.epoch);
+  begun->magic = SNAPSHOT_MAGIC;
+  store_hold_child(begun->store);
+  return MMCMAP_OK;
+}
+
+static int open_snapshot(mmcmap *handle, uint64_t limit_ns,
+                         mmcmap_snapshot **snapshot_out) {
+  int code = snapshot_begin(handle, limit_ns, snapshot_out);
+  if (code != MMCMAP_OK) return code;
+  mmcmap_snapshot *snapshot = *snapshot_out;
+  code = writer_open_snapshot(&snapshot->store->writer, snapshot->row,
+                              handle->options.timeout_ms, &snapshot->moment);
+  freeze_clock(snapshot);
+  return snapshot_finish(handle, code, snapshot_out);
 }
 
 int mmcmap_snapshot_open(mmcmap *handle, mmcmap_snapshot **snapshot_out) {
@@ -104,7 +120,7 @@ int mmcmap_snapshot_map(mmcmap_snapshot *snapshot, mmcmap_slice name,
         trie_key_of(&snapshot->store->hasher, name.data, name.size);
     *view = *snapshot;
     view->is_view = true;
-    code = snapshot_choose_map(view, &key);
+    code = choose_map(view, &key);
   }
   snapshot_leave(row);
   if (code != MMCMAP_OK) {

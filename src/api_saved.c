@@ -12,9 +12,11 @@ int mmcmap_snapshot_save(mmcmap *handle, mmcmap_slice name) {
   struct store *store;
   uint64_t epoch;
   int code = enter_to_write(handle, &store);
-  if (code == MMCMAP_OK)
+  if (code != MMCMAP_OK) return code;
+  do
     code = writer_save(&store->writer, name.data, name.size,
                        change_mode_of(handle), &epoch);
+  while (code != MMCMAP_OK && handle_make_room(handle, store, code, false));
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 
@@ -22,9 +24,11 @@ int mmcmap_snapshot_drop(mmcmap *handle, mmcmap_slice name) {
   struct store *store;
   uint64_t epoch;
   int code = enter_to_write(handle, &store);
-  if (code == MMCMAP_OK)
+  if (code != MMCMAP_OK) return code;
+  do
     code = writer_drop_saved(&store->writer, name.data, name.size,
                              change_mode_of(handle), &epoch);
+  while (code != MMCMAP_OK && handle_make_room(handle, store, code, true));
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 
@@ -69,7 +73,8 @@ static int take_saved(mmcmap_snapshot *snapshot, mmcmap_slice name) {
   }
   snapshot->moment.root = saved.root;
   snapshot->moment.count = saved.count;
-  snapshot->moment.epoch = snapshot->moment.content_epoch = saved.epoch;
+  snapshot->moment.epoch = saved.epoch;
+  snapshot->moment.content_epoch = saved.content_epoch;
   snapshot->now = reading_of(store);
   snapshot->now.now_ms = saved.time_ms;
   return MMCMAP_OK;
@@ -77,31 +82,12 @@ static int take_saved(mmcmap_snapshot *snapshot, mmcmap_slice name) {
 
 int mmcmap_snapshot_open_saved(mmcmap *handle, mmcmap_slice name,
                                mmcmap_snapshot **snapshot_out) {
-  struct store *store;
-  *snapshot_out = NULL;
-  int code = enter(handle, &store);
+  CHECK(handle != NULL && handle->magic == HANDLE_MAGIC);
+  int code = snapshot_begin(
+      handle, handle->options.max_snapshot_age_ms * UINT64_C(1000000),
+      snapshot_out);
   if (code != MMCMAP_OK) return code;
-  mmcmap_snapshot *snapshot = calloc(1, sizeof *snapshot);
-  if (snapshot == NULL) return error_set(MMCMAP_ENOMEM, "snapshot");
-  snapshot->store = store;
-  code = readers_claim_snapshot(
-      &store->readers, handle->options.max_snapshot_age_ms * UINT64_C(1000000),
-      &snapshot->row);
-  if (code == MMCMAP_OK) {
-    code = take_saved(snapshot, name);
-    if (code == MMCMAP_OK) code = snapshot_choose_map(snapshot, map_of(handle));
-    if (code != MMCMAP_OK)
-      readers_give_back_snapshot(&store->readers, snapshot->row);
-  }
-  if (code != MMCMAP_OK) {
-    free(snapshot);
-    return code;
-  }
-  snapshot->mark = share_mark(snapshot->row, snapshot->moment.epoch);
-  snapshot->magic = SNAPSHOT_MAGIC;
-  store_hold_child(store);
-  *snapshot_out = snapshot;
-  return MMCMAP_OK;
+  return snapshot_finish(handle, take_saved(*snapshot_out, name), snapshot_out);
 }
 
 /* ---- All of them --------------------------------------------------------- */
@@ -115,7 +101,7 @@ static int list_one(void *context, const struct saved *saved) {
   const struct listing *listing = context;
   mmcmap_saved told = {.name = slice_of(saved->name, saved->name_size),
                        .time_ms = saved->time_ms,
-                       .version = saved->epoch,
+                       .version = saved->content_epoch,
                        .count = saved->count};
   return listing->visit(listing->context, &told);
 }

@@ -38,7 +38,7 @@ static int stat_of_writer(struct store *store, uint32_t timeout_ms,
   stat_out->epoch = writer->log.epoch;
   stat_out->segment_count = store->space.segment_count;
   stat_out->used_bytes = log_is_started(&writer->log)
-                             ? log_end(&writer->log)
+                             ? usage_end(&writer->log)
                              : store->recovered.state.used_bytes;
   stat_out->log_bytes = writer->log.appended_bytes;
   stat_out->large_bytes = writer->log.large_bytes;

@@ -253,6 +253,44 @@ static int finish_txn(mmcmap_txn *txn, int code) {
   return code;
 }
 
+/* What is done in a transaction of its own. */
+struct alone {
+  const mmcmap_slice *keys; /* to be put, */
+  const mmcmap_slice *values;
+  size_t count;
+  uint64_t ttl_ms;
+  mmcmap_slice name; /* or to be dropped */
+};
+
+/* `frees` says that it frees space. If there is none, room is made and it is tried
+   again. */
+static int run_alone(mmcmap *handle, const struct alone *what, bool frees,
+                     int (*body)(mmcmap_txn *txn, const struct alone *what)) {
+  mmcmap_txn *txn;
+  struct store *store;
+  int code;
+  do {
+    code = mmcmap_txn_begin(handle, &txn);
+    if (code != MMCMAP_OK) return code;
+    store = txn->store;
+    code = finish_txn(txn, body(txn, what));
+  } while (code != MMCMAP_OK && handle_make_room(handle, store, code, frees));
+  return code;
+}
+
+static int put_many_alone(mmcmap_txn *txn, const struct alone *what) {
+  return put_all(txn, what->keys, what->values, what->count, what->ttl_ms);
+}
+
+static int clear_alone(mmcmap_txn *txn, const struct alone *what) {
+  (void)what;
+  return mmcmap_txn_clear(txn);
+}
+
+static int drop_alone(mmcmap_txn *txn, const struct alone *what) {
+  return mmcmap_txn_drop(txn, what->name);
+}
+
 int mmcmap_put_many(mmcmap *handle, const mmcmap_slice *keys,
                     const mmcmap_slice *values, size_t count) {
   return mmcmap_put_many_ttl(handle, keys, values, count, 0);
@@ -261,26 +299,16 @@ int mmcmap_put_many(mmcmap *handle, const mmcmap_slice *keys,
 int mmcmap_put_many_ttl(mmcmap *handle, const mmcmap_slice *keys,
                         const mmcmap_slice *values, size_t count,
                         uint64_t ttl_ms) {
-  mmcmap_txn *txn;
-  struct store *store;
-  int code;
-  do {
-    code = mmcmap_txn_begin(handle, &txn);
-    if (code != MMCMAP_OK) return code;
-    store = txn->store;
-    code = finish_txn(txn, put_all(txn, keys, values, count, ttl_ms));
-  } while (code != MMCMAP_OK && handle_make_room(handle, store, code, false));
-  return code;
+  const struct alone what = {
+      .keys = keys, .values = values, .count = count, .ttl_ms = ttl_ms};
+  return run_alone(handle, &what, false, put_many_alone);
 }
 
 int mmcmap_clear(mmcmap *handle) {
-  mmcmap_txn *txn;
-  int code = mmcmap_txn_begin(handle, &txn);
-  return code == MMCMAP_OK ? finish_txn(txn, mmcmap_txn_clear(txn)) : code;
+  return run_alone(handle, NULL, true, clear_alone);
 }
 
 int mmcmap_drop(mmcmap *handle, mmcmap_slice name) {
-  mmcmap_txn *txn;
-  int code = mmcmap_txn_begin(handle, &txn);
-  return code == MMCMAP_OK ? finish_txn(txn, mmcmap_txn_drop(txn, name)) : code;
+  const struct alone what = {.name = name};
+  return run_alone(handle, &what, true, drop_alone);
 }

@@ -655,7 +655,7 @@ MMCMAP_API void mmcmap_diff_close(mmcmap_diff *diff);
 typedef struct mmcmap_stat {
   uint64_t count;             /* records */
   uint64_t size_bytes;        /* of the data file */
-  uint64_t used_bytes;        /* of it handed out: segments begun */
+  uint64_t used_bytes;        /* of it: where what is in use ends */
   uint64_t log_bytes;         /* appended to the log since the first change */
   uint64_t large_bytes;       /* by this process, in values on pages of their
                                  own */

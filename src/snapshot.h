@@ -22,8 +22,14 @@ struct mmcmap_snapshot {
   bool may_end; /* by anybody, when it is older than it may become */
 };
 
-/* Finds the map in the moment; one that is not there is empty. */
-int snapshot_choose_map(mmcmap_snapshot *snapshot, const struct trie_key *map);
+/* A snapshot of a store with a row, which is to be marked; it may become as old as
+   `limit_ns` says, 0: any age. MMCMAP_ENOMEM, ... */
+int snapshot_begin(mmcmap *handle, uint64_t limit_ns,
+                   mmcmap_snapshot **snapshot_out);
+
+/* The moment has been taken and the row marked, or that failed with `code`: then,
+   and if the map cannot be read, nothing is left of it. */
+int snapshot_finish(mmcmap *handle, int code, mmcmap_snapshot **snapshot);
 
 /* As mmcmap_snapshot_open(), of one that may become as old as it will. */
 int snapshot_open_for_long(mmcmap *handle, mmcmap_snapshot **snapshot_out);

@@ -262,7 +262,7 @@ end
 local function snapshot_record_of(bytes)
   local store = store_root_of(bytes)
   return { at = slot_offset(binary.u64_at(bytes, store.at + 48)), kind = RECORD,
-    payload = #"a snapshot" + 32 }
+    payload = #"a snapshot" + 40 }
 end
 
 -- The frames of the log, as offsets, from the first to the end.

@@ -392,6 +392,8 @@ static int store_stat(lua_State *L) {
   STORE_FIELD(snapshot_count)
   STORE_FIELD(reader_count)
   STORE_FIELD(recovered_commits)
+  STORE_FIELD(waiting_for_commit)
+  STORE_FIELD(waiting_for_snapshots)
 #undef STORE_FIELD
   lua_pushboolean(L, stat.was_clean);
   lua_setfield(L, -2, "was_clean");

@@ -242,6 +242,38 @@ describe("a saved snapshot", function()
     assert.same({}, db:check())
   end)
 
+  -- A drop that no superblock tells of is taken back by a power cut.
+  it("stays whole until its drop is on disk", function()
+    db:close()
+    path = scratch.path("small segments")
+    db = open({ segment_size = 131072 }, path)
+    local function rewrite(text, first)
+      for i = 1, 600 do db:put("k" .. (first or 0) + i, text:rep(100)) end
+    end
+    rewrite("old")
+    assert(db:sync())
+    assert(db:save("before"))
+    local wanted = contents(db, "before")
+    for i = 1, 4 do -- into both superblocks
+      rewrite("new" .. i)
+      assert(db:step(100))
+      assert(db:sync())
+    end
+    assert.is_true(db:stat().waiting_for_snapshots > 0)
+    assert(db:drop_saved("before"))
+    for i = 1, 8 do rewrite("more", 600 * i) end
+    local cut = open(nil, scratch.write(scratch.path("cut"), scratch.read(path)))
+    assert.same(wanted, contents(cut, "before"))
+    assert.same({}, cut:check())
+    cut:close()
+    for i = 1, 4 do
+      rewrite("at" .. i)
+      assert(db:step(100))
+      assert(db:sync())
+    end
+    assert.equal(0, db:stat().waiting_for_snapshots)
+  end)
+
   it("is left out of a backup and of what is salvaged", function()
     db:put("k", "1")
     assert(db:save("a"))

@@ -441,9 +441,10 @@ struct saved_words {
   uint64_t count;
   uint64_t epoch;
   uint64_t time_ms;
+  uint64_t content_epoch;
 };
 
-_Static_assert(sizeof(struct saved_words) == 32, "no padding");
+_Static_assert(sizeof(struct saved_words) == 40, "no padding");
 
 /* Whether the node at `at`, which has been measured, is a record with pages of
    its own. One that is not may be half written over, and says nothing more. */

@@ -181,6 +181,10 @@ struct share_upkeep {
   _Atomic uint64_t saved_oldest; /* epochs of the saved snapshots: what lies
                                   between them is held, too */
   _Atomic uint64_t saved_newest; /* 0: there are none */
+  _Atomic uint64_t left_oldest;  /* the same of before one was dropped, */
+  _Atomic uint64_t left_newest;
+  _Atomic uint64_t left_epoch; /* which counts as long as no superblock on disk
+                                  has that epoch */
   _Atomic uint64_t
       dropped_records; /* of maps, that are counted as alive until then */
   _Atomic uint64_t ended_tick; /* when a snapshot was last ended for its age;

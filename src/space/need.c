@@ -20,7 +20,7 @@ enum {
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
   RESERVE_SEGMENTS = 6, /* more than one in each quarter (space/space.h) */
-  SPARSE_SEGMENTS = 4 /* so many may be free in any store */
+  SPARSE_SEGMENTS = 4   /* so many may be free in any store */
 };
 
 bool log_has_dropped(const struct log *log, const struct usage_totals *totals) {

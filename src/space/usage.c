@@ -190,13 +190,38 @@ struct limits {
   struct readers_held held;
 };
 
-/* By snapshots that are open, or saved. */
+static bool lies_in(uint64_t oldest, uint64_t newest, uint64_t first,
+                    uint64_t end) {
+  return newest != 0 && newest >= first && oldest < end;
+}
+
+/* Whether the last drop of a saved snapshot is on disk. */
+static bool is_drop_kept(const struct log *log) {
+  return atomic_load(&log->header->upkeep.left_epoch) <=
+         atomic_load_explicit(&log->header->commit.recovery_epoch,
+                              memory_order_acquire);
+}
+
+/* By snapshots that are open, or saved, or would be there again if the power
+   failed now. */
 static bool is_held(const struct log *log, const struct readers_held *held,
                     uint64_t first, uint64_t end) {
   const struct share_upkeep *upkeep = &log->header->upkeep;
   return readers_is_held(held, first, end) ||
-         (upkeep->saved_newest != 0 && upkeep->saved_newest >= first &&
-          upkeep->saved_oldest < end);
+         lies_in(upkeep->saved_oldest, upkeep->saved_newest, first, end) ||
+         (!is_drop_kept(log) &&
+          lies_in(upkeep->left_oldest, upkeep->left_newest, first, end));
+}
+
+void usage_leave_saved(struct log *log) {
+  struct share_upkeep *upkeep = &log->header->upkeep;
+  bool is_kept = is_drop_kept(log);
+  if (upkeep->saved_newest == 0) return;
+  if (is_kept || upkeep->saved_oldest < upkeep->left_oldest)
+    upkeep->left_oldest = upkeep->saved_oldest;
+  if (is_kept || upkeep->saved_newest > upkeep->left_newest)
+    upkeep->left_newest = upkeep->saved_newest;
+  upkeep->left_epoch = log->epoch;
 }
 
 static void find_limits(const struct log *log, struct limits *limits_out) {

@@ -141,6 +141,10 @@ void usage_mark(const struct log *log, struct share_counts *mark_out);
    alive any more; what is older has not been lowered since. */
 void usage_return_to(struct log *log, const struct share_counts *mark);
 
+/* A saved snapshot is about to be dropped: until that is on disk, what lies among
+   the epochs of the saved ones stays held. */
+void usage_leave_saved(struct log *log);
+
 /* Looks at all segments: finds those that are empty, frees those that may be,
    and adds up. */
 void usage_sweep(struct log *log, struct usage_totals *totals_out);

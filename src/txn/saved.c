@@ -31,7 +31,8 @@ int saved_put(const struct catalog *catalog, const struct saved *saved) {
   struct saved_words words = {.root = saved->root,
                               .count = saved->count,
                               .epoch = saved->epoch,
-                              .time_ms = saved->time_ms};
+                              .time_ms = saved->time_ms,
+                              .content_epoch = saved->content_epoch};
   struct trie_value value = {.data = &words, .size = sizeof words};
   int code = open_at(catalog, saved->name, saved->name_size, &map, &key, &path);
   if (code != MMCMAP_OK) return code;
@@ -59,9 +60,10 @@ static int read_record(const struct record_view *record,
   words.count = bytes_u64(record->value + 8);
   words.epoch = bytes_u64(record->value + 16);
   words.time_ms = bytes_u64(record->value + 24);
+  words.content_epoch = bytes_u64(record->value + 32);
   if (!slot_fits_count(words.root, words.count) ||
-      words.epoch >= record->epoch || words.time_ms == 0 ||
-      words.time_ms >= RECORD_EXPIRY_LIMIT)
+      words.epoch >= record->epoch || words.content_epoch > words.epoch ||
+      words.time_ms == 0 || words.time_ms >= RECORD_EXPIRY_LIMIT)
     return error_set_corrupt("F47 record of a snapshot", record->offset);
   saved_out->name = record->key;
   saved_out->name_size = record->key_size;
@@ -69,6 +71,7 @@ static int read_record(const struct record_view *record,
   saved_out->count = words.count;
   saved_out->epoch = words.epoch;
   saved_out->time_ms = words.time_ms;
+  saved_out->content_epoch = words.content_epoch;
   return MMCMAP_OK;
 }
 

@@ -25,6 +25,7 @@ struct saved {
   uint64_t count;   /* records in the default map */
   uint64_t epoch;   /* of the last change in it */
   uint64_t time_ms; /* the clock when it was saved */
+  uint64_t content_epoch; /* of the last change that was no move */
 };
 
 /* Saves the moment in `saved` under its name. The lock is held, changes may be

@@ -353,7 +353,8 @@ static int save_moment(struct writer *writer, const void *name,
                         .root = moment.root,
                         .count = moment.count,
                         .epoch = moment.epoch,
-                        .time_ms = expiry_now(&now)};
+                        .time_ms = expiry_now(&now),
+                        .content_epoch = moment.content_epoch};
   /* Before it is there: what it holds must not be freed if we die. */
   struct share_upkeep *upkeep = &writer->header->upkeep;
   if (upkeep->saved_newest == 0 || moment.epoch < upkeep->saved_oldest)
@@ -374,15 +375,18 @@ int writer_save(struct writer *writer, const void *name, size_t name_size,
 
 int writer_drop_saved(struct writer *writer, const void *name, size_t name_size,
                       struct change_mode mode, uint64_t *epoch_out) {
+  struct share_upkeep *upkeep = &writer->header->upkeep;
   *epoch_out = 0;
   if (name_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
+  if (mode.claim == SPACE_FOR_PUTS) mode.claim = SPACE_FOR_DELETES;
   int code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
+  /* Before it is gone: recovery may find it again until the drop is on disk. */
+  usage_leave_saved(&writer->log);
   code = saved_drop(&writer->catalog, name, name_size);
   if (code == MMCMAP_OK) {
     /* What it held is found by a recount. */
-    writer->header->upkeep.dropped_records +=
-        atomic_load(&writer->header->change.count) + 1;
+    upkeep->dropped_records += atomic_load(&writer->header->change.count) + 1;
     note_saved(writer);
   }
   return end_change(writer, code, epoch_out);
