@@ -10,7 +10,7 @@
 
 int mmcmap_snapshot_save(mmcmap *handle, mmcmap_slice name) {
   struct store *store;
-  uint64_t epoch;
+  uint64_t epoch = 0;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
   do
@@ -22,7 +22,7 @@ int mmcmap_snapshot_save(mmcmap *handle, mmcmap_slice name) {
 
 int mmcmap_snapshot_drop(mmcmap *handle, mmcmap_slice name) {
   struct store *store;
-  uint64_t epoch;
+  uint64_t epoch = 0;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
   do

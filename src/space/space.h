@@ -132,8 +132,9 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
 /* The writer lock has been taken after somebody else had it. */
 void space_enter(struct space *space);
 
-/* Gives the file's end from `end` on back to the file system, but for the reserve, if
-   that is worth it; or `at_all`, all of it. The writer lock is held, nothing behind `end` is in use. */
+/* Gives the file's end from `end` on back to the file system, but for the reserve,
+   if that is worth it; or `at_all`, all of it. The writer lock is held, nothing
+   behind `end` is in use. */
 int space_cut(struct space *space, uint64_t end, bool at_all);
 
 /* Gives the blocks of free segments back, all but the first `kept`. The writer
