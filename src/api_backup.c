@@ -108,20 +108,13 @@ static int copy_map(struct copying *copying) {
   return MMCMAP_OK;
 }
 
-/* A map without records is a map, too: the first one makes it. */
-static int make_map(mmcmap *handle) {
-  mmcmap_slice empty = {.data = "", .size = 0};
-  int code = mmcmap_put(handle, empty, empty);
-  return code == MMCMAP_OK ? mmcmap_delete(handle, empty) : code;
-}
-
 static int copy_named(const struct copying *all, mmcmap_slice name,
                       struct copying *copying) {
   int code = mmcmap_snapshot_map(all->snapshot, name, &copying->snapshot);
   if (code != MMCMAP_OK) return code;
   code = mmcmap_map(all->copy, name, &copying->copy);
   if (code == MMCMAP_OK) {
-    code = make_map(copying->copy);
+    code = making_map(copying->copy);
     if (code == MMCMAP_OK) code = copy_map(copying);
     (void)mmcmap_close(copying->copy); /* not the last handle */
   }

@@ -69,6 +69,18 @@ static int map_in_copy(mmcmap *copy, struct salvage_map *map,
   return code;
 }
 
+/* All that have names: those too of which no record is left. */
+static int make_maps(struct salvage *salvage, mmcmap *copy) {
+  for (size_t i = 0; i < salvage->map_count; i++) {
+    mmcmap *map;
+    if (salvage->maps[i].name == NULL) continue;
+    int code = map_in_copy(copy, &salvage->maps[i], &map);
+    if (code == MMCMAP_OK) code = making_map(map);
+    if (code != MMCMAP_OK) return code;
+  }
+  return MMCMAP_OK;
+}
+
 /* Closes the handles of maps; the number of records in all. */
 static int close_maps(struct salvage *salvage, mmcmap *copy,
                       uint64_t *count_out) {
@@ -128,7 +140,8 @@ static int salvage_into(struct salvage *salvage, const char *to, unsigned mode,
   options.mode = mode | 0600;
   int code = making_begin(&making, to, &options, &internals);
   if (code != MMCMAP_OK) return code;
-  code = salvage_read(salvage, put_record, making.copy);
+  code = make_maps(salvage, making.copy);
+  if (code == MMCMAP_OK) code = salvage_read(salvage, put_record, making.copy);
   int closed = close_maps(salvage, making.copy, count_out);
   if (code == MMCMAP_OK) code = closed;
   if (code != MMCMAP_OK) {

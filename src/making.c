@@ -56,6 +56,13 @@ int making_begin(struct making *making, const char *path,
   return code;
 }
 
+/* The first record makes it, and it stays when that is deleted. */
+int making_map(mmcmap *map) {
+  mmcmap_slice empty = {.data = "", .size = 0};
+  int code = mmcmap_put(map, empty, empty);
+  return code == MMCMAP_OK ? mmcmap_delete(map, empty) : code;
+}
+
 int making_finish(struct making *making, bool replaces) {
   int code = mmcmap_close(making->copy);
   making->copy = NULL;

@@ -22,6 +22,10 @@ int making_begin(struct making *making, const char *path,
                  const mmcmap_options *options,
                  const struct store_internals *internals);
 
+/* Of a map of the copy that has no records yet, by its handle: it is there from now
+   on, even if none is put. As mmcmap_put(). */
+int making_map(mmcmap *map);
+
 /* Gives it its name, in place of a file that has it if `replaces` is set, else
    MMCMAP_EEXIST. On failure there is nothing of it left. */
 int making_finish(struct making *making, bool replaces);

@@ -5,6 +5,7 @@
 local helper = require "spec.support.helper"
 local mmcmap = require "mmcmap"
 local peers = require "spec.support.peers"
+local probe = require "mmcmap_probe"
 
 local path, target
 
@@ -245,6 +246,22 @@ describe("salvage", function()
     local wanted = build_maps()
     local maps, report = salvaged_maps()
     assert.same(wanted, maps)
+    assert.equal(0, report.count)
+  end)
+
+  it("keeps the maps of which no record is left", function()
+    local db = helper.store({ durability = "manual" }, path)
+    db:put("key 1", "of the default map")
+    db:map("full"):put("", "v")
+    db:map("cleared"):put("k", "v")
+    db:map("cleared"):clear()
+    db:map("dropped"):put("k", "v")
+    db:map("expired"):put("k", "v", { ttl = 0.001 })
+    assert(db:drop("dropped"))
+    assert(db:close())
+    probe.os.sleep_ms(10)
+    local maps, report = salvaged_maps()
+    assert.same({ full = { [""] = "v" }, cleared = {}, expired = {} }, maps)
     assert.equal(0, report.count)
   end)
 
