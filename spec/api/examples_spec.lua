@@ -134,7 +134,7 @@ describe("examples/02-word-index.lua", function()
     contains(index(folder .. "/nowhere"), "no such folder")
     assert.is_false(helper.exists(store .. "/nowhere"))
     contains(run("02-word-index.lua", "--store", folder .. "/none.mmc", "--find",
-      "x"), "there is no such file")
+      "x"), "it does not exist")
   end)
 end)
 

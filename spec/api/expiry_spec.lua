@@ -166,18 +166,19 @@ describe("a time to live", function()
   it("is misused with an error, and nothing is put", function()
     for _, method in ipairs { "put", "add", "replace" } do
       for _, ttl in ipairs { 0, -1, 0 / 0, -1 / 0 } do
-        raises("more than 0", db[method], db, "k", "v", { ttl = ttl })
+        raises("option 'ttl' must be more than 0", db[method], db, "k", "v",
+          { ttl = ttl })
       end
-      raises("must be a number, got string", db[method], db, "k", "v",
-        { ttl = "5" })
+      raises("option 'ttl' must be a number, got string", db[method], db, "k",
+        "v", { ttl = "5" })
       raises("the only option is 'ttl'", db[method], db, "k", "v", { 5 })
       raises("table expected", db[method], db, "k", "v", 5)
     end
     raises("the only option", db.put_many, db, { k = "v" }, { tlt = 1 })
-    raises("more than 0", db.put_many, db, { k = "v" }, { ttl = 0 })
+    raises("'ttl' must be more than 0", db.put_many, db, { k = "v" }, { ttl = 0 })
     raises("no options", db.swap, db, "k", "v", { ttl = 5 })
-    raises("more than 0", db.expire, db, "k", 0)
-    raises("must be a number", db.expire, db, "k", "5")
+    raises("seconds must be more than 0", db.expire, db, "k", 0)
+    raises("seconds must be a number, got string", db.expire, db, "k", "5")
     raises("value expected", db.expire, db, "k")
     raises("string expected", db.ttl, db)
     raises("string expected", db.ttl, db, {})

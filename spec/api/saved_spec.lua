@@ -51,7 +51,8 @@ describe("a snapshot with a name", function()
     assert.is_true(db:drop_snapshot("a"))
     assert.is_false(db:drop_snapshot("a"))
     local message = fails("ENOENT", db:open_snapshot("a"))
-    assert.is_truthy(message:find("no snapshot of that name", 1, true), message)
+    assert.is_truthy(message:find(
+      "it does not exist (no snapshot of that name)", 1, true), message)
     assert.is_true(db:check())
   end)
 

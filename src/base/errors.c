@@ -23,7 +23,7 @@ static const struct error_row {
     [-MMCMAP_EBUSY] = {"EBUSY", "somebody else holds the lock"},
     [-MMCMAP_ECORRUPT] = {"ECORRUPT", "the file is damaged"},
     [-MMCMAP_EEXIST] = {"EEXIST", "it exists already"},
-    [-MMCMAP_ENOENT] = {"ENOENT", "there is no such file"},
+    [-MMCMAP_ENOENT] = {"ENOENT", "it does not exist"},
     [-MMCMAP_EACCES] = {"EACCES", "permission denied"},
     [-MMCMAP_EREADONLY] = {"EREADONLY", "the store or its file system is "
                                         "read-only"},
@@ -32,7 +32,7 @@ static const struct error_row {
                                       "this library does not know"},
     [-MMCMAP_EADDRESS] = {"EADDRESS", "the file is larger than the range of "
                                       "addresses granted to this process"},
-    [-MMCMAP_ETOOBIG] = {"ETOOBIG", "a key or value is too long"},
+    [-MMCMAP_ETOOBIG] = {"ETOOBIG", "a key, value or name is too long"},
     [-MMCMAP_EFORK] = {"EFORK", "the handle was opened before a fork"},
     [-MMCMAP_ENOTSUP] = {"ENOTSUP", "this system or file system cannot do it"},
     [-MMCMAP_ESYSTEM] = {"ESYSTEM", "the operating system reported an error"},

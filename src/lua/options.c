@@ -201,15 +201,20 @@ const char *options_hash_name(int hash) { return hash_names[hash]; }
 /* More than all the time there is. */
 #define OPTIONS_TTL_MAX 9e15
 
-/* Of the number on top of the stack, rounded up to milliseconds. */
-static uint64_t read_ttl(lua_State *L, int arg) {
+/* Of the number on top of the stack, which the caller knows as `name`, rounded
+   up to milliseconds. */
+static uint64_t read_ttl(lua_State *L, int arg, const char *name) {
   if (lua_isnil(L, -1)) return 0;
   if (lua_type(L, -1) != LUA_TNUMBER) {
-    lua_pushfstring(L, "ttl must be a number, got %s", luaL_typename(L, -1));
+    lua_pushfstring(L, "%s must be a number, got %s", name,
+                    luaL_typename(L, -1));
     luaL_argerror(L, arg, lua_tostring(L, -1));
   }
   lua_Number ms = lua_tonumber(L, -1) * 1000;
-  luaL_argcheck(L, ms > 0, arg, "ttl must be more than 0 seconds");
+  if (!(ms > 0)) {
+    lua_pushfstring(L, "%s must be more than 0", name);
+    luaL_argerror(L, arg, lua_tostring(L, -1));
+  }
   if (ms >= OPTIONS_TTL_MAX) return (uint64_t)OPTIONS_TTL_MAX;
   uint64_t whole = (uint64_t)ms;
   return (lua_Number)whole < ms ? whole + 1 : whole;
@@ -218,7 +223,7 @@ static uint64_t read_ttl(lua_State *L, int arg) {
 uint64_t options_seconds(lua_State *L, int arg) {
   if (lua_isnoneornil(L, arg)) return 0;
   lua_pushvalue(L, arg);
-  uint64_t ttl_ms = read_ttl(L, arg);
+  uint64_t ttl_ms = read_ttl(L, arg, "seconds");
   lua_pop(L, 1);
   return ttl_ms;
 }
@@ -233,7 +238,7 @@ uint64_t options_ttl(lua_State *L, int arg) {
     luaL_argerror(L, arg, "the only option is 'ttl'");
   }
   lua_getfield(L, arg, "ttl");
-  uint64_t ttl_ms = read_ttl(L, arg);
+  uint64_t ttl_ms = read_ttl(L, arg, "option 'ttl'");
   lua_pop(L, 1);
   return ttl_ms;
 }
