@@ -3,6 +3,7 @@
 -- Each example runs in a process of its own and does what it says.
 
 local helper = require "spec.support.helper"
+local probe = require "mmcmap_probe"
 
 local source = os.getenv("MMCMAP_SOURCE_DIR") or "."
 
@@ -220,5 +221,68 @@ describe("examples/07-session-cache.lua", function()
     local path = helper.write(helper.path(), "precious")
     contains(run("07-session-cache.lua", path), "exists")
     assert.equal("precious", helper.read(path))
+  end)
+end)
+
+-- Installs what C programs need of this build, and builds the example with that
+-- alone, as the example says. Nil and why if it cannot be done here.
+local function build_c_example(name)
+  if probe.sanitizer then return nil, "the library needs the sanitizer" end
+  if helper.output_of("pkg-config --version; echo $?"):match("%d+%s*$") ~= "0\n" then
+    return nil, "needs pkg-config"
+  end
+  local build = os.getenv("MMCMAP_BUILD_DIR")
+  local compiler = helper.read(build .. "/Makefile"):match("\nCC = ([^\n]*)")
+  local root, program = helper.folder(), helper.path(".out")
+  local output = helper.output_of(([[exec 2>&1; set -e
+    root=%s
+    unset MAKEFLAGS MFLAGS MAKELEVEL
+    make -C %s libdir="$root/lib" includedir="$root/include" \
+      pkgconfigdir="$root/lib/pkgconfig" install-includeHEADERS \
+      install-pkgconfigDATA install-libLTLIBRARIES
+    export PKG_CONFIG_PATH="$root/lib/pkgconfig"
+    flags=$(pkg-config --cflags --libs mmcmap --define-variable=libdir="$root/lib" \
+      --define-variable=includedir="$root/include")
+    %s -std=c99 -Wall -Wextra -Wpedantic -Werror %s -o %s $flags -Wl,-rpath,"$root/lib"
+    echo built]]):format(helper.quoted(root), helper.quoted(build), compiler,
+    helper.quoted(source .. "/examples/" .. name), helper.quoted(program)))
+  assert(output:find("\nbuilt\n$"), output)
+  return program
+end
+
+describe("examples/08-embedding.c", function()
+  it("is built with what is installed, and counts words", function()
+    local program, why = build_c_example("08-embedding.c")
+    if not program then return pending(why) end
+    local path = helper.path()
+    local function count(text)
+      return helper.run("printf %s | %s %s", text, program, path)
+    end
+    local function lines(output)
+      local found = {}
+      for line in output:gmatch("[^\n]+") do found[#found + 1] = line end
+      table.sort(found)
+      return found
+    end
+    assert.equal("no words, 0 different ones", count(""))
+    assert.same({ "  be: 2", "  not: 1", "  or: 1", "  to: 2",
+      "6 words, 4 different ones" }, lines(count("To be, or not to be")))
+    assert.same({ "  be: 2 -> 3", "  there: 1", "8 words, 5 different ones" },
+      lines(count("be there")))
+    -- What it leaves is a store like any other.
+    local db = helper.store(nil, path)
+    assert.equal("8", db.total)
+    assert.same({ to = "2", be = "3", ["or"] = "1", ["not"] = "1", there = "1" },
+      helper.records(db:map("words")))
+    db:map("words"):put("or", "many")
+    db:close()
+    contains(count("to be or not to be"), "the value is not a number")
+    db = helper.store(nil, path)
+    assert.equal("8", db.total) -- nothing of it has been counted
+    db:close()
+    helper.write(path, "precious")
+    contains(count("to be"), "is not a mmcmap store")
+    assert.equal("precious", helper.read(path))
+    contains(helper.run("%s", program), "usage: ")
   end)
 end)
