@@ -18,7 +18,8 @@
  *                    more than 1 MiB is written in each) and the syncs of this
  *                    commit and of one that is under way (the default);
  *     MMCMAP_SYNC    when the call returns;
- *     MMCMAP_MANUAL  when the next mmcmap_sync() or mmcmap_close() returns.
+ *     MMCMAP_MANUAL  when the next mmcmap_sync(), mmcmap_step() or
+                    mmcmap_close() returns.
  *   A commit takes all that is visible, of all handles and processes. After a
  *   power cut or a crash of the system the store is exactly what it was at one
  *   commit.
@@ -127,12 +128,12 @@ enum mmcmap_error_code {
                              this library does not know */
   MMCMAP_EADDRESS = -15,  /* the file is larger than the range of addresses
                              that this process was granted */
-  MMCMAP_ETOOBIG = -16,   /* a key or value is too long */
+  MMCMAP_ETOOBIG = -16,   /* a key, value or name is too long */
   MMCMAP_EFORK = -17,     /* opened before fork(), and of no use after it */
   MMCMAP_ENOTSUP = -18,   /* this file system or system cannot do it */
   MMCMAP_ESYSTEM = -19,   /* another error of the system, see
                              mmcmap_last_error() */
-  MMCMAP_EEXPIRED = -20,  /* the snapshot became older than
+  MMCMAP_EEXPIRED = -20,  /* the snapshot was open for longer than
                              `max_snapshot_age_ms` and has been ended */
   MMCMAP_MISMATCH = -21,  /* the record is not as was expected; not a failure */
   MMCMAP_ENUMBER = -22    /* the value is not a number, or the sum too large */
@@ -189,8 +190,9 @@ typedef struct mmcmap_options {
   int hash;                     /* enum mmcmap_hash_kind, for a new file;
                                   MMCMAP_HASH_XXH3 */
   uint32_t max_snapshot_age_ms; /* 0: none; else snapshots of this handle that
-                                  are older may be ended, so that a forgotten
-                                  one cannot hold space for ever */
+                                  have been open for longer may be ended, so
+                                  that a forgotten one cannot hold space for
+                                  ever */
 } mmcmap_options;
 
 #define MMCMAP_MAX_SIZE_MIN 131072u
@@ -258,9 +260,10 @@ MMCMAP_API int mmcmap_get_many(mmcmap *store, const mmcmap_slice *keys,
                                size_t count, mmcmap_visit visit, void *context);
 
 /* Sets the value of `key`, copying both.
-   MMCMAP_ETOOBIG, MMCMAP_EREADONLY, MMCMAP_ENOSPC, MMCMAP_EFULL, MMCMAP_EBUSY
-   (no lock within timeout_ms): nothing has changed. With MMCMAP_SYNC also what
-   the commit failed with, mostly MMCMAP_EIO: the change is visible but not known
+   MMCMAP_ETOOBIG, MMCMAP_EREADONLY, MMCMAP_ENOSPC, MMCMAP_EFULL (these two only
+   when cleaning has found no room), MMCMAP_EBUSY (no lock within timeout_ms):
+   nothing has changed. With MMCMAP_SYNC also what the commit failed with, mostly
+   MMCMAP_EIO: the change is visible but not known
    to be on disk; if it was the sync that failed, whatever its code, the store
    takes no more changes, from no process, until all have closed it. */
 MMCMAP_API int mmcmap_put(mmcmap *store, mmcmap_slice key, mmcmap_slice value);
@@ -370,9 +373,11 @@ MMCMAP_API int mmcmap_clear(mmcmap *store);
  * store itself; it may read there, and open snapshots, which see the store as it
  * was before.
  *
- * A call that fails has changed nothing: the transaction can go on. On all calls
- * but the two that end it: MMCMAP_EBUSY if it is another thread's, or if its
- * thread has ended; MMCMAP_EFORK.
+ * A call that fails has changed nothing: the transaction can go on. For want of
+ * space (MMCMAP_ENOSPC, MMCMAP_EFULL) it fails without cleaning, which needs the
+ * same lock: the next mmcmap_txn_begin() cleans first. On all calls but the two that
+ * end it: MMCMAP_EBUSY if it is another thread's, or if its thread has ended;
+ * MMCMAP_EFORK.
  */
 MMCMAP_API int mmcmap_txn_begin(mmcmap *store, mmcmap_txn **txn_out);
 
@@ -464,7 +469,8 @@ MMCMAP_API int mmcmap_txn_release(mmcmap_txn *txn, size_t savepoint);
 MMCMAP_API int mmcmap_map(mmcmap *store, mmcmap_slice name, mmcmap **map_out);
 
 /* Deletes a map with all its records, in constant time; MMCMAP_NOTFOUND. Handles
-   of the map stay good: it is empty, and can be made again. */
+   of the map stay good: it is empty, and can be made again. Its space comes back as
+   that of mmcmap_snapshot_drop(). */
 MMCMAP_API int mmcmap_drop(mmcmap *store, mmcmap_slice name);
 
 /* The map of that name in the transaction, with which all calls on records are
@@ -538,7 +544,10 @@ MMCMAP_API int mmcmap_snapshot_read(mmcmap_snapshot *snapshot, mmcmap_slice key,
  * until they are dropped, whoever closes or dies. Each holds the content of all maps
  * at the moment when it was saved, with the time of then, so what had not expired
  * stays. Saving takes constant time; what is replaced or deleted later stays in the
- * file as long as the snapshot does. A backup, and what is salvaged, leave them out.
+ * file as long as the snapshot does, and so does whatever was there at any time
+ * between the oldest and the newest of several. As long as there are any, what was
+ * there when the first process opened the store is not cleaned. A backup, and what is
+ * salvaged, leave them out.
  */
 
 /* Saves the store as it is now, of whatever map the handle is. MMCMAP_EEXIST: there
@@ -551,7 +560,9 @@ MMCMAP_API int mmcmap_snapshot_save(mmcmap *store, mmcmap_slice name);
 MMCMAP_API int mmcmap_snapshot_open_saved(mmcmap *store, mmcmap_slice name,
                                           mmcmap_snapshot **snapshot_out);
 
-/* Forgets one; those that have it open can go on reading it. MMCMAP_NOTFOUND. */
+/* Forgets one; those that have it open can go on reading it. Its space comes back
+   when so much was dropped that a recount is worth it, or after the next opening.
+   MMCMAP_NOTFOUND. */
 MMCMAP_API int mmcmap_snapshot_drop(mmcmap *store, mmcmap_slice name);
 
 typedef struct mmcmap_saved {
@@ -577,7 +588,8 @@ MMCMAP_API int mmcmap_snapshot_get_many(mmcmap_snapshot *snapshot,
                                         const mmcmap_slice *keys, size_t count,
                                         mmcmap_visit visit, void *context);
 
-/* The number of records in it, and what mmcmap_version() was. */
+/* The number of records in it, with those that had expired and were not swept, and
+   what mmcmap_version() was. */
 MMCMAP_API uint64_t mmcmap_snapshot_count(const mmcmap_snapshot *snapshot);
 MMCMAP_API uint64_t mmcmap_snapshot_version(const mmcmap_snapshot *snapshot);
 
@@ -653,7 +665,7 @@ MMCMAP_API void mmcmap_diff_close(mmcmap_diff *diff);
 /* ---- Figures ----------------------------------------------------------- */
 
 typedef struct mmcmap_stat {
-  uint64_t count;             /* records */
+  uint64_t count;             /* records in the default map */
   uint64_t size_bytes;        /* of the data file */
   uint64_t used_bytes;        /* of it: where what is in use ends */
   uint64_t log_bytes;         /* appended to the log since the first change */
@@ -706,9 +718,11 @@ typedef struct mmcmap_reader {
   uint32_t thread_count; /* of a process: threads that have used the store */
   uint32_t pinned_count; /* of them, in a call now */
   uint64_t age_ns;       /* since it was opened */
-  uint64_t version;      /* of a snapshot */
+  uint64_t version;      /* of a snapshot: the epoch of its moment, which is
+                             mmcmap_snapshot_version(), or higher if nodes were
+                             only moved since that */
   uint64_t held_bytes;   /* of a snapshot: what has been appended to the log
-                             since, which is the most that it holds back */
+                             since it was opened */
 } mmcmap_reader;
 
 /* Calls `visit` for each, a process before its snapshots. Processes that have
@@ -739,7 +753,8 @@ typedef void (*mmcmap_report)(void *context, const mmcmap_fault *fault);
 /*
  * Makes the file as small as it can be, while others read and write: moves what is
  * alive together, to its beginning, and gives the rest back. What snapshots hold
- * stays where it is. `progress` may be NULL.
+ * stays where it is, and as long as any is open, in whatever process, the file does
+ * not become shorter. `progress` may be NULL.
  *   MMCMAP_ENOSPC, MMCMAP_EFULL: there is not enough room to begin with;
  *   MMCMAP_EREADONLY; MMCMAP_EBUSY; what `progress` returned: it ends halfway.
  */
@@ -762,12 +777,13 @@ MMCMAP_API int mmcmap_check(mmcmap *store, mmcmap_progress progress,
  * others read and write. It is made under a temporary name beside `path`, and has
  * that name once it is whole and on disk; after a crash in between there may be a
  * file `path`.new-... that can be deleted. A store that has the name already is
- * replaced. The copy has a version of its own, and none of the saved snapshots. What
- * has expired is left out; what
- * will keeps its time. Every record's checksum is looked at.
- *   MMCMAP_EINVAL: `path` names the store itself; MMCMAP_EEXIST: something that
- *   is no store; MMCMAP_EBUSY: a store that somebody has open; MMCMAP_ECORRUPT: a
- *   record is damaged; what `progress` returned; as mmcmap_open(), mmcmap_put().
+ * replaced. It has all maps, those without records, too; what has expired is left
+ * out, what will expire keeps its time. It has a version of its own, and none of the
+ * saved snapshots. Every record's checksum is looked at.
+ *   MMCMAP_EINVAL: `path` names the store itself, or the handle is of a named map;
+ *   MMCMAP_EEXIST: something that is no store; MMCMAP_EBUSY: a store that somebody
+ *   has open; MMCMAP_ECORRUPT: a record is damaged; what `progress` returned; as
+ *   mmcmap_open(), mmcmap_put().
  */
 MMCMAP_API int mmcmap_backup(mmcmap *store, const char *path,
                              mmcmap_progress progress, void *context);

@@ -32,7 +32,7 @@ enum node_kind {
   NODE_BRANCH = 1,
   NODE_RECORD = 2,
   NODE_COLLISION = 3,
-  NODE_STORE = 4 /* the root of a store that has named maps */
+  NODE_STORE = 4 /* a store root: what several tries hang on */
 };
 
 enum {

@@ -130,8 +130,9 @@ const char *lua_maint_path(lua_State *L, int arg) {
 
 /***
 Writes what the store holds now to another file, as a store of its own: compact, and
-while others read and write. The file has its name once it is whole and on disk; a
-store that had that name is replaced. It has no lock file and can be copied. Fails
+while others read and write. It has all maps; what has expired, and saved snapshots, are
+left out. The file has its name once it is whole and on disk; a store that had that name is
+replaced. It has no lock file and can be copied. Fails
 with `"EEXIST"` if something that is no store has the name, with `"EBUSY"` if
 somebody has that store open, with `"ECORRUPT"` if a record is damaged.
 @function backup
@@ -164,7 +165,8 @@ int lua_maint_backup(lua_State *L) {
 
 /***
 Makes the file as small as it can be, while others read and write: moves what is
-alive together, and gives the rest back. What snapshots hold stays where it is.
+alive together, and gives the rest back. What snapshots hold stays where it is, and as
+long as any is open, in whatever process, the file does not become shorter.
 @function compact
 @tparam[opt] function progress is called now and then with two numbers: how much is
 done of how much. Its error ends the work halfway, which does no harm, and is raised
@@ -197,7 +199,8 @@ new one, and tells what is wrong with it. Of each key the current value is taken
 far as that can be told; where the part of the log is damaged that tells it, the newest
 whole one is, and what was deleted may come back. A named map whose name is lost gets
 one: `"salvaged map "` and a number; the report says so with the rule
-`"a map has lost its name"`. The damaged file is only read.
+`"a map has lost its name"`. Saved snapshots are left out, and what has expired. The
+damaged file is only read.
 @function salvage
 @tparam string from the damaged file, which nobody may have open
 @tparam string to a new file

@@ -13,7 +13,8 @@
 /*** @submodule store */
 
 /***
-The number of records now. The same as `#db`, which raises if it fails.
+The number of records now, with those that have expired and are not swept yet. The same
+as `#db`, which raises if it fails.
 @function count
 @treturn[1] number
 @treturn[2] nil

@@ -106,9 +106,9 @@ static int maps_open(lua_State *L, lua_store *store, mmcmap_slice name,
 /***
 A named map of the store: records of its own, beside those of the store itself.
 It has the methods and operators of a store that deal with records: `get`, `put`,
-`delete`, `has`, `add`, `replace`, `cas`, `swap`, `incr`, `ttl`, `expire`,
-`put_many`, `pairs`, `keys`, `count`, `clear`. The first record that is put into it makes it; until
-then it is empty. It lives as long as the store is open. In `update`, the
+`delete`, `has`, `add`, `replace`, `cas`, `swap`, `incr`, `ttl`, `expire`, `get_many`,
+`put_many`, `pairs`, `keys`, `count`, `clear`. The first record that is put into it makes
+it; until then it is empty. It lives as long as the store is open. In `update`, the
 transaction has the same method.
 @function map
 @tparam string name of any bytes, up to 65,535

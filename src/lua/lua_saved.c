@@ -133,7 +133,9 @@ static int saved_open(lua_State *L) {
 }
 
 /***
-Forgets a snapshot that is kept in the file; whoever has it open can read it on.
+Forgets a snapshot that is kept in the file; whoever has it open can read it on. Its
+space comes back when so much was dropped that counting all records is worth it, or after
+the next opening.
 @function drop_snapshot
 @tparam string name
 @treturn[1] boolean true if it was there, else false

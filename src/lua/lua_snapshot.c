@@ -93,7 +93,8 @@ from being used again, so close it, or leave that to `<close>`, the collector, o
 
 With a name the moment is kept in the file, until `drop_snapshot`, whoever closes the
 store or dies: all of it, named maps included. Then the result is true, and
-`open_snapshot` gives it. Fails with `"EEXIST"` if there is one of that name.
+`open_snapshot` gives it. Whatever was there at any time between the oldest and the newest
+of several stays in the file, too. Fails with `"EEXIST"` if there is one of that name.
 @function store:snapshot
 @tparam[opt] string name of any bytes, up to 65,535
 @treturn[1] snapshot (with a name: true)
@@ -134,10 +135,11 @@ end)
 */
 
 /***
-A store as it was when `snapshot` or `view` was called, or one of its maps. It has the reading
-methods of a store, and its operators: `snap.key`, `#snap`, `pairs(snap)`. In a
-child after `fork()` they fail with `"EFORK"`, and when it has become older than
-`max_snapshot_age` with `"EEXPIRED"`.
+A store as it was when `snapshot` or `view` was called, or, opened by `open_snapshot`,
+when it was saved; or one of its maps. It has the reading methods of a store, and its
+operators: `snap.key`, `#snap`, `pairs(snap)`. In a child after `fork()` they fail with
+`"EFORK"`, and when it has been open for longer than `max_snapshot_age` with
+`"EEXPIRED"`.
 @classmod snapshot
 */
 
@@ -283,7 +285,8 @@ static int snapshot_newindex(lua_State *L) {
 /* ---- The whole ----------------------------------------------------------- */
 
 /***
-The number of records at that moment. The same as `#snap`.
+The number of records at that moment, with those that had expired and were not swept yet.
+The same as `#snap`.
 @function count
 @treturn number
 @usage print(snap:count(), #snap)

@@ -153,8 +153,9 @@ static int store_sync(lua_State *L) {
 /***
 Does what upkeep there is to do: for hosts that want no thread of the library,
 with the durability `"manual"`, once per frame or timer. Deletes some of what has
-expired, and commits if something has changed since the last commit; the one sync
-that this needs is not bounded.
+expired, commits if something has changed since the last commit, and makes space usable
+again until the time is over, or there is nothing more to do. The syncs that this needs,
+mostly one, are not bounded.
 @function step
 @tparam number seconds how long it may work; 0 does nothing
 @treturn[1] boolean true
@@ -300,8 +301,9 @@ and after it one for each snapshot of its own (iterators hold one, too). All hav
 `kind` (`"process"` or `"snapshot"`), `process` (its number, as it sees it
 itself), `ours` (of this store in this process) and `age` in seconds. Processes
 have `thread_count`, threads that have used the store, and `pinned_count`, those
-of them that are in a call; snapshots have `thread`, `version`, and `held_bytes`,
-the most that it keeps from being used again.
+of them that are in a call; snapshots have `thread`, `version` (that of the snapshot, or
+higher if the cleaner has only moved something since), and `held_bytes`, what has been
+appended to the log since it was opened.
 @function readers
 @treturn[1] table an array of tables
 @treturn[2] nil

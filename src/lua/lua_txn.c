@@ -73,7 +73,9 @@ The store itself can be read in the function, and shows what was before; to
 change, commit, or close it there raises. So does using the transaction
 afterwards. The function cannot yield.
 
-An error of the function is raised again; if it is a string, with its traceback.
+An error of the function is raised again; if it is a string, with its traceback. A call
+in it that fails with `"ENOSPC"` or `"EFULL"` has not cleaned, as one outside would have:
+the next `update` begins with that.
 @function update
 @tparam function f is called with the transaction
 @return[1] what the function has returned

@@ -56,15 +56,15 @@ they share. In a child after `fork()` the store may be used: its first call open
 the file anew. Options:
 
  - `durability`: `"async"` (the default: a change is on disk within
-   `flush_interval`), `"sync"` (when put returns) or `"manual"` (at `sync` and
-   `close`)
+   `flush_interval`), `"sync"` (when put returns) or `"manual"` (at `sync`, `step`
+   and `close`)
  - `flush_interval`: seconds (0.1)
  - `readonly`: never write to the file (false)
  - `create`: make the file if it is not there (true)
  - `exclusive`: fail if the file is there (false)
  - `mode`: the permission bits of a new file (384, which is octal 600)
- - `max_size`: bytes that the file may have; beyond it `put` fails with
-   `"EFULL"` (0: no limit)
+ - `max_size`: bytes that the file may have, at least 131072; where cleaning finds no
+   room within it, `put` fails with `"EFULL"` (0: no limit)
  - `timeout`: seconds to wait for somebody else who writes, opens or closes (5)
  - `hash`: of a new file: `"xxh3"` (the default), `"siphash"` (for keys that
    strangers choose) or `"murmur3"`
@@ -74,8 +74,8 @@ the file anew. Options:
    and uses no lock file (true)
  - `allow_network`: open files on network file systems too, for processes on one
    machine (false)
- - `max_snapshot_age`: seconds after which an iterator may be ended, so that a
-   forgotten one does not hold space for ever (0: never)
+ - `max_snapshot_age`: seconds after which a snapshot or iterator may be ended, so that
+   a forgotten one does not hold space for ever (0: never)
 
 An option that does not exist raises.
 @function open

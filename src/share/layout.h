@@ -153,8 +153,11 @@ struct share_counts {
   int32_t live_words[SHARE_COUNTS];
 };
 
-/* Upkeep of space, by whatever process comes to it; guarded by the writer lock
-   but for the first word. */
+/* Upkeep of space, by whatever process comes to it. Guarded by the writer lock,
+   but for these, which are read without it, and some of them written, as
+   docs/concurrency.md tells: need, compacting_ns, paid_bytes, recounter,
+   recount_serial, recount_ns, recount_appended, is_uncountable, is_full,
+   is_sparse, reserve_bytes, free_count, dropped_records, own_bytes, moved_bytes. */
 struct share_upkeep {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint32_t need; /* enum share_need */
   _Atomic uint64_t compacting_ns; /* until then (monotonic) victims are what is
@@ -186,9 +189,9 @@ struct share_upkeep {
   _Atomic uint64_t left_epoch; /* which counts as long as no superblock on disk
                                   has that epoch */
   _Atomic uint64_t
-      dropped_records; /* of maps, that are counted as alive until then */
-  _Atomic uint64_t ended_tick; /* when a snapshot was last ended for its age;
-                               raised by anybody */
+      dropped_records; /* of maps and saved snapshots, that are counted as alive
+                          until the next recount */
+  _Atomic uint64_t ended_tick; /* when a snapshot was last ended for its age */
   _Atomic uint64_t own_bytes;  /* appended by the cleaner, */
   _Atomic uint64_t
       moved_bytes; /* and what it has moved, since the session began */
@@ -288,7 +291,7 @@ _Static_assert(offsetof(struct share_header, live) == 128 &&
  */
 struct share_row {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint64_t pin; /* a tick; 0: not pinned */
-  _Atomic uint64_t snapshot;  /* share_mark(); 0: none, or ended */
+  _Atomic uint64_t snapshot;  /* share_mark(), perhaps ended; 0: none */
   _Atomic uint64_t since_ns;  /* when it was opened, monotonic */
   _Atomic uint64_t limit_ns;  /* how old it may become; 0: any age */
   _Atomic uint64_t log_bytes; /* appended_bytes when it was opened */
@@ -304,8 +307,8 @@ enum share_owner { SHARE_OWNER_NONE, SHARE_OWNER_THREAD, SHARE_OWNER_SNAPSHOT };
    what it held until the writer has noted when (R16). */
 #define SHARE_MARK_ENDED (UINT64_C(1) << 63)
 
-/* What names a snapshot in its row: its epoch, below 2^48, and which snapshot of
-   the row it is. Never 0. */
+/* What names a snapshot in its row: in bits 48..0 its epoch, below 2^48, plus 1,
+   and in bits 62..49 which snapshot of the row it is. Never 0. */
 static inline uint64_t share_mark(const struct share_row *row, uint64_t epoch) {
   return ((uint64_t)row->depth << 49 & ~SHARE_MARK_ENDED) | (epoch + 1);
 }

@@ -11,7 +11,9 @@
  * A segment that nothing lives in, and that is no head of the log, is empty. It
  * becomes free, and may be begun again, cut off or given back, when
  *   (a) no pin is older than its emptying,
- *   (b) no open snapshot's epoch lies in [when it was begun, its emptying), and
+ *   (b) no open snapshot's epoch lies in [when it was begun, its emptying), nor any
+ *       from the lowest to the highest of the saved ones, which count as they were
+ *       before a drop until that is on disk, and
  *   (c) the newest superblock that is on disk names an epoch that is not older
  *       than its emptying.
  */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The catalogue: how the maps of a store hang together. The root of a store is
- * that of its default map, as long as there has never been another one; then it
- * is a store root, a node with that slot and the slot of the catalogue's root.
+ * that of its default map, until there has been a named map, a record that
+ * expires, or a saved snapshot; from then on it is a store root, a node with that
+ * slot and the slot of the catalogue's root.
  * The catalogue is a trie whose keys are the names of maps, and whose records hold
  * root, count and id of each.
  *

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The flusher: the thread that commits for `async` stores. It sleeps as long
- * as nothing has changed; after the first change it lets the interval pass,
+ * The flusher: the thread that commits for `async` stores; a `sync` one starts
+ * it with its first record that expires, so that somebody sweeps. It sleeps as
+ * long as nothing has changed; after the first change it lets the interval pass,
  * then commits. While much is being written it waits up to
  * FLUSHER_INTERVALS_MAX intervals, because each seal makes writers copy the
- * branches that they touch next. After that it sweeps for a while; if there is
- * more to sweep, it goes on, and commits in between.
+ * branches that they touch next. After that it sweeps for a while, and does
+ * upkeep; if there is more to do, it goes on, and commits in between.
  *
  * Each process that changes something has one; which of them comes to commit is
  * decided by the leadership (txn/commit.h).

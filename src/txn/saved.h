@@ -4,10 +4,13 @@
  * dropped. A trie beside the catalogue has a record for each, whose value is what
  * struct saved_words says; it is written in an epoch after the moment's, which has
  * been sealed. So what is under the root of one never changes, and none of it may
- * be used again: the nodes of a segment are needed as long as a saved epoch lies
- * from the first epoch in it on, and before that in which its last node was
- * unlinked. Whoever gives space back asks saved_each() of the live root, under the
- * writer lock.
+ * be used again. The lowest and the highest epoch of all saved snapshots stand in
+ * the lock file (note_saved() in txn/writer.c): whatever lived at any time between
+ * them is held, that is, each segment but for those that were begun after the
+ * highest, or whose last node was unlinked before the lowest. Of segments that are
+ * older than the session neither is known: they are held. When one is dropped, what
+ * the two were stays in force until a superblock on disk knows of the drop
+ * (usage_leave_saved()): recovery may find it again.
  *
  * What hangs on the store root of a saved snapshot as snapshots is no part of it:
  * those that are there now are those of the live store root.
