@@ -158,6 +158,7 @@ static int descend(struct upkeep *upkeep, uint32_t timeout_ms) {
   writer->header->upkeep.compact_epoch = writer->log.epoch;
   code = log_open_frame(&writer->log);
   if (code == MMCMAP_OK) code = log_descend(&writer->log);
+  if (code == MMCMAP_OK) writer_seal(writer);
   return writer_end_change(writer, code);
 }
 

@@ -215,7 +215,8 @@ struct share_segment {
   _Atomic uint32_t state;       /* enum share_segment_state and flags */
   _Atomic uint64_t first_epoch; /* the open epoch when it was begun */
   _Atomic uint64_t last_epoch;  /* the open epoch when the log left it; if it is
-                                   empty: the last change's when it became so */
+                                   empty: the last change's when it became so,
+                                   if that is later */
   _Atomic uint64_t tick;        /* when it became empty */
 };
 

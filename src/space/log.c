@@ -399,7 +399,7 @@ static void leave_large(struct log *log) {
   if (large->limit > large->offset)
     usage_leave(log, large->offset >> shift,
                 ((large->limit - 1) >> shift) - (large->offset >> shift) + 1,
-                log->epoch - 1);
+                log->epoch);
   large->offset = large->limit = 0;
 }
 
@@ -407,22 +407,33 @@ int log_descend(struct log *log) {
   unsigned shift = log->space->segment_shift;
   struct log_branches *branches = &log->branches;
   uint64_t lower, offset;
+  int code = MMCMAP_OK;
   if (branches->frame_offset != 0 || !usage_find_free(log->space, 0, 1, &lower))
     return MMCMAP_OK;
-  if (branches->cursor != 0 && lower < (branches->segment_end - 1) >> shift) {
-    usage_leave(log, (branches->segment_end - 1) >> shift, 1, log->epoch - 1);
+  bool leaves_branches =
+      branches->cursor != 0 && lower < (branches->segment_end - 1) >> shift;
+  bool leaves_large =
+      log->large.limit != 0 && lower < (log->large.limit - 1) >> shift;
+  bool leaves_log = lower < log->frame_offset >> shift;
+  if (!leaves_branches && !leaves_large && !leaves_log) return MMCMAP_OK;
+  if (leaves_branches) {
+    usage_leave(log, (branches->segment_end - 1) >> shift, 1, log->epoch);
     branches->cursor = branches->counted_cursor = branches->segment_end = 0;
   }
-  if (log->large.limit != 0 && lower < (log->large.limit - 1) >> shift)
-    leave_large(log);
+  if (leaves_large) leave_large(log);
   log->is_moved = true;
-  if (lower >= log->frame_offset >> shift) return log_settle(log);
-  int code = begin_segment(log, 0, log->epoch, &offset);
-  if (code != MMCMAP_OK) return code;
-  leave_segment(log, log->epoch - 1); /* all in it is sealed */
-  code = close_frame(log, log->frame_offset, log->cursor, log->epoch, offset,
-                     NULL);
-  if (code == MMCMAP_OK) code = open_frame(log, offset);
+  if (leaves_log) {
+    code = begin_segment(log, 0, log->epoch, &offset);
+    if (code != MMCMAP_OK) return code;
+    leave_segment(log, log->epoch);
+    code = close_frame(log, log->frame_offset, log->cursor, log->epoch, offset,
+                       NULL);
+    if (code == MMCMAP_OK) code = open_frame(log, offset);
+  }
+  /* A change, though of nothing that anybody sees: recovery needs what has been
+     left until a superblock has this epoch. */
+  if (code == MMCMAP_OK)
+    atomic_store(&log->header->change.changed_epoch, log->epoch);
   return code == MMCMAP_OK ? log_settle(log) : code;
 }
 

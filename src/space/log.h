@@ -333,7 +333,7 @@ void log_return_to(struct log *log, const struct log_mark *mark);
 void log_return_counts(struct log *log, const struct share_counts *counts);
 
 /* Goes on in lower segments, where they are free, right after a seal: what the
-   heads lie in can then be emptied, too. */
+   heads lie in can be emptied, too, after the next one. */
 int log_descend(struct log *log);
 
 /* Whether somebody compacts. */

@@ -75,11 +75,16 @@ static bool is_in_use(const struct share_segment *entry) {
          usage_is(entry, SHARE_SEGMENT_LARGE);
 }
 
+/* Recovery may come through frames that lie in it until a superblock has the epoch
+   in which the log left it. */
 static void make_empty(const struct log *log, struct share_segment *entry) {
   uint64_t epoch = log->epoch;
+  uint64_t left =
+      atomic_load_explicit(&entry->last_epoch, memory_order_relaxed);
   if (!log->is_private)
     epoch = atomic_load_explicit(&log->header->change.changed_epoch,
                                  memory_order_relaxed);
+  if (left != UINT64_MAX && left > epoch) epoch = left;
   atomic_store_explicit(&entry->last_epoch, epoch, memory_order_relaxed);
   atomic_store_explicit(&entry->tick, readers_tick(log->space->readers),
                         memory_order_relaxed);
