@@ -274,6 +274,29 @@ describe("a saved snapshot", function()
     assert.equal(0, db:stat().waiting_for_snapshots)
   end)
 
+  -- What it would have held was held for ever, all of it.
+  it("holds nothing if there was no room to save it", function()
+    db:close()
+    db = open({ segment_size = 131072, max_size = 2097152 },
+      scratch.path("small"))
+    local function fill()
+      local count = 0
+      for _, size in ipairs { 1000, 100, 1 } do
+        while db:put("k" .. count, ("v"):rep(size)) do count = count + 1 end
+      end
+      return count
+    end
+    local count = fill()
+    fails("EFULL", db:save(("a"):rep(10000)))
+    for round = 1, 3 do
+      for i = 0, count - 1 do assert(db:delete("k" .. i)) end
+      local again = fill()
+      assert.is_true(again > 0.9 * count,
+        ("%d of %d in round %d"):format(again, count, round))
+      count = again
+    end
+  end)
+
   it("is left out of a backup and of what is salvaged", function()
     db:put("k", "1")
     assert(db:save("a"))

@@ -370,6 +370,7 @@ int writer_save(struct writer *writer, const void *name, size_t name_size,
   if (code == MMCMAP_OK) code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   code = save_moment(writer, name, name_size, mode);
+  if (code != MMCMAP_OK) note_saved(writer); /* it holds nothing */
   return end_change(writer, code, epoch_out);
 }
 
