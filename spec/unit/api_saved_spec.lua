@@ -297,6 +297,17 @@ describe("a saved snapshot", function()
     end
   end)
 
+  -- They are counted for each one, in words of 32 bits: a segment that all of them
+  -- see was found empty, and free when the last one was gone.
+  it("leaves its segment in use, however many see it", function()
+    for i = 1, 4 do db:put("k" .. i, ("v"):rep(240000)) end
+    for i = 1, 19000 do assert(db:save("s" .. i)) end
+    reopen()
+    db:put("k", "1")
+    repeat assert(db:step(1000)) until db:usage().uncounted == NONE
+    assert.equal(NONE, db:usage().empty)
+  end)
+
   it("is left out of a backup and of what is salvaged", function()
     db:put("k", "1")
     assert(db:save("a"))

@@ -469,7 +469,12 @@ void usage_count(const struct space *space, uint64_t number,
                  const struct usage_found *found) {
   struct share_segment *entry = usage_entry(space, number);
   if ((usage_state(entry) & SHARE_SEGMENT_UNCOUNTED) == 0) return;
-  usage_raise(space, number << space->segment_shift, found->live_bytes);
+  /* What many saved snapshots share has been found for each of them: the count of
+     it would become less than none. */
+  uint64_t live_bytes = found->live_bytes < space->segment_size
+                            ? found->live_bytes
+                            : space->segment_size;
+  usage_raise(space, number << space->segment_shift, live_bytes);
   uint32_t state = usage_state(entry) & ~(uint32_t)SHARE_SEGMENT_UNCOUNTED;
   if (found->has_pages)
     state = SHARE_SEGMENT_LARGE | (state & SHARE_SEGMENT_TAIL);
