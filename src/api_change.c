@@ -218,9 +218,11 @@ int mmcmap_txn_swap(mmcmap_txn *txn, mmcmap_slice key, mmcmap_slice value,
 
 /* ---- incr ---------------------------------------------------------------- */
 
+/* It may be decided about more than once, if room has to be made. */
 struct incr {
   mmcmap_number by;
-  mmcmap_number sum; /* what an absent key begins with; then the outcome */
+  mmcmap_number init; /* what an absent key begins with */
+  mmcmap_number sum;  /* the outcome */
   char text[NUMBER_TEXT_BYTES];
 };
 
@@ -228,7 +230,7 @@ static int decide_incr(void *context, const uint8_t *value, uint32_t value_size,
                        enum decision *decision_out, const void **value_out,
                        size_t *value_size_out) {
   struct incr *incr = context;
-  mmcmap_number present = incr->sum;
+  mmcmap_number present = incr->init;
   int code = MMCMAP_OK;
   if (value != NULL) code = number_read(value, value_size, &present);
   if (code == MMCMAP_OK) code = number_add(&present, &incr->by, &incr->sum);
@@ -241,7 +243,7 @@ static int decide_incr(void *context, const uint8_t *value, uint32_t value_size,
 
 static int incr_in(struct target target, mmcmap_slice key, mmcmap_number by,
                    mmcmap_number init, mmcmap_number *sum_out) {
-  struct incr incr = {.by = by, .sum = init};
+  struct incr incr = {.by = by, .init = init};
   memset(sum_out, 0, sizeof *sum_out);
   int code = change(target, key, decide_incr, &incr);
   if (code == MMCMAP_OK) *sum_out = incr.sum;

@@ -441,6 +441,22 @@ describe("a store without room", function()
     is_sound(options)
   end)
 
+  -- A sum was formed anew when room had been made, from what it had come to before.
+  it("adds once, however often it has to make room", function()
+    open { max_size = 2 * MIB }
+    local count, added = 0, 0
+    while db:put("k" .. count, ("v"):rep(1000)) do count = count + 1 end
+    for round = 0, 19 do
+      for i = round, count - 1, 20 do assert(db:delete("k" .. i)) end
+      repeat
+        added = added + 1
+        local sum = db:incr(("sum " .. added):rep(100), 1, 0)
+        assert.is_true(not sum or sum == 1)
+      until not sum
+    end
+    assert.is_true(added > 500)
+  end)
+
   for _, level in ipairs { "manual", "async" } do
     it("on a full disk takes deletions, and then puts again, " .. level,
       function()
