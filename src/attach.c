@@ -370,7 +370,7 @@ static int attach_loner(struct store *store, const mmcmap_options *options) {
   if (code == MMCMAP_OK)
     code = lock_is_free(store->fd, STORE_GROUP_OFFSET, &is_free);
   if (code == MMCMAP_OK && !is_free)
-    code = error_set(MMCMAP_EBUSY, "in use, and its lock file not writable");
+    code = error_set(MMCMAP_EBUSY, "this process cannot write its lock file");
   return code == MMCMAP_OK ? attach_alone(store, options) : code;
 }
 

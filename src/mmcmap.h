@@ -115,7 +115,8 @@ enum mmcmap_error_code {
   MMCMAP_EIO = -4,      /* the medium failed */
   MMCMAP_ENOSPC = -5,   /* the disk or the quota is full */
   MMCMAP_EFULL = -6,    /* the store has reached its max_size */
-  MMCMAP_EBUSY = -7,    /* somebody else has the lock */
+  MMCMAP_EBUSY = -7,    /* in use: somebody else has the lock, or the file
+                             open */
   MMCMAP_ECORRUPT = -8, /* the file is damaged */
   MMCMAP_EEXIST = -9,   /* the file exists, and `exclusive` was asked for; or a
                              snapshot of that name */

@@ -29,6 +29,18 @@ describe("the lock file", function()
   before_each(prepare)
   after_each(clean_up)
 
+  it_if_shared("is named by the message if it is the one that cannot be opened",
+    function()
+      assert(os.execute(("mkdir '%s'"):format(lock)))
+      local db, message, code = mmcmap.open(path)
+      assert.is_nil(db)
+      assert.equal("EFORMAT", code)
+      assert.is_truthy(message:find("the lock file is no regular file", 1, true),
+        message)
+      assert(os.execute(("rmdir '%s'"):format(lock)))
+      helper.store(nil, path)
+    end)
+
   it_if_shared("has the data file's permission bits and stays", function()
     for _, mode in ipairs { 384, 416, 432, 438 } do -- 600, 640, 660, 666
       prepare()

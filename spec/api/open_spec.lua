@@ -130,6 +130,7 @@ describe("open", function()
       raises("'flush_interval' is out of range", path,
         { flush_interval = huge })
       raises("'flush_interval' is out of range", path, { flush_interval = nan })
+      raises("'flush_interval' must be more than 0", path, { flush_interval = 0 })
       raises("'timeout' is out of range", path, { timeout = -0.001 })
       raises("'timeout' is out of range", path, { timeout = nan })
       raises("'mode'", path, { mode = 600 }) -- octal digits read as decimal
@@ -297,6 +298,13 @@ describe("open", function()
       db:close()
       refused("EEXIST", path, { exclusive = true })
       assert.equal("v", helper.store(nil, path):get("k"))
+    end)
+
+    it("makes no sense where nothing is to be made", function()
+      local message = "'exclusive' is for a file that is to be made"
+      raises(message, path, { exclusive = true, readonly = true })
+      raises(message, path, { exclusive = true, create = false })
+      assert.is_false(helper.exists(path))
     end)
 
     it("refuses any other file, too", function()

@@ -20,7 +20,7 @@ static const struct error_row {
     [-MMCMAP_EIO] = {"EIO", "the storage medium failed"},
     [-MMCMAP_ENOSPC] = {"ENOSPC", "the disk or the quota is full"},
     [-MMCMAP_EFULL] = {"EFULL", "the store has reached its maximum size"},
-    [-MMCMAP_EBUSY] = {"EBUSY", "somebody else holds the lock"},
+    [-MMCMAP_EBUSY] = {"EBUSY", "it is in use"},
     [-MMCMAP_ECORRUPT] = {"ECORRUPT", "the file is damaged"},
     [-MMCMAP_EEXIST] = {"EEXIST", "it exists already"},
     [-MMCMAP_ENOENT] = {"ENOENT", "it does not exist"},

@@ -154,6 +154,12 @@ void options_read(lua_State *L, int arg, mmcmap_options *options_out) {
   }
   luaL_argcheck(L, options_out->lock || options_out->readonly, arg,
                 "option 'lock' can be false only if 'readonly' is true");
+  luaL_argcheck(L,
+                !options_out->exclusive ||
+                    (options_out->create && !options_out->readonly),
+                arg, "option 'exclusive' is for a file that is to be made");
+  luaL_argcheck(L, options_out->flush_interval_ms > 0, arg,
+                "option 'flush_interval' must be more than 0");
 }
 
 /* Pushes the function `name` of the codec on top of the stack. */

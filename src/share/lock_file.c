@@ -79,13 +79,26 @@ static int allocate_header(int fd) {
   return code;
 }
 
+/* If it fails it says that it was this file: messages have the name of the other
+   one. */
+static int open_or_make(const char *path, unsigned mode, int *fd_out) {
+  mmcmap_error error;
+  int code = file_open_or_create(path, mode, fd_out);
+  if (code == MMCMAP_OK) return code;
+  mmcmap_last_error(&error);
+  error.what = code == MMCMAP_EFORMAT ? "the lock file is no regular file"
+                                      : "opening the lock file";
+  error_restore(&error);
+  return code;
+}
+
 int share_open(const char *path, int like_fd, struct share *share_out) {
   unsigned mode;
   memset(share_out, 0, sizeof *share_out);
   share_out->fd = -1;
   int code = draw_connection(share_out);
   if (code == MMCMAP_OK) code = file_mode(like_fd, &mode);
-  if (code == MMCMAP_OK) code = file_open_or_create(path, mode, &share_out->fd);
+  if (code == MMCMAP_OK) code = open_or_make(path, mode, &share_out->fd);
   if (code == MMCMAP_OK) code = file_follow_owner(share_out->fd, like_fd);
   if (code == MMCMAP_OK) code = allocate_header(share_out->fd);
   if (code == MMCMAP_OK) code = map_lock_file(path, share_out);

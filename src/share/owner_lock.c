@@ -94,7 +94,7 @@ static int wait_for(struct readers *readers, struct share_lock *lock,
       }
       probed_ns = now_ns;
     }
-    if (is_over) return error_set(MMCMAP_EBUSY, "time-out of a lock");
+    if (is_over) return error_set(MMCMAP_EBUSY, "no lock within the time-out");
     uint64_t left_ms = timeout_ms - waited_ms;
     sleep_on(lock, left_ms < PROBE_MS ? (uint32_t)left_ms : PROBE_MS);
   }
