@@ -470,8 +470,8 @@ MMCMAP_API int mmcmap_txn_release(mmcmap_txn *txn, size_t savepoint);
 MMCMAP_API int mmcmap_map(mmcmap *store, mmcmap_slice name, mmcmap **map_out);
 
 /* Deletes a map with all its records, in constant time; MMCMAP_NOTFOUND. Handles
-   of the map stay good: it is empty, and can be made again. Its space comes back as
-   that of mmcmap_snapshot_drop(). */
+   of the map stay good: it is empty, and can be made again. Its space comes back when
+   so much was dropped that a recount is worth it, or after the next opening. */
 MMCMAP_API int mmcmap_drop(mmcmap *store, mmcmap_slice name);
 
 /* The map of that name in the transaction, with which all calls on records are
@@ -561,9 +561,9 @@ MMCMAP_API int mmcmap_snapshot_save(mmcmap *store, mmcmap_slice name);
 MMCMAP_API int mmcmap_snapshot_open_saved(mmcmap *store, mmcmap_slice name,
                                           mmcmap_snapshot **snapshot_out);
 
-/* Forgets one; those that have it open can go on reading it. Its space comes back
-   when so much was dropped that a recount is worth it, or after the next opening.
-   MMCMAP_NOTFOUND. */
+/* Forgets one; those that have it open can go on reading it. Unless others hold it,
+   its space comes back after some more changes, by mmcmap_compact(), or at the latest
+   after the next opening. MMCMAP_NOTFOUND. */
 MMCMAP_API int mmcmap_snapshot_drop(mmcmap *store, mmcmap_slice name);
 
 typedef struct mmcmap_saved {

@@ -227,7 +227,8 @@ static int maps_maps(lua_State *L) {
 
 /***
 Drops a named map with all its records, in constant time. Who has the map sees an
-empty one, which can be put into again.
+empty one, which can be put into again. Its space comes back when so much was dropped
+that counting all records is worth it, or after the next opening.
 @function drop
 @tparam string name
 @treturn[1] boolean true if it was there, else false

@@ -133,9 +133,9 @@ static int saved_open(lua_State *L) {
 }
 
 /***
-Forgets a snapshot that is kept in the file; whoever has it open can read it on. Its
-space comes back when so much was dropped that counting all records is worth it, or after
-the next opening.
+Forgets a snapshot that is kept in the file; whoever has it open can read it on. Unless
+others hold it, its space comes back after some more changes, by `compact`, or at the
+latest after the next opening.
 @function drop_snapshot
 @tparam string name
 @treturn[1] boolean true if it was there, else false
