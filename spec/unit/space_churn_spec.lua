@@ -219,6 +219,22 @@ describe("space", function()
       is_sound()
     end)
 
+  it("comes back at once from what was aborted, without another commit", function()
+    open()
+    for i = 1, 1000 do assert(db:put("k" .. i, ("v"):rep(1000))) end
+    for i = 1, 900 do assert(db:delete("k" .. i)) end
+    settle()
+    local free = usage().free
+    for _ = 1, 3 do
+      local txn = assert(db:begin())
+      for i = 1, 900 do assert(txn:put("k" .. i, ("w"):rep(1000))) end
+      txn:abort()
+      usage()
+      assert.equal(0, usage().empty)
+      assert.is_true(usage().free >= free)
+    end
+  end)
+
   it("of a map of few records comes back after the next opening", function()
     open()
     local map = assert(db:map("a"))

@@ -181,7 +181,9 @@ void usage_return_to(struct log *log, const struct share_counts *mark) {
         is_marked(mark, i))
       continue;
     atomic_store(&entry->live_words, 0);
-    if (!is_head(log, i)) make_empty(log, entry);
+    if (is_head(log, i)) continue;
+    atomic_store(&entry->last_epoch, UINT64_MAX); /* no frame there counts */
+    make_empty(log, entry);
   }
 }
 
@@ -308,13 +310,13 @@ static void sweep(struct log *log, const struct limits *limits,
     struct share_segment *entry = usage_entry(log->space, i);
     bool is_open = is_head(log, i);
     if (is_in_use(entry) && !is_open) {
-      /* Whoever left it died before it could say so. */
-      if (atomic_load_explicit(&entry->last_epoch, memory_order_relaxed) ==
-          UINT64_MAX)
-        usage_leave(log, i, 1, log->epoch);
       if (usage_live_bytes(entry) <= 0 &&
           (usage_state(entry) & SHARE_SEGMENT_UNCOUNTED) == 0)
         make_empty(log, entry);
+      else if (atomic_load_explicit(&entry->last_epoch, memory_order_relaxed) ==
+               UINT64_MAX)
+        /* Whoever began it has died, or failed, before others saw that. */
+        usage_leave(log, i, 1, log->epoch);
     }
     if (is_in_use(entry))
       add_in_use(log, entry, limits, totals);
