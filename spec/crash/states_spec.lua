@@ -9,6 +9,7 @@ local crash = require "spec.support.crash"
 local LEVELS = { "sync", "manual", "async" }
 -- Keys are as good as each other, so the first one named is 0, and so on.
 local WORDS = { "p0", "p1", "P2", "d0", "s_", "n_" }
+local MORE_WORDS = { "p0", "p2", "d2", "e0", "e2", "x_", "w_", "S0", "k_", "s_" }
 
 describe("crash states", function()
   teardown(crash.remove_folder)
@@ -32,6 +33,15 @@ describe("crash states", function()
     ["transactions one after the other"] = "t0t1t2a3t0s_T1t3",
     ["a sync that fails after a transaction"] = "p0s_t1f_s_r_t2s_",
     ["a sync that fails while closing"] = "p0p1f_r_p2s_r_",
+    ["what expires, and is swept"] = "e0e2s_x_w_p0s_",
+    ["what has expired, and is there still"] = "e0e2p1s_x_d0p2r_w_",
+    ["a sync that fails while what has expired is swept"] = "e0p1s_x_f_w_s_r_e2w_",
+    ["a map that is dropped, and comes again"] = "p0p2P3s_k_s_p3k_p2r_",
+    ["a saved snapshot, and its drop"] = "p0S0p0s_S0s_p1",
+    ["saved snapshots of what expires, in a transaction and a map"] =
+      "e0e3S0x_t1w_S1k_s_S0r_S1",
+    ["a saved snapshot first of all"] = "S0p0S1r_S0",
+    ["a sync that fails after a snapshot was saved"] = "p0s_S0f_s_r_S0s_S1",
   } do
     it("keep the promise: " .. name, function()
       for _, level in ipairs(LEVELS) do
@@ -50,24 +60,38 @@ describe("crash states", function()
     crash.report("cleaning")
   end)
 
+  it("keep the promise: space that a saved snapshot held is used again", function()
+    for _, level in ipairs(LEVELS) do
+      assert.is_nil(crash.world { ops = "P0P1s_S0P0P1w_P0P1w_S0P0P1P0P1P0P1P0P1P0P1",
+        durability = level, bound = 3, second = 97, second_bound = 3, seed = 1 })
+    end
+    crash.report("a dropped snapshot")
+  end)
+
   it("keep the promise: a file that was there, and empty", function()
     assert.is_nil(crash.world { ops = "p0p1s_", durability = "sync",
       start = "empty", bound = 2000, second = 3, second_bound = 40 })
     crash.report("p0p1s_ in an empty file")
   end)
 
-  it("of all short worlds keep the promise", function()
-    local number, seed = 0, crash.seed()
+  -- Of those of n operations one of rarity[n], never the same ones.
+  local function short_worlds(words, length, rarity, seed)
+    local number = 0
     for _, level in ipairs(LEVELS) do
-      crash.each_sequence(WORDS, crash.is_long and 5 or 3, function(ops)
+      crash.each_sequence(words, length, function(ops)
         number = number + 1
-        -- The shortest ones always, of the others some, never the same ones.
-        local of = (#ops <= 4 or crash.is_long) and 1 or 20
+        local of = crash.is_long and 1 or rarity[#ops / 2]
         if (number + seed) % (of * crash.thinning) ~= 0 then return end
         assert.is_nil(crash.world { ops = ops, durability = level,
           bound = 64, second = 121, second_bound = 6, seed = number })
       end)
     end
+  end
+
+  it("of all short worlds keep the promise", function()
+    local seed = crash.seed()
+    short_worlds(WORDS, crash.is_long and 5 or 3, { 1, 1, 20 }, seed)
+    short_worlds(MORE_WORDS, crash.is_long and 4 or 3, { 1, 8, 200 }, seed)
     crash.report(crash.is_long and "all worlds of 1 to 5 operations"
       or "all worlds of 2 operations, some of 3")
   end)
@@ -76,7 +100,8 @@ describe("crash states", function()
     local seed = crash.seed()
     math.randomseed(seed)
     local words = { "p0", "p1", "p2", "p3", "m0", "m1", "m3", "P0", "P2", "d0",
-      "d1", "d2", "s_", "s_", "n_", "r_", "c1", "t0", "t1", "T2", "a3" }
+      "d1", "d2", "s_", "s_", "n_", "r_", "c1", "t0", "t1", "T2", "a3", "e0", "e3",
+      "x_", "w_", "S0", "S1", "k_" }
     local rounds = math.ceil((crash.is_long and 20000 or 20) / crash.thinning)
     for round = 1, rounds do
       local ops = {}

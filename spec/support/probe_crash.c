@@ -33,6 +33,7 @@
 #include "base/errors.h"
 #include "base/testing.h"
 #include "os/calls.h"
+#include "os/process.h"
 #include "probe.h"
 #include "probe_crash.h"
 #include "probe_verify.h"
@@ -42,6 +43,8 @@ enum {
   MORE_OPS = 20,
   DAMAGED = 4
 };
+
+#define CRASH_BEGIN_MS UINT64_C(1700000000000)
 
 struct crash {
   char path[512];   /* of the states */
@@ -128,13 +131,16 @@ static int do_more(struct crash *crash, mmcmap *store,
   int code = MMCMAP_OK;
   for (int i = 0; i < MORE_OPS && code == MMCMAP_OK; i++) {
     int key = (int)draw(crash, CRASH_KEYS);
-    if (draw(crash, 4) == 0) {
+    if (i == MORE_OPS / 2) {
+      code = crash_toggle_saved(store, model, key % CRASH_SAVED);
+    } else if (draw(crash, 4) == 0) {
       code = crash_delete(store, key);
-      if (code == MMCMAP_NOTFOUND && model->tags[key] == 0) code = MMCMAP_OK;
-      model->tags[key] = 0;
+      if (code == MMCMAP_NOTFOUND) code = MMCMAP_OK;
+      crash_set(model, key, 0);
     } else {
-      model->tags[key] = crash_tag(900 + i, sizes[draw(crash, 4)]);
-      code = crash_put(store, key, model->tags[key]);
+      uint32_t tag = crash_tag(900 + i, sizes[draw(crash, 4)]);
+      code = crash_put(store, key, tag);
+      crash_set(model, key, tag);
     }
     if (code == MMCMAP_OK && i % 8 == 7) code = mmcmap_sync(store);
   }
@@ -438,6 +444,7 @@ static void push_crash(lua_State *L, const struct crash *crash) {
 static void run_world(struct crash *crash, struct crash_run *run,
                       const char *path, const char *start) {
   struct os_calls saved = os_calls;
+  atomic_store(&process_wall_cell, CRASH_BEGIN_MS);
   os_calls.fdatasync = os_calls.fsync = no_sync;
   unlink(path);
   if (strcmp(start, "empty") == 0) (void)write_image(path, crash->image, 0);
@@ -449,6 +456,7 @@ static void run_world(struct crash *crash, struct crash_run *run,
   unlink(path);
   unlink(crash->path);
   os_calls = saved;
+  atomic_store(&process_wall_cell, 0);
 }
 
 static int crash_world(lua_State *L) {

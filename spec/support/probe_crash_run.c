@@ -9,6 +9,7 @@
 #include "base/errors.h"
 #include "handle.h"
 #include "maint/cleaner.h"
+#include "os/process.h"
 #include "probe_crash.h"
 #include "share/owner_lock.h"
 #include "store.h"
@@ -25,15 +26,21 @@ static const mmcmap_slice crash_map_name = {"map", 3};
 
 static bool is_in_map(int key) { return key >= CRASH_FIRST_IN_MAP; }
 
-int crash_put(mmcmap *store, int key, uint32_t tag) {
+static int crash_put_ttl(mmcmap *store, int key, uint32_t tag,
+                         uint64_t ttl_ms) {
   mmcmap *map;
+  mmcmap_slice value = crash_value(key, tag);
   if (!is_in_map(key))
-    return mmcmap_put(store, crash_key(key), crash_value(key, tag));
+    return mmcmap_put_ttl(store, crash_key(key), value, ttl_ms);
   int code = mmcmap_map(store, crash_map_name, &map);
   if (code == MMCMAP_OK)
-    code = mmcmap_put(map, crash_key(key), crash_value(key, tag));
+    code = mmcmap_put_ttl(map, crash_key(key), value, ttl_ms);
   (void)mmcmap_close(map);
   return code;
+}
+
+int crash_put(mmcmap *store, int key, uint32_t tag) {
+  return crash_put_ttl(store, key, tag, 0);
 }
 
 int crash_delete(mmcmap *store, int key) {
@@ -75,37 +82,136 @@ int crash_open(const char *path, int durability, mmcmap **store_out) {
   mmcmap_options_init(&options);
   options.durability = durability;
   options.flush_interval_ms = 3600000;
-  return mmcmap_open_with(path, &options, &internals, store_out);
+  int code = mmcmap_open_with(path, &options, &internals, store_out);
+  if (code == MMCMAP_OK) (*store_out)->store->flusher.upkeep = NULL;
+  return code;
 }
 
-/* Whether the keys from `first` on are as the model has them; `store` is theirs. */
-static bool map_matches(mmcmap *store, const struct crash_model *model,
-                        int first, int end) {
-  uint64_t count, expected = 0;
+/* ---- Models ---------------------------------------------------------------- */
+
+/* What is compared with a model: a store now, or a snapshot of its moment. */
+struct crash_view {
+  mmcmap *store;
+  mmcmap_snapshot *snapshot; /* NULL: the store */
+  uint64_t now_ms;
+};
+
+static int view_get(const struct crash_view *view, int key,
+                    mmcmap_buffer *value_out, uint64_t *ttl_ms_out) {
+  int code =
+      view->snapshot != NULL
+          ? mmcmap_snapshot_read(view->snapshot, crash_key(key), value_out)
+          : mmcmap_get(view->store, crash_key(key), value_out);
+  if (code != MMCMAP_OK) return code;
+  return view->snapshot != NULL
+             ? mmcmap_snapshot_ttl(view->snapshot, crash_key(key), ttl_ms_out)
+             : mmcmap_ttl(view->store, crash_key(key), ttl_ms_out);
+}
+
+static int view_count(const struct crash_view *view, uint64_t *count_out) {
+  if (view->snapshot == NULL) return mmcmap_count(view->store, count_out);
+  *count_out = mmcmap_snapshot_count(view->snapshot);
+  return MMCMAP_OK;
+}
+
+static bool view_has(const struct crash_view *view, int key, uint32_t tag,
+                     uint64_t end_ms) {
   mmcmap_buffer buffer = {NULL, 0, 0};
-  bool same = true;
-  for (int key = first; key < end && same; key++) {
-    int code = mmcmap_get(store, crash_key(key), &buffer);
-    if (model->tags[key] == 0) {
-      same = code == MMCMAP_NOTFOUND;
+  uint64_t ttl_ms;
+  mmcmap_slice value = crash_value(key, tag);
+  bool same = view_get(view, key, &buffer, &ttl_ms) == MMCMAP_OK &&
+              ttl_ms == (end_ms == 0 ? 0 : end_ms - view->now_ms) &&
+              buffer.size == value.size &&
+              memcmp(buffer.data, value.data, value.size) == 0;
+  mmcmap_buffer_free(&buffer);
+  return same;
+}
+
+/* Whether the keys from `first` on are as they should be; the view is of their map. What
+   has expired may be counted still. */
+static bool map_matches(const struct crash_view *view,
+                        const struct crash_content *content, int first,
+                        int end) {
+  uint64_t count, present = 0, expired = 0, ttl_ms;
+  mmcmap_buffer buffer = {NULL, 0, 0};
+  for (int key = first; key < end; key++) {
+    uint64_t end_ms = content->ends_ms[key];
+    bool is_past = end_ms != 0 && end_ms <= view->now_ms;
+    if (content->tags[key] != 0 && !is_past) {
+      if (!view_has(view, key, content->tags[key], end_ms)) return false;
+      present++;
       continue;
     }
-    expected++;
-    mmcmap_slice value = crash_value(key, model->tags[key]);
-    same = code == MMCMAP_OK && buffer.size == value.size &&
-           memcmp(buffer.data, value.data, value.size) == 0;
+    expired += is_past;
+    int code = view_get(view, key, &buffer, &ttl_ms);
+    mmcmap_buffer_free(&buffer);
+    if (code != MMCMAP_NOTFOUND) return false;
   }
-  mmcmap_buffer_free(&buffer);
-  return same && mmcmap_count(store, &count) == MMCMAP_OK && count == expected;
+  return view_count(view, &count) == MMCMAP_OK && count >= present &&
+         count <= present + expired;
+}
+
+static bool content_matches(const struct crash_view *view,
+                            const struct crash_content *content) {
+  struct crash_view map = *view;
+  int code =
+      view->snapshot != NULL
+          ? mmcmap_snapshot_map(view->snapshot, crash_map_name, &map.snapshot)
+          : mmcmap_map(view->store, crash_map_name, &map.store);
+  if (code != MMCMAP_OK) return false;
+  bool same = map_matches(view, content, 0, CRASH_FIRST_IN_MAP) &&
+              map_matches(&map, content, CRASH_FIRST_IN_MAP, CRASH_KEYS);
+  if (view->snapshot != NULL)
+    mmcmap_snapshot_close(map.snapshot);
+  else
+    (void)mmcmap_close(map.store);
+  return same;
+}
+
+static mmcmap_slice saved_name(int number) {
+  static const char names[CRASH_SAVED][8] = {"first", "second"};
+  mmcmap_slice slice = {names[number], strlen(names[number])};
+  return slice;
+}
+
+static bool saved_matches(mmcmap *store, const struct crash_saved *saved,
+                          int number) {
+  struct crash_view view = {.now_ms = saved->time_ms};
+  int code =
+      mmcmap_snapshot_open_saved(store, saved_name(number), &view.snapshot);
+  if (saved->time_ms == 0 || code != MMCMAP_OK)
+    return saved->time_ms == 0 && code == MMCMAP_ENOENT;
+  bool same = content_matches(&view, &saved->content);
+  mmcmap_snapshot_close(view.snapshot);
+  return same;
 }
 
 bool crash_matches(mmcmap *store, const struct crash_model *model) {
-  mmcmap *map;
-  if (mmcmap_map(store, crash_map_name, &map) != MMCMAP_OK) return false;
-  bool same = map_matches(store, model, 0, CRASH_FIRST_IN_MAP) &&
-              map_matches(map, model, CRASH_FIRST_IN_MAP, CRASH_KEYS);
-  (void)mmcmap_close(map);
+  struct crash_view view = {.store = store, .now_ms = process_wall_ms()};
+  bool same = content_matches(&view, &model->content);
+  for (int i = 0; i < CRASH_SAVED && same; i++)
+    same = saved_matches(store, &model->saved[i], i);
   return same;
+}
+
+void crash_set(struct crash_model *model, int key, uint32_t tag) {
+  struct crash_content *content = &model->content;
+  bool is_past =
+      content->ends_ms[key] != 0 && content->ends_ms[key] <= process_wall_ms();
+  if (tag == 0 && is_past) return; /* it is absent, and may be counted still */
+  content->tags[key] = tag;
+  content->ends_ms[key] = 0;
+}
+
+int crash_toggle_saved(mmcmap *store, struct crash_model *model, int number) {
+  struct crash_saved *saved = &model->saved[number];
+  if (saved->time_ms != 0) {
+    memset(saved, 0, sizeof *saved);
+    return mmcmap_snapshot_drop(store, saved_name(number));
+  }
+  saved->time_ms = process_wall_ms();
+  saved->content = model->content;
+  return mmcmap_snapshot_save(store, saved_name(number));
 }
 
 int crash_match(const struct crash_run *run, const struct disk_window *window,
@@ -150,12 +256,17 @@ static bool play_change(struct crash_run *run, mmcmap *store, char op,
                         int key) {
   int code;
   struct crash_model *now = &run->models[run->done];
+  uint32_t tag = op == 'd' ? 0 : crash_tag(run->done, op);
   run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
-  now->tags[key] = op == 'd' ? 0 : crash_tag(run->done, op);
-  if (op == 'd')
+  crash_set(now, key, tag);
+  if (op == 'd') {
     code = crash_delete(store, key);
-  else
-    code = crash_put(store, key, now->tags[key]);
+  } else if (op == 'e') {
+    now->content.ends_ms[key] = process_wall_ms() + CRASH_TTL_MS;
+    code = crash_put_ttl(store, key, tag, CRASH_TTL_MS);
+  } else {
+    code = crash_put(store, key, tag);
+  }
   return settle_change(run, store, code);
 }
 
@@ -169,7 +280,7 @@ static int change_in_txn(mmcmap_txn *txn, const struct crash_run *run, int key,
                          const int others[2], char op) {
   const struct crash_model *now = &run->models[run->done];
   size_t savepoint;
-  int code = put_in_txn(txn, key, now->tags[key]);
+  int code = put_in_txn(txn, key, now->content.tags[key]);
   if (code == MMCMAP_OK) code = mmcmap_txn_savepoint(txn, &savepoint);
   if (code == MMCMAP_OK)
     code = put_in_txn(txn, others[0], crash_tag(run->done, op));
@@ -177,7 +288,7 @@ static int change_in_txn(mmcmap_txn *txn, const struct crash_run *run, int key,
   if (code == MMCMAP_OK)
     code = mmcmap_txn_delete(txn_of_key(txn, others[0]), crash_key(others[0]));
   if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return code;
-  return put_in_txn(txn, others[1], now->tags[others[1]]);
+  return put_in_txn(txn, others[1], now->content.tags[others[1]]);
 }
 
 /* The moment before it is sealed when it begins. */
@@ -188,9 +299,9 @@ static bool play_txn(struct crash_run *run, mmcmap *store, char op, int key) {
   mmcmap_txn *txn;
   run->is_commit[run->done - 1] = true;
   run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
-  now->tags[key] = crash_tag(run->done, op == 'T' ? 'P' : 'm');
-  now->tags[others[0]] = 0;
-  now->tags[others[1]] = crash_tag(run->done, 'p');
+  crash_set(now, key, crash_tag(run->done, op == 'T' ? 'P' : 'm'));
+  crash_set(now, others[0], 0);
+  crash_set(now, others[1], crash_tag(run->done, 'p'));
   int code = mmcmap_txn_begin(store, &txn);
   if (code != MMCMAP_OK) return go_wrong(run, "begin", code);
   code = change_in_txn(txn, run, key, others, op == 'T' ? 'P' : 'm');
@@ -199,6 +310,37 @@ static bool play_txn(struct crash_run *run, mmcmap *store, char op, int key) {
   mmcmap_txn_abort(txn);
   *now = run->models[run->done - 1];
   return crash_matches(store, now) || go_wrong(run, "not aborted", code);
+}
+
+/* Saves a snapshot, or drops it. */
+static bool play_saved(struct crash_run *run, mmcmap *store, int number) {
+  /* The moment before it is sealed. */
+  run->is_commit[run->done - 1] = true;
+  run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
+  int code = crash_toggle_saved(store, &run->models[run->done], number);
+  return settle_change(run, store, code);
+}
+
+/* A transaction of its own. */
+static bool play_drop(struct crash_run *run, mmcmap *store) {
+  run->is_commit[run->done - 1] = true;
+  run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
+  for (int key = CRASH_FIRST_IN_MAP; key < CRASH_KEYS; key++)
+    crash_set(&run->models[run->done], key, 0);
+  return settle_change(run, store, mmcmap_drop(store, crash_map_name));
+}
+
+static bool play_pass(void) {
+  atomic_fetch_add(&process_wall_cell, CRASH_PASS_MS);
+  return true;
+}
+
+static bool play_step(struct crash_run *run, mmcmap *store) {
+  run->is_commit[run->done] = true;
+  int code = mmcmap_step(store, CRASH_STEP_NS);
+  if (code == MMCMAP_OK) promise(run);
+  return crash_matches(store, &run->models[run->done]) ||
+         go_wrong(run, "not as before a step", code);
 }
 
 static bool play_snapshot(struct crash_run *run, mmcmap *store) {
@@ -272,6 +414,14 @@ static bool play_op(struct crash_run *run, const char *path, mmcmap **store,
       return true;
     case 'n':
       return play_snapshot(run, *store);
+    case 'S':
+      return play_saved(run, *store, key % CRASH_SAVED);
+    case 'k':
+      return play_drop(run, *store);
+    case 'x':
+      return play_pass();
+    case 'w':
+      return play_step(run, *store);
     case 'v':
       return play_clean(run, *store);
     case 'r':

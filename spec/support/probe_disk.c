@@ -7,6 +7,7 @@
 #include "probe_disk.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,9 @@ struct disk {
 static struct disk *recording; /* the one that the hooks serve */
 static struct os_calls real;   /* the table while we record */
 
+/* Of all hooks: the flusher of a world may sweep. */
+static pthread_mutex_t recorder = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
 static void *need(void *memory) {
   if (memory != NULL) return memory;
   fprintf(stderr, "probe_disk: no memory\n");
@@ -78,7 +82,7 @@ static void look_at_page(struct disk *disk, uint64_t page, const uint8_t *now) {
   }
 }
 
-static void look(struct disk *disk) {
+static void look_at_all(struct disk *disk) {
   static const uint8_t zeros[DISK_PAGE_BYTES];
   struct stat stat;
   if (disk->fd < 0 || fstat(disk->fd, &stat) != 0) return;
@@ -100,6 +104,12 @@ static void look(struct disk *disk) {
                  page < end ? disk->view + page * DISK_PAGE_BYTES : zeros);
 }
 
+static void look(struct disk *disk) {
+  pthread_mutex_lock(&recorder);
+  look_at_all(disk);
+  pthread_mutex_unlock(&recorder);
+}
+
 static void watch_file(struct disk *disk, int fd) {
   char name[64];
   if (disk->fd >= 0) close(disk->fd);
@@ -115,6 +125,7 @@ static void watch_file(struct disk *disk, int fd) {
 /* ---- Windows ------------------------------------------------------------- */
 
 void disk_cut(struct disk *disk) {
+  pthread_mutex_lock(&recorder);
   look(disk);
   if (disk->window_count == disk->window_capacity) {
     disk->window_capacity = disk->window_capacity * 2 + 16;
@@ -134,6 +145,7 @@ void disk_cut(struct disk *disk) {
   window->size_count = disk->size_count;
   window->promised = disk->promised;
   window->done = disk->done;
+  pthread_mutex_unlock(&recorder);
 }
 
 /* All dirty pages are on the medium. */
@@ -175,6 +187,7 @@ static int disk_open(const char *path, int flags, mode_t mode) {
 
 static ssize_t disk_pwrite(int fd, const void *data, size_t size,
                            off_t offset) {
+  pthread_mutex_lock(&recorder);
   look(recording);
   ssize_t n = real.pwrite(fd, data, size, offset);
   int failure = errno;
@@ -183,17 +196,20 @@ static ssize_t disk_pwrite(int fd, const void *data, size_t size,
   for (off_t at = offset; n > 0 && at < offset + n;
        at = at / DISK_PAGE_BYTES * DISK_PAGE_BYTES + DISK_PAGE_BYTES)
     recording->is_dirty[at / DISK_PAGE_BYTES] = true;
+  pthread_mutex_unlock(&recorder);
   errno = failure;
   return n;
 }
 
 static int disk_fdatasync(int fd) {
   (void)fd; /* the real disk is no part of this */
+  pthread_mutex_lock(&recorder);
   bool fails = recording->fails_next;
   disk_cut(recording);
   recording->fails_next = false;
   if (!fails) settle(recording);
   memset(recording->is_dirty, 0, sizeof recording->is_dirty);
+  pthread_mutex_unlock(&recorder);
   errno = EIO;
   return fails ? -1 : 0;
 }
