@@ -12,9 +12,9 @@ local scratch = require "spec.support.scratch"
 local SEGMENT = 131072
 
 -- What the process does, call by call: put, delete, sync, a transaction, which
--- is a list of puts and deletions, the saving of a snapshot, or a step, which sweeps
--- what has expired. What is
--- put with a time to live has expired for whoever comes after the process.
+-- is a list of puts and deletions, put_many, changes of a map, the saving of a snapshot,
+-- or a step, which sweeps what has expired. What is put with a time to live has expired
+-- for whoever comes after the process.
 local calls = {}
 for i = 1, 6 do calls[#calls + 1] = { "put", "key " .. i, ("v"):rep(i * 90) } end
 calls[#calls + 1] = { "sync" }
@@ -35,6 +35,13 @@ calls[#calls + 1] = { "update", { { "put", "key 3", "more" },
 calls[#calls + 1] = { "sync" }
 calls[#calls + 1] = { "clean" }
 calls[#calls + 1] = { "put", "key 7", "after cleaning" }
+calls[#calls + 1] = { "map_put", "key 1", "of the map" }
+calls[#calls + 1] = { "put_many", { "many 1", "one", "key 7", "two", "many 3", "three" } }
+calls[#calls + 1] = { "map_put", "key 2", "of the map, too" }
+calls[#calls + 1] = { "map_clear" }
+calls[#calls + 1] = { "map_put", "key 3", "alone in the map" }
+calls[#calls + 1] = { "drop", "a map" }
+calls[#calls + 1] = { "map_put", "key 1", "of a map that came again" }
 
 for i = 1, 3 do calls[#calls + 1] = { "put", "gone " .. i, "soon", 50 } end
 calls[#calls + 1] = { "expire", "key 2", 50 }
@@ -53,13 +60,16 @@ calls[#calls + 1] = { "sync" }
 
 local BEGIN = 1700000000000
 
--- What a store holds, as one text; saved snapshots are under such names.
-local SAVED = "saved: "
+-- What a store holds, as one text; saved snapshots, and records of the map, are under
+-- such names.
+local SAVED, IN_MAP = "saved: ", "in map: "
 
 local function text_of(records)
   local lines = {}
   for key, value in pairs(records) do
-    if key:sub(1, #SAVED) ~= SAVED then lines[#lines + 1] = key .. "=" .. value end
+    if not key:find("^saved: ") and not key:find("^in map: ") then
+      lines[#lines + 1] = key .. "=" .. value
+    end
   end
   table.sort(lines)
   return table.concat(lines, "\n")
@@ -72,8 +82,28 @@ local function contents(db)
     records[SAVED .. name] = text_of((snapshot:records()))
     snapshot:close()
   end
+  local map = assert(db:map("a map"))
+  for key, value in pairs((assert(map:records()))) do records[IN_MAP .. key] = value end
+  map:close()
   return records
 end
+
+-- What a call does to the records, but for one that changes one of them.
+local effects = {}
+
+function effects.put_many(records, list)
+  for i = 1, #list, 2 do records[list[i]] = list[i + 1] end
+end
+
+function effects.map_put(records, key, value) records[IN_MAP .. key] = value end
+
+function effects.map_clear(records)
+  for key in pairs(records) do
+    if key:sub(1, #IN_MAP) == IN_MAP then records[key] = nil end
+  end
+end
+
+effects.drop = effects.map_clear
 
 -- models[i]: after call i - 1.
 local function models_of()
@@ -82,6 +112,10 @@ local function models_of()
     local next_model = {}
     for key, value in pairs(now) do next_model[key] = value end
     local changes = call[1] == "update" and call[2] or { call }
+    if effects[call[1]] then
+      effects[call[1]](next_model, call[2], call[3])
+      changes = {}
+    end
     for _, change in ipairs(changes) do
       local name, key, value = change[1], change[2], change[3]
       if name == "save" then value = text_of(now) end
@@ -108,7 +142,17 @@ local function pass() return probe.os.wall_ms(BEGIN + 100) end
 -- The cleaner, for a while.
 local function clean(db) return db:clean(300000) end
 
-local others = { update = update, pass = pass, clean = clean }
+local function in_map(method)
+  return function(db, ...)
+    local map = assert(db:map("a map"))
+    local result = assert(map[method](map, ...))
+    assert(map:close())
+    return result
+  end
+end
+
+local others = { update = update, pass = pass, clean = clean, map_put = in_map("put"),
+  map_clear = in_map("clear") }
 
 local function work(path, level, plan)
   probe.os.wall_ms(BEGIN)
