@@ -530,3 +530,51 @@ describe("a store's update", function()
     assert.is_truthy(mmcmap)
   end)
 end)
+
+describe("put_many, clear, drop and compact", function()
+  after_each(helper.close_all)
+
+  it("are seen by other processes all at once", function()
+    local path, output = helper.path(), helper.path(".txt")
+    helper.write(output, "")
+    local script = helper.write(helper.path(".lua"), ([[
+      package.path, package.cpath = %q, %q
+      local db = assert(require "mmcmap".open(%q, { durability = "manual" }))
+      local map, rounds, bad, full = db:map("m"), 0, 0, 0
+      repeat
+        local count = map:count()
+        if count ~= 0 and count ~= 100 then bad = bad + 1 end
+        db:view(function(snap)
+          local first, met = nil, 0
+          for _, value in snap:map("m"):pairs() do
+            first, met = first or value, met + 1
+            if value ~= first then bad = bad + 1 end
+          end
+          if met ~= 0 and met ~= 100 then bad = bad + 1 end
+          if met == 100 then full = full + 1 end
+        end)
+        rounds = rounds + 1
+      until db:has("done")
+      print(bad, rounds > 0 and full > 0)
+    ]]):format(package.path, package.cpath, path))
+    local db = helper.store({ durability = "manual" }, path)
+    local map = db:map("m")
+    os.execute(("%s %s > %s 2>&1 &"):format(helper.quoted(helper.interpreter()),
+      helper.quoted(script), helper.quoted(output)))
+    for round = 1, 1500 do
+      local records = {}
+      for i = 1, 100 do records[i] = ("round %d "):format(round):rep(5) end
+      assert.is_true(map:put_many(records))
+      if round % 5 == 1 then assert.is_true(map:clear()) end
+      if round % 5 == 3 then assert.is_true(db:drop("m")) end
+      if round % 100 == 0 then assert.is_true(db:compact()) end
+    end
+    db.done = "yes"
+    for _ = 1, 200 do
+      if helper.read(output) ~= "" then break end
+      os.execute("sleep 0.05")
+    end
+    assert.equal("0\ttrue\n", helper.read(output))
+    assert.is_true(db:check())
+  end)
+end)

@@ -7,7 +7,7 @@
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
  * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
- * incr, ttl, expire, count, version, size, sync, step, stat, snapshot, save, saved,
+ * incr, ttl, expire, count, version, size, path, sync, step, stat, snapshot, save, saved,
  * open_saved, drop_saved, records, map, maps, drop, close, remove; and see
  * probe_txn.c, probe_space.c.
  *   salvage(from, to)   how many records
@@ -349,6 +349,11 @@ static int store_version(lua_State *L) {
   return 1;
 }
 
+static int store_path(lua_State *L) {
+  lua_pushstring(L, mmcmap_path(store_check(L)->handle));
+  return 1;
+}
+
 static int store_size(lua_State *L) {
   uint64_t size_bytes;
   int code = mmcmap_size(store_check(L)->handle, &size_bytes);
@@ -674,6 +679,7 @@ void probe_store_open(lua_State *L) {
       {"count", store_count},
       {"version", store_version},
       {"size", store_size},
+      {"path", store_path},
       {"sync", store_sync},
       {"step", store_step},
       {"ttl", store_ttl},

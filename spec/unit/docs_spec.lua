@@ -107,6 +107,88 @@ describe("docs/concurrency.md", function()
   end)
 end)
 
+-- The rows of the tables of docs/api.md, each {lua = names, c = names, specs = texts}.
+local function api_rows()
+  local rows = {}
+  for line in read("docs/api.md"):gmatch("\n|([^\n]+)|") do
+    local lua, c, specs = line:match("^([^|]*)|([^|]*)|(.+)$")
+    if lua:find("`") or c:find("`mmcmap_") then
+      local row = { lua = {}, c = {}, specs = {}, line = line }
+      for name in lua:gmatch("`([%a_0-9]+)`") do row.lua[#row.lua + 1] = name end
+      for name in c:gmatch("`([%a_0-9]+)`") do row.c[#row.c + 1] = name end
+      for name in specs:gmatch("%l+/[%l_]+") do
+        local path = "spec/" .. name .. "_spec.lua"
+        assert.is_true(helper.exists(source .. "/" .. path), path)
+        row.specs[#row.specs + 1] = read(path)
+      end
+      rows[#rows + 1] = row
+    end
+  end
+  return rows
+end
+
+local function names_of(rows, field)
+  local names = {}
+  for _, row in ipairs(rows) do
+    for _, name in ipairs(row[field]) do names[name] = true end
+  end
+  return names
+end
+
+describe("docs/api.md", function()
+  local rows = api_rows()
+
+  it("has each function of mmcmap.h, and no other", function()
+    local used = {}
+    for name in read("src/mmcmap.symbols"):gmatch("[%a_0-9]+") do used[name] = true end
+    assert_same_names(names_of(rows, "c"), used)
+  end)
+
+  it("has each method of the Lua module, and no other", function()
+    local used = { open = true }
+    for _, name in ipairs(files("ls src/lua/*.c")) do
+      for method in read(name):gmatch('{"(%l[%a_]*)", [%a_]+}') do used[method] = true end
+    end
+    local front = read("lua/mmcmap.lua")
+    for method in front:gmatch("\nfunction methods%.([%a_]+)") do used[method] = true end
+    for name in front:match("\nreturn {(.*)}"):gmatch("\n  (%l[%a_0-9]+) =") do
+      used[name] = name ~= "backend" or nil
+    end
+    assert_same_names(names_of(rows, "lua"), used)
+  end)
+
+  it("names specs that use the methods", function()
+    for _, row in ipairs(rows) do
+      assert.is_true(#row.specs > 0, row.line)
+      local text = table.concat(row.specs)
+      for _, name in ipairs(row.lua) do
+        assert.is_truthy(text:find("[:.]" .. name .. "[^%w_]")
+          or text:find('"' .. name .. '"', 1, true), name .. " of" .. row.line)
+      end
+    end
+  end)
+
+  it("has no function of mmcmap.h that no spec calls", function()
+    local called = {}
+    for _, name in ipairs(files("ls spec/support/*.c src/lua/*.c src/lua/*.h")) do
+      for word in without_comments(read(name)):gmatch("mmcmap_[%a_0-9]+") do
+        called[word] = true
+      end
+    end
+    assert.equal("", missing(names_of(rows, "c"), called))
+  end)
+
+  it("has no method of records that the model does not know", function()
+    local model = read("spec/support/model.lua")
+    local names = names_in_section(read("docs/api.md"),
+      "## Records: of a store, a map, and a transaction in `update`", "`([%l_]+)`")
+    for name in pairs(names) do
+      local known = name == "pairs" and "records" or name == "keys" and "page" or name
+      assert.is_truthy(model:find("[:.]" .. known .. "%f[^%w_]"), name)
+    end
+  end)
+end)
+
 describe("README.md", function()
   local text = read("README.md")
 
