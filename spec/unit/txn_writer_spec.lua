@@ -449,6 +449,7 @@ describe("txn.writer", function()
       own:version()
       own:put("large", ("large"):rep(100000))
       own:sync()
+      own:step(2)
       own:close()
     end
     local function open_here()
@@ -487,7 +488,7 @@ describe("txn.writer", function()
       return ("%d: %s; %s %d"):format(offset, text, how, status)
     end
     local failures = {}
-    for offset = 0, 960, WORD_STEP do
+    for offset = 0, 1344, WORD_STEP do
       for i, change in ipairs(crash.words) do
         local is_due = crash.is_long or i == 1 or (offset / 8 + i) % 3 == 0
         if is_due and not locks[offset] then

@@ -34,11 +34,17 @@ uint64_t space_look(struct space *space) {
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-/* What puts leave in all. */
+static uint64_t reserve_limit(const struct space *space) {
+  return space->max_size_bytes != 0 ? space->max_size_bytes / 4
+                                    : SPACE_RESERVE_MAX;
+}
+
+/* What puts leave in all; anybody may have written the word. */
 static uint64_t whole_reserve(const struct space *space) {
   uint64_t reserve =
       atomic_load_explicit(&space->readers->share->header->upkeep.reserve_bytes,
                            memory_order_relaxed);
+  reserve = least(reserve, reserve_limit(space));
   return reserve < SPACE_RESERVE_MIN ? SPACE_RESERVE_MIN : reserve;
 }
 
@@ -72,9 +78,9 @@ static void grant(struct space *space) {
 }
 
 void space_set_reserve(struct space *space, uint64_t wanted_bytes) {
-  uint64_t most = space->max_size_bytes != 0
-                      ? space->max_size_bytes / 4
-                      : least(space->writable_bytes / 16, SPACE_RESERVE_MAX);
+  uint64_t most = reserve_limit(space);
+  if (space->max_size_bytes == 0)
+    most = least(space->writable_bytes / 16, most);
   atomic_store_explicit(&space->readers->share->header->upkeep.reserve_bytes,
                         least(wanted_bytes, most), memory_order_relaxed);
   grant(space);
