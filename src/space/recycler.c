@@ -45,6 +45,16 @@ static bool ring_grow(struct recycler_ring *ring) {
   return true;
 }
 
+/* After a change of the ring's count. */
+static void note_spare(struct recycler *recycler, int class) {
+  if (class >= BRANCH_WAYS) return;
+  uint64_t bit = UINT64_C(1) << class;
+  if (recycler->rings[class].count >= RECYCLER_SPARE)
+    recycler->spare |= bit;
+  else
+    recycler->spare &= ~bit;
+}
+
 static void put(struct recycler *recycler, int class, uint64_t offset,
                 uint64_t tick) {
   if (class < 0) return;
@@ -54,6 +64,7 @@ static void put(struct recycler *recycler, int class, uint64_t offset,
   struct recycled *item = ring_item(ring, ring->count++);
   item->offset = offset;
   item->tick = tick;
+  note_spare(recycler, class);
 }
 
 void recycler_put(struct recycler *recycler, int class, uint64_t offset) {
@@ -71,8 +82,9 @@ void recycler_put_rest(struct recycler *recycler, uint32_t slot_count,
   recycler_put_unseen(recycler, recycler_class_of_branch(slot_count), offset);
 }
 
-static bool take_oldest(struct recycler *recycler, struct recycler_ring *ring,
+static bool take_oldest(struct recycler *recycler, int class,
                         uint64_t *offset_out) {
+  struct recycler_ring *ring = &recycler->rings[class];
   struct recycled *oldest = ring_item(ring, 0);
   if (oldest->tick != UNSEEN_TICK && oldest->tick >= recycler->horizon &&
       !BROKEN(BREAK_RECYCLE_EARLY)) {
@@ -84,6 +96,7 @@ static bool take_oldest(struct recycler *recycler, struct recycler_ring *ring,
   *offset_out = oldest->offset;
   ring->first = (ring->first + 1) & (ring->capacity - 1);
   ring->count--;
+  note_spare(recycler, class);
   return true;
 }
 
@@ -91,28 +104,25 @@ bool recycler_take(struct recycler *recycler, int class, uint64_t *offset_out) {
   *offset_out = 0;
   if (class < 0) return false;
   CHECK(class < RECYCLER_CLASSES);
-  struct recycler_ring *ring = &recycler->rings[class];
-  return ring->count > 0 && take_oldest(recycler, ring, offset_out);
+  return recycler->rings[class].count > 0 &&
+         take_oldest(recycler, class, offset_out);
 }
 
 bool recycler_take_larger_branch(struct recycler *recycler, uint32_t slot_count,
                                  uint64_t *offset_out, uint32_t *rest_out) {
   const uint32_t header_slots = NODE_HEADER_BYTES / 8;
+  int least = recycler_class_of_branch(slot_count + header_slots + 1);
   *offset_out = 0;
   *rest_out = 0;
-  for (uint32_t larger = slot_count + header_slots + 1; larger <= BRANCH_WAYS;
-       larger++) {
-    struct recycler_ring *ring =
-        &recycler->rings[recycler_class_of_branch(larger)];
-    if (ring->count < RECYCLER_SPARE) continue;
-    *rest_out = larger - slot_count - header_slots;
-    return take_oldest(recycler, ring, offset_out);
-  }
-  return false;
+  if (least >= BRANCH_WAYS || recycler->spare >> least == 0) return false;
+  int class = least + __builtin_ctzll(recycler->spare >> least);
+  *rest_out = (uint32_t)(class - least) + 1;
+  return take_oldest(recycler, class, offset_out);
 }
 
 void recycler_clear(struct recycler *recycler) {
   if (BROKEN(BREAK_RECYCLE_SEALED)) return;
   for (int i = 0; i < RECYCLER_CLASSES; i++)
     recycler->rings[i].count = 0;
+  recycler->spare = 0;
 }

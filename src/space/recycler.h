@@ -44,6 +44,8 @@ struct recycler {
   uint64_t horizon; /* what was unlinked at ticks below may be used */
   uint32_t tries;
   uint64_t reused_bytes; /* since the store was opened */
+  uint64_t spare;        /* a bit for each class of branches of which there are
+                            RECYCLER_SPARE or more */
   struct recycler_ring rings[RECYCLER_CLASSES];
 };
 
