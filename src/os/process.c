@@ -149,5 +149,16 @@ int process_boot_id(uint8_t id_out[PROCESS_BOOT_ID_BYTES]) {
 
 uint32_t process_id(void) { return (uint32_t)getpid(); }
 
-/* Not gettid(): C libraries of before 2019 lack it. */
-uint32_t process_thread_id(void) { return (uint32_t)syscall(SYS_gettid); }
+uint32_t process_thread_id(void) {
+  static _Thread_local struct {
+    uint32_t id; /* 0: not known */
+    uint32_t generation;
+  } known;
+  uint32_t generation = process_fork_generation();
+  if (UNLIKELY(known.id == 0 || known.generation != generation)) {
+    /* Not gettid(): C libraries of before 2019 lack it. */
+    known.id = (uint32_t)syscall(SYS_gettid);
+    known.generation = generation;
+  }
+  return known.id;
+}
