@@ -318,8 +318,27 @@ static inline int next_record(mmcmap_cursor *cursor,
   return next_of_snapshot(cursor, record_out, row_out);
 }
 
+/* The same where nothing is out of the ordinary: most of a scan. */
+static inline bool take_plain(mmcmap_cursor *cursor, mmcmap_slice *key_out,
+                              mmcmap_slice *value_out) {
+  CHECK(cursor != NULL && cursor->magic == CURSOR_MAGIC);
+  const mmcmap_snapshot *snapshot = cursor->snapshot;
+  if (UNLIKELY(snapshot == NULL || snapshot->magic != SNAPSHOT_MAGIC ||
+               snapshot->may_end || !store_is_ours(snapshot->store) ||
+               !readers_has_snapshot(snapshot->row, snapshot->mark)))
+    return false;
+  struct node_source source = space_source(&snapshot->store->space);
+  if (UNLIKELY(!trie_cursor_take(&cursor->cursor, &source, key_out, value_out)))
+    return false;
+  cursor->last = key_out->data;
+  cursor->last_size = key_out->size;
+  cursor->has_position = true;
+  return true;
+}
+
 int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
                        mmcmap_slice *value_out) {
+  if (LIKELY(take_plain(cursor, key_out, value_out))) return MMCMAP_OK;
   struct share_row *row;
   struct record_view record;
   *key_out = slice_of(NULL, 0);
@@ -334,15 +353,21 @@ int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
 
 int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
                        mmcmap_buffer *value_out) {
-  struct share_row *row;
+  struct share_row *row = NULL;
   struct record_view record;
+  mmcmap_slice key, value;
+  int code = MMCMAP_OK;
   key_out->size = 0;
   if (value_out != NULL) value_out->size = 0;
-  int code = next_record(cursor, &record, &row);
-  if (code != MMCMAP_OK) return code;
-  code = handle_buffer_set(key_out, record.key, record.key_size);
+  if (UNLIKELY(!take_plain(cursor, &key, &value))) {
+    code = next_record(cursor, &record, &row);
+    if (code != MMCMAP_OK) return code;
+    key = slice_of(record.key, record.key_size);
+    value = slice_of(record.value, record.value_size);
+  }
+  code = handle_buffer_set(key_out, key.data, key.size);
   if (code == MMCMAP_OK && value_out != NULL)
-    code = handle_buffer_set(value_out, record.value, record.value_size);
+    code = handle_buffer_set(value_out, value.data, value.size);
   snapshot_leave(row);
   if (code != MMCMAP_OK) key_out->size = 0;
   return code;

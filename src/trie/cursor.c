@@ -19,13 +19,14 @@ void trie_cursor_init(struct trie_cursor *cursor, uint64_t root,
   cursor->ahead_end = 0;
 }
 
-/* Two lines: a leaf branch, or a small record, mostly has no more. What lies
-   beyond the file is never touched, only asked for. */
+/* The lines of the first 48 bytes, one or two: a leaf branch, or what a small
+   record begins with, mostly has no more. What lies beyond the file is never
+   touched, only asked for. */
 static void prefetch_node(const struct node_source *source, uint64_t slot) {
   uint64_t offset = slot_offset(slot);
   if (offset >= source->size) return;
   bytes_prefetch(source->base + offset);
-  bytes_prefetch(source->base + offset + 64);
+  bytes_prefetch(source->base + offset + 47);
 }
 
 static int enter_branch(struct trie_cursor *cursor,
@@ -38,10 +39,8 @@ static int enter_branch(struct trie_cursor *cursor,
   if (code != MMCMAP_OK) return code;
   step->next = 0;
   cursor->depth++;
-  for (unsigned i = 0; i < step->branch.slot_count; i++) {
-    uint64_t child = branch_slot(&step->branch, i);
-    if (!slot_is_record(child)) prefetch_node(source, child);
-  }
+  for (unsigned i = 0; i < step->branch.slot_count && i < BRANCH_WAYS; i++)
+    prefetch_node(source, branch_slot(&step->branch, i));
   return MMCMAP_OK;
 }
 
@@ -97,20 +96,18 @@ int trie_cursor_seek(struct trie_cursor *cursor,
 }
 
 /* Notes a record that the walk has come to. */
-static int push_record(struct trie_cursor *cursor,
-                       const struct node_source *source, uint64_t slot) {
+static inline int push_record(struct trie_cursor *cursor, uint64_t slot) {
   if (UNLIKELY(cursor->left == 0))
     return error_set_corrupt("F36 more records than counted",
                              slot_offset(slot));
   cursor->left--;
-  prefetch_node(source, slot);
   cursor->ahead[cursor->ahead_end++ % TRIE_RECORDS_AHEAD] = slot;
   return MMCMAP_OK;
 }
 
-static int take_slot(struct trie_cursor *cursor,
-                     const struct node_source *source, uint64_t slot) {
-  return slot_is_record(slot) ? push_record(cursor, source, slot)
+static inline int take_slot(struct trie_cursor *cursor,
+                            const struct node_source *source, uint64_t slot) {
+  return slot_is_record(slot) ? push_record(cursor, slot)
                               : enter_branch(cursor, source, slot);
 }
 

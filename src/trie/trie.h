@@ -299,6 +299,37 @@ int trie_cursor_walk(struct trie_cursor *cursor,
 /* Ends the walk at the failure that was noted last. */
 int trie_cursor_fail(struct trie_cursor *cursor);
 
+/* Takes the next record if that needs nothing but a look at it: one that does not
+   expire, stands for no map, and has its value beside it. What trie_cursor_next()
+   is for otherwise has not been done then. */
+static inline bool trie_cursor_take(struct trie_cursor *cursor,
+                                    const struct node_source *source,
+                                    mmcmap_slice *key_out,
+                                    mmcmap_slice *value_out) {
+  if (UNLIKELY(cursor->ahead_end - cursor->ahead_begin <=
+               TRIE_RECORDS_AHEAD / 2))
+    return false;
+  uint64_t offset =
+      slot_offset(cursor->ahead[cursor->ahead_begin % TRIE_RECORDS_AHEAD]);
+  if (UNLIKELY(!bytes_within(offset, NODE_HEADER_BYTES, source->size)))
+    return false;
+  const uint8_t *at = source->base + offset;
+  uint64_t shape = bytes_load_relaxed(at + NODE_SHAPE_AT);
+  uint64_t key_size = shape >> 32, value_size = (uint32_t)shape;
+  if (UNLIKELY(bytes_load_relaxed(at + NODE_META_AT) >> 48 != NODE_RECORD
+                                                                  << 8 ||
+               key_size > MMCMAP_KEY_SIZE_MAX ||
+               !bytes_within(offset, NODE_HEADER_BYTES + key_size + value_size,
+                             source->size)))
+    return false;
+  cursor->ahead_begin++;
+  key_out->data = at + NODE_HEADER_BYTES;
+  key_out->size = (size_t)key_size;
+  value_out->data = at + NODE_HEADER_BYTES + key_size;
+  value_out->size = (size_t)value_size;
+  return true;
+}
+
 /* The next record; MMCMAP_NOTFOUND at the end. After an error the cursor stays
    there. */
 static inline int trie_cursor_next(struct trie_cursor *cursor,
