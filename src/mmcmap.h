@@ -562,8 +562,8 @@ MMCMAP_API int mmcmap_snapshot_open_saved(mmcmap *store, mmcmap_slice name,
                                           mmcmap_snapshot **snapshot_out);
 
 /* Forgets one; those that have it open can go on reading it. Unless others hold it,
-   its space comes back after some more changes, by mmcmap_compact(), or at the latest
-   after the next opening. MMCMAP_NOTFOUND. */
+   its space comes back in the background, when what is alive has been recounted and
+   a superblock tells of the drop. MMCMAP_NOTFOUND. */
 MMCMAP_API int mmcmap_snapshot_drop(mmcmap *store, mmcmap_slice name);
 
 typedef struct mmcmap_saved {

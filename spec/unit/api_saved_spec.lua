@@ -308,6 +308,39 @@ describe("a saved snapshot", function()
     assert.equal(NONE, db:usage().empty)
   end)
 
+  -- What it has is counted as alive from the next opening on.
+  for _, is_reopened in ipairs { false, true } do
+    it("gives its space back when it is dropped, and nothing else is done, "
+      .. (is_reopened and "later" or "at once"), function()
+      db:close()
+      path = scratch.path("small segments")
+      db = open({ segment_size = 131072 }, path)
+      local function rewrite(text)
+        for i = 1, 400 do assert(db:put("k" .. i, text:rep(1000))) end
+      end
+      local function idle() for _ = 1, 5 do assert(db:step(1000)) end end
+      local function segments()
+        local usage = assert(db:usage())
+        return binary.number(usage.used) + binary.number(usage.empty)
+      end
+      rewrite("o")
+      assert(db:save("a"))
+      rewrite("n")
+      if is_reopened then reopen() end
+      assert(db:put("wakes", "it up"))
+      idle()
+      local before, size = segments(), db:size()
+      assert.is_true(db:drop_saved("a"))
+      idle()
+      assert.is_true(segments() <= before - 3,
+        ("%d segments, were %d"):format(segments(), before))
+      assert.equal(NONE, db:usage().high)
+      assert.equal(0, db:stat().waiting_for_snapshots)
+      assert.is_true(db:size() <= size, ("%d, was %d"):format(db:size(), size))
+      assert.same({}, db:check())
+    end)
+  end
+
   it("is left out of a backup and of what is salvaged", function()
     db:put("k", "1")
     assert(db:save("a"))

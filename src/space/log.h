@@ -339,8 +339,13 @@ int log_descend(struct log *log);
 /* Whether somebody compacts. */
 bool log_is_compacting(const struct log *log);
 
-/* Whether so much has been dropped with maps that a recount is worth it. */
+/* Whether so much has been dropped with maps, and with saved snapshots, that a
+   recount is worth it. */
 bool log_has_dropped(const struct log *log, const struct usage_totals *totals);
+
+/* Something has been dropped of which it is not known how much it is: it may be
+   most of what there is. */
+void log_drop_unknown(struct log *log);
 
 /* Looks at all segments, and says in the lock file whether there is upkeep to
    do. */

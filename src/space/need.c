@@ -28,6 +28,12 @@ bool log_has_dropped(const struct log *log, const struct usage_totals *totals) {
   return bytes > totals->live_bytes / 16 + log->space->segment_size;
 }
 
+void log_drop_unknown(struct log *log) {
+  const struct space *space = log->space;
+  log->header->upkeep.dropped_records +=
+      (space->segment_count << space->segment_shift) / DROPPED_RECORD_BYTES;
+}
+
 bool log_is_compacting(const struct log *log) {
   uint64_t until_ns = atomic_load(&log->header->upkeep.compacting_ns);
   return until_ns != 0 && process_monotonic_ns() < until_ns;

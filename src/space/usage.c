@@ -202,6 +202,14 @@ static bool lies_in(uint64_t oldest, uint64_t newest, uint64_t first,
   return newest != 0 && newest >= first && oldest < end;
 }
 
+/* By snapshots that are open, or saved. */
+static bool is_held(const struct log *log, const struct readers_held *held,
+                    uint64_t first, uint64_t end) {
+  const struct share_upkeep *upkeep = &log->header->upkeep;
+  return readers_is_held(held, first, end) ||
+         lies_in(upkeep->saved_oldest, upkeep->saved_newest, first, end);
+}
+
 /* Whether the last drop of a saved snapshot is on disk. */
 static bool is_drop_kept(const struct log *log) {
   return atomic_load(&log->header->upkeep.left_epoch) <=
@@ -209,15 +217,12 @@ static bool is_drop_kept(const struct log *log) {
                               memory_order_acquire);
 }
 
-/* By snapshots that are open, or saved, or would be there again if the power
-   failed now. */
-static bool is_held(const struct log *log, const struct readers_held *held,
-                    uint64_t first, uint64_t end) {
+/* By saved snapshots that would be there again if the power failed now: a commit
+   ends that. */
+static bool is_left(const struct log *log, uint64_t first, uint64_t end) {
   const struct share_upkeep *upkeep = &log->header->upkeep;
-  return readers_is_held(held, first, end) ||
-         lies_in(upkeep->saved_oldest, upkeep->saved_newest, first, end) ||
-         (!is_drop_kept(log) &&
-          lies_in(upkeep->left_oldest, upkeep->left_newest, first, end));
+  return !is_drop_kept(log) &&
+         lies_in(upkeep->left_oldest, upkeep->left_newest, first, end);
 }
 
 void usage_leave_saved(struct log *log) {
@@ -256,7 +261,8 @@ static enum usage_refusal refusal(const struct log *log,
   if (!BROKEN(BREAK_REUSE_PINNED) &&
       (tick >= limits->horizon || limits->ended_tick >= limits->horizon))
     return USAGE_PINNED;
-  if (!BROKEN(BREAK_REUSE_UNCOMMITTED) && last > limits->recovery_epoch)
+  if (!BROKEN(BREAK_REUSE_UNCOMMITTED) &&
+      (last > limits->recovery_epoch || is_left(log, first, last)))
     return USAGE_NOT_COMMITTED;
   return USAGE_MAY;
 }
@@ -275,7 +281,9 @@ static void add_in_use(const struct log *log, const struct share_segment *entry,
   totals->live_bytes += live > 0 ? (uint64_t)live : 0;
   uint64_t first =
       atomic_load_explicit(&entry->first_epoch, memory_order_relaxed);
-  if (!is_held(log, &limits->held, first, UINT64_MAX)) return;
+  if (!is_held(log, &limits->held, first, UINT64_MAX) &&
+      !is_left(log, first, UINT64_MAX))
+    return;
   totals->held_count++;
   totals->held_live_bytes += live > 0 ? (uint64_t)live : 0;
 }
@@ -386,15 +394,15 @@ static bool may_be_victim(const struct log *log,
                           const struct share_segment *entry, uint64_t number,
                           const struct readers_held *held) {
   uint32_t state = usage_state(entry);
+  uint64_t first =
+      atomic_load_explicit(&entry->first_epoch, memory_order_relaxed);
   state &= ~(uint32_t)SHARE_SEGMENT_TAIL;
   return (state == SHARE_SEGMENT_LOG || state == SHARE_SEGMENT_LARGE) &&
          !is_head(log, number) &&
          atomic_load_explicit(&entry->last_epoch, memory_order_relaxed) <
              log->epoch &&
-         !is_held(
-             log, held,
-             atomic_load_explicit(&entry->first_epoch, memory_order_relaxed),
-             UINT64_MAX);
+         !is_held(log, held, first, UINT64_MAX) &&
+         !is_left(log, first, UINT64_MAX);
 }
 
 bool usage_may_be_cleaned(const struct log *log, uint64_t number) {

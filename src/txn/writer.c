@@ -376,7 +376,6 @@ int writer_save(struct writer *writer, const void *name, size_t name_size,
 
 int writer_drop_saved(struct writer *writer, const void *name, size_t name_size,
                       struct change_mode mode, uint64_t *epoch_out) {
-  struct share_upkeep *upkeep = &writer->header->upkeep;
   *epoch_out = 0;
   if (name_size > MMCMAP_KEY_SIZE_MAX) return MMCMAP_NOTFOUND;
   if (mode.claim == SPACE_FOR_PUTS) mode.claim = SPACE_FOR_DELETES;
@@ -387,7 +386,7 @@ int writer_drop_saved(struct writer *writer, const void *name, size_t name_size,
   code = saved_drop(&writer->catalog, name, name_size);
   if (code == MMCMAP_OK) {
     /* What it held is found by a recount. */
-    upkeep->dropped_records += atomic_load(&writer->header->change.count) + 1;
+    log_drop_unknown(&writer->log);
     note_saved(writer);
   }
   return end_change(writer, code, epoch_out);
