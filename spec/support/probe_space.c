@@ -5,7 +5,7 @@
  *
  *   usage()        {low=, high=, used=, free=, empty=, uncounted=, live_bytes=}:
  *                  bytes that are alive beyond what is counted, the opposite, and
- *                  numbers of segments
+ *                  numbers of segments. Looking frees nothing.
  *   clean([bytes]) the cleaner looks through so many bytes of victims: bytes
  *                  that it has moved, and whether there is more to do
  *   pin(), unpin() this thread looks at the map from here, to there
@@ -64,6 +64,25 @@ static void compare_usage(const struct store *store,
   }
 }
 
+/* The segments as they are: what usage_sweep() adds up, without what it does. */
+static void add_states(const struct space *space, struct usage_totals *totals) {
+  for (uint64_t i = 0; i < space->segment_count; i++) {
+    const struct share_segment *entry = usage_entry(space, i);
+    if (usage_is(entry, SHARE_SEGMENT_FREE)) {
+      totals->free_count++;
+    } else if (usage_is(entry, SHARE_SEGMENT_EMPTY)) {
+      totals->empty_count++;
+    } else {
+      int64_t live = usage_live_bytes(entry);
+      totals->used_count++;
+      if ((usage_state(entry) & SHARE_SEGMENT_UNCOUNTED) != 0)
+        totals->uncounted_count++;
+      else if (live > 0)
+        totals->live_bytes += (uint64_t)live;
+    }
+  }
+}
+
 int probe_space_usage(lua_State *L) {
   struct store *store = space_store(L);
   struct usage_difference difference = {0, 0};
@@ -76,7 +95,7 @@ int probe_space_usage(lua_State *L) {
   free(report.uses);
   memset(&totals, 0, sizeof totals);
   if (code == MMCMAP_OK && log_is_started(&store->writer.log))
-    usage_sweep(&store->writer.log, &totals);
+    add_states(&store->space, &totals);
   writer_leave(&store->writer);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_newtable(L);
