@@ -4,6 +4,7 @@
 
 local mmcmap = require "mmcmap"
 local helper = require "spec.support.helper"
+local probe = require "mmcmap_probe"
 
 local function raises(text, ...)
   local ok, message = pcall(...)
@@ -17,12 +18,20 @@ local function fails(code, result, message, got)
   return message
 end
 
+-- {{key, old, new}, ...}, as a loop meets them.
+local function differences(db, a, b)
+  local found = {}
+  for key, old, new in db:diff(a, b) do found[#found + 1] = { key, old, new } end
+  return found
+end
+
 describe("a snapshot with a name", function()
   local db, path
 
   before_each(function()
     path = helper.path()
-    db = helper.store({ durability = "manual" }, path)
+    -- So large at most: then segments are small, and soon used again.
+    db = helper.store({ durability = "manual", max_size = 16777216 }, path)
   end)
   after_each(helper.close_all)
 
@@ -44,9 +53,7 @@ describe("a snapshot with a name", function()
     assert.same({ "m" }, snap:maps())
     assert.equal("of the map", snap:map("m").k)
     assert.same({}, db:maps())
-    for key, old, new in db:diff(snap, assert(db:snapshot())) do
-      assert.same({ "k", "1", "2" }, { key, old, new })
-    end
+    assert.same({ { "k", "1", "2" } }, differences(db, snap, assert(db:snapshot())))
     snap:close()
     assert.is_true(db:drop_snapshot("a"))
     assert.is_false(db:drop_snapshot("a"))
@@ -96,13 +103,39 @@ describe("a snapshot with a name", function()
       raises("inside its own update", db.drop_snapshot, db, "a")
       assert.same({}, db:snapshots())
     end)
+    for i = 1, 300 do db["key " .. i] = ("v"):rep(1000) end
+    local wanted = helper.records(db)
     assert(db:snapshot("a"))
     local snap = assert(db:open_snapshot("a"))
     db:clear()
     db:put_many { k = "3", l = "4" }
     assert(db:drop_snapshot("a"))
     collectgarbage()
-    assert.same({ k = "2" }, (helper.records(snap)))
+    -- What only it needs would be used again by now.
+    for round = 1, 3 do
+      for i = 1, 300 do db["key " .. i] = ("w"):rep(1000) .. round end
+      assert.is_true(db:compact())
+    end
+    assert.same(wanted, (helper.records(snap)))
+    local size = db:size()
+    snap:close()
+    assert.is_true(db:compact())
+    assert.is_true(db:size() < size)
+  end)
+
+  it("ends when it is older than it may become", function()
+    local other = helper.store({ max_snapshot_age = 0.02 }, path)
+    db.k = "1"
+    assert(db:snapshot("a"))
+    local snap = assert(other:open_snapshot("a"))
+    probe.os.sleep_ms(40)
+    local message = fails("EEXPIRED", snap:get("k"))
+    assert.is_truthy(message:find(path, 1, true))
+    fails("EEXPIRED", snap:has("k"))
+    raises("max_snapshot_age", function() return snap.k end)
+    snap:close()
+    -- What is saved is still there.
+    assert.equal("1", db:open_snapshot("a").k)
   end)
 
   it("ends with its store, and when it is closed", function()
@@ -180,9 +213,8 @@ describe("a map of a snapshot", function()
     local names = snap:maps()
     table.sort(names)
     assert.same({ "\0", "m" }, names)
-    for key, old, new in db:diff(map, db:snapshot():map("m")) do
-      assert.same({ "k", "1", "changed" }, { key, old, new })
-    end
+    assert.same({ { "k", "1", "changed" } },
+      differences(db, map, db:snapshot():map("m")))
   end)
 
   it("keeps its snapshot, and ends with it", function()

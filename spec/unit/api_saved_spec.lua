@@ -48,7 +48,10 @@ describe("a saved snapshot", function()
     path = scratch.path("saved")
     db = open(nil, path)
   end)
-  after_each(function() if db then db:close() end end)
+  after_each(function()
+    if db then db:close() end
+    probe.os.wall_ms(0)
+  end)
 
   local function reopen()
     assert(db:close())
@@ -144,15 +147,54 @@ describe("a saved snapshot", function()
     assert.same({}, db:check())
   end)
 
-  it("stays open when it is dropped", function()
-    db:put("k", "1")
-    assert(db:save("a"))
-    local snapshot = assert(db:open_saved("a"))
-    db:put("k", "2")
-    assert(db:drop_saved("a"))
-    for i = 1, 1000 do db:put("k" .. i, "v") end
-    assert.same({ { k = "1" }, 1 }, { snapshot:records() })
+  it("stays open when it is dropped, whatever is used again", function()
+    local other = open { segment_size = 131072 }
+    local function fill(word)
+      for i = 1, 300 do assert(other:put("k" .. i, word .. ("v"):rep(1000))) end
+    end
+    fill("then ")
+    local wanted = assert(other:records())
+    assert(other:save("a"))
+    local snapshot = assert(other:open_saved("a"))
+    assert(other:drop_saved("a"))
+    local moved = 0
+    for round = 1, 10 do
+      fill(round .. " ")
+      repeat
+        local bytes, more = assert(other:clean(65536))
+        moved = moved + binary.number(bytes)
+      until not more
+      assert(other:step(1000))
+      assert.same({ wanted, 300 }, { snapshot:records() })
+    end
+    -- Much else was used again.
+    assert.is_true(other:size() < 4 * 300 * 1000 + 10 * 131072, other:size())
     snapshot:close()
+    assert.same({}, other:check())
+    assert(other:close())
+  end)
+
+  it("has the version of its content, wherever that lies", function()
+    local other = open { segment_size = 131072 }
+    for i = 1, 400 do assert(other:put("k" .. i, ("v"):rep(1000))) end
+    for i = 1, 400 do
+      if i % 4 > 0 then assert.is_true(other:delete("k" .. i)) end
+    end
+    assert(other:sync())
+    local moved = 0
+    for _ = 1, 1000 do
+      moved = moved + binary.number((assert(other:clean(8192))))
+      if moved > 0 then break end
+    end
+    assert.is_true(moved > 0)
+    local version = other:version()
+    assert(other:save("a"))
+    assert.equal(version, other:saved().a.version)
+    local snapshot = assert(other:open_saved("a"))
+    assert.equal(version, snapshot:version())
+    snapshot:close()
+    assert.not_equal(version, other:version()) -- one was saved
+    assert(other:close())
   end)
 
   it("can be compared with another one, and with now", function()
@@ -204,7 +246,6 @@ describe("a saved snapshot", function()
     assert.same({ { soon = "v" }, 1 }, { snapshot:records() })
     snapshot:close()
     assert.equal(1700000000001, db:saved().a.time_ms)
-    probe.os.wall_ms(0)
   end)
 
   it("is refused where one only reads, or has a transaction", function()
