@@ -8,6 +8,7 @@
 
 #include "failure.h"
 #include "iterator.h"
+#include "lua_list.h"
 #include "lua_many.h"
 #include "lua_records.h"
 
@@ -37,12 +38,6 @@ static void maps_end(lua_store *map) {
 void lua_maps_end_all(lua_store *store) {
   while (store->maps)
     maps_end(store->maps);
-}
-
-static mmcmap_slice maps_name(lua_State *L) {
-  mmcmap_slice name;
-  name.data = luaL_checklstring(L, 2, &name.size);
-  return name;
 }
 
 /* Pushes the table of the maps that there are of the store at index 1. */
@@ -123,7 +118,7 @@ print(db:map("users"):get("alice"), #users)
 */
 static int maps_map(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice name = maps_name(L);
+  mmcmap_slice name = lua_store_bytes(L, 2);
   lua_settop(L, 2);
   if (store->is_txn) { /* which knows its maps itself, and is short */
     lua_pushnil(L);
@@ -147,57 +142,31 @@ static int maps_map(lua_State *L) {
 
 /* ---- All of them --------------------------------------------------------- */
 
-/* Names one behind the other, each after its size, as far as there is room. */
-struct maps_list {
-  char *bytes;
-  size_t capacity;
-  size_t size; /* that it would take */
-  size_t count;
-};
-
-static void maps_add(struct maps_list *list, mmcmap_slice name) {
-  size_t end = list->size + sizeof name.size + name.size;
-  if (end <= list->capacity) {
-    memcpy(list->bytes + list->size, &name.size, sizeof name.size);
-    memcpy(list->bytes + list->size + sizeof name.size, name.data, name.size);
-  }
-  list->size = end;
-  list->count++;
-}
-
-static int maps_walk(mmcmap_cursor *cursor, struct maps_list *list) {
+static int maps_walk(mmcmap_cursor *cursor, struct lua_list *list) {
   mmcmap_slice name, nothing;
   int code;
-  list->size = list->count = 0;
   while ((code = mmcmap_cursor_next(cursor, &name, &nothing)) == MMCMAP_OK)
-    maps_add(list, name);
+    lua_list_add(list, NULL, name);
   mmcmap_cursor_close(cursor);
   return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 
+static void maps_push_name(lua_State *L, const void *item, mmcmap_slice name) {
+  (void)item;
+  lua_pushlstring(L, name.data, name.size);
+}
+
 int lua_maps_list(lua_State *L, lua_maps_open_names *open, void *self) {
-  struct maps_list list = {NULL, 0, 0, 0};
-  for (;;) {
+  struct lua_list list = {.item_size = 0};
+  do {
     mmcmap_snapshot *own;
     mmcmap_cursor *cursor;
     int code = open(L, self, &own, &cursor);
     if (code == MMCMAP_OK) code = maps_walk(cursor, &list);
     mmcmap_snapshot_close(own);
     if (code < 0) return lua_store_fail(L, code);
-    if (list.size <= list.capacity) break;
-    list.capacity = list.size + 1024; /* some may come meanwhile */
-    list.bytes = lua_newuserdata(L, list.capacity);
-  }
-  lua_newtable(L);
-  size_t at = 0;
-  for (size_t i = 0; i < list.count; i++) {
-    size_t size;
-    memcpy(&size, list.bytes + at, sizeof size);
-    lua_pushlstring(L, list.bytes + at + sizeof size, size);
-    lua_rawseti(L, -2, (int)i + 1);
-    at += sizeof size + size;
-  }
-  return 1;
+  } while (!lua_list_fits(L, &list));
+  return lua_list_push(L, &list, maps_push_name);
 }
 
 /* Of a store, or a transaction. */
@@ -239,12 +208,10 @@ that counting all records is worth it, or after the next opening.
 */
 static int maps_drop(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice name = maps_name(L);
+  mmcmap_slice name = lua_store_bytes(L, 2);
   int code = store->is_txn ? mmcmap_txn_drop(lua_store_txn(L, store), name)
                            : mmcmap_drop(lua_store_writer(L, store), name);
-  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
-  lua_pushboolean(L, code == MMCMAP_OK);
-  return 1;
+  return lua_store_done(L, code);
 }
 
 /* ---- Registration ------------------------------------------------------ */

@@ -12,14 +12,7 @@
 
 #include <math.h>
 
-/* The argument of a method as bytes, which live as long as it is there. */
-static mmcmap_slice records_bytes(lua_State *L, int arg) {
-  mmcmap_slice bytes;
-  bytes.data = luaL_checklstring(L, arg, &bytes.size);
-  return bytes;
-}
-
-/* The same for an operand, which has no argument number. */
+/* As lua_store_bytes(), of an operand, which has no argument number. */
 static mmcmap_slice records_operand(lua_State *L, int index, const char *what) {
   mmcmap_slice bytes;
   bytes.data = lua_tolstring(L, index, &bytes.size);
@@ -58,15 +51,7 @@ static mmcmap_slice records_value(lua_State *L, const lua_store *store) {
     lua_settop(L, 3);
     lua_records_encode(L);
   }
-  return records_bytes(L, 3);
-}
-
-/* True or false for what was done or not, else as lua_store_fail(). */
-static int records_done(lua_State *L, int code) {
-  if (code < 0 && code != MMCMAP_NOTFOUND && code != MMCMAP_MISMATCH)
-    return lua_store_fail(L, code);
-  lua_pushboolean(L, code == MMCMAP_OK);
-  return 1;
+  return lua_store_bytes(L, 3);
 }
 
 /* ---- Records ----------------------------------------------------------- */
@@ -107,7 +92,7 @@ db:get("nobody", 0)   -- 0
 */
 static int records_get(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   lua_settop(L, 3);
   int code = records_lookup(L, store, key);
   if (code == MMCMAP_NOTFOUND)
@@ -136,10 +121,10 @@ assert(db:put("session 7", "alice", { ttl = 1800 }))   -- for half an hour
 */
 static int records_put(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   uint64_t ttl_ms = options_ttl(L, 4);
   mmcmap_slice value = records_value(L, store);
-  return records_done(L, target_put(L, store, key, value, ttl_ms));
+  return lua_store_done(L, target_put(L, store, key, value, ttl_ms));
 }
 
 /***
@@ -156,8 +141,8 @@ db:delete("hello")  -- false
 */
 static int records_delete(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
-  return records_done(L, target_delete(L, store, key));
+  mmcmap_slice key = lua_store_bytes(L, 2);
+  return lua_store_done(L, target_delete(L, store, key));
 }
 
 /***
@@ -172,8 +157,8 @@ Tells whether a key is there, without reading its value.
 */
 static int records_has(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
-  return records_done(L, target_has(L, store, key));
+  mmcmap_slice key = lua_store_bytes(L, 2);
+  return lua_store_done(L, target_has(L, store, key));
 }
 
 /* ---- Changes that depend on the present value --------------------------- */
@@ -196,10 +181,10 @@ if db:add("lock", "mine", { ttl = 10 }) then ... end   -- for ten seconds at mos
 */
 static int records_add(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   uint64_t ttl_ms = options_ttl(L, 4);
   mmcmap_slice value = records_value(L, store);
-  return records_done(L, target_add(L, store, key, value, ttl_ms));
+  return lua_store_done(L, target_add(L, store, key, value, ttl_ms));
 }
 
 /***
@@ -219,10 +204,10 @@ db:replace("moon", "Luna") -- true
 */
 static int records_replace(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   uint64_t ttl_ms = options_ttl(L, 4);
   mmcmap_slice value = records_value(L, store);
-  return records_done(L, target_replace(L, store, key, value, ttl_ms));
+  return lua_store_done(L, target_replace(L, store, key, value, ttl_ms));
 }
 
 /* The argument, encoded if there is a codec, in `bytes`, which are returned;
@@ -236,7 +221,7 @@ static const mmcmap_slice *records_optional(lua_State *L,
     lua_records_encode(L);
     lua_replace(L, arg);
   }
-  *bytes = records_bytes(L, arg);
+  *bytes = lua_store_bytes(L, arg);
   return bytes;
 }
 
@@ -260,12 +245,12 @@ until db:cas("lines", old, (old or "") .. "one more\n")
 */
 static int records_cas(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   mmcmap_slice bytes[2];
   lua_settop(L, 4);
   const mmcmap_slice *expected = records_optional(L, store, 3, &bytes[0]);
   const mmcmap_slice *value = records_optional(L, store, 4, &bytes[1]);
-  return records_done(L, target_cas(L, store, key, expected, value));
+  return lua_store_done(L, target_cas(L, store, key, expected, value));
 }
 
 /***
@@ -286,7 +271,7 @@ print(old or "nobody")
 */
 static int records_swap(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   luaL_argcheck(L, lua_isnoneornil(L, 4), 4, "swap has no options");
   mmcmap_slice value = records_value(L, store);
   struct scratch *scratch = scratch_take(L, &store->scratch);
@@ -340,7 +325,7 @@ db:get("visits")            -- "12"
 */
 static int records_incr(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   mmcmap_number by = records_number(L, 3, 1);
   mmcmap_number init = records_number(L, 4, 0);
   mmcmap_number sum;
@@ -372,7 +357,7 @@ db:ttl("hello")       -- nil
 */
 static int records_ttl(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   uint64_t ttl_ms;
   int code = target_ttl(L, store, key, &ttl_ms);
   if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
@@ -402,10 +387,10 @@ db:expire("session 7", nil)   -- stays
 */
 static int records_expire(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   luaL_checkany(L, 3);
   uint64_t ttl_ms = options_seconds(L, 3);
-  return records_done(L, target_expire(L, store, key, ttl_ms));
+  return lua_store_done(L, target_expire(L, store, key, ttl_ms));
 }
 
 /* ---- Operators --------------------------------------------------------- */

@@ -145,12 +145,6 @@ operators: `snap.key`, `#snap`, `pairs(snap)`. In a child after `fork()` they fa
 
 /* ---- Records ------------------------------------------------------------- */
 
-static mmcmap_slice snapshot_bytes(lua_State *L, int arg) {
-  mmcmap_slice bytes;
-  bytes.data = luaL_checklstring(L, arg, &bytes.size);
-  return bytes;
-}
-
 /* Pushes the value if the key is there. */
 static int snapshot_lookup(lua_State *L, lua_snapshot *snapshot,
                            mmcmap_slice key) {
@@ -177,7 +171,7 @@ The value of a key at that moment.
 */
 static int snapshot_get(lua_State *L) {
   lua_snapshot *snapshot = snapshot_self(L);
-  mmcmap_slice key = snapshot_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   lua_settop(L, 3);
   int code = snapshot_lookup(L, snapshot, key);
   if (code == MMCMAP_NOTFOUND)
@@ -199,11 +193,9 @@ Tells whether a key was there.
 */
 static int snapshot_has(lua_State *L) {
   lua_snapshot *snapshot = snapshot_self(L);
-  mmcmap_slice key = snapshot_bytes(L, 2), value;
+  mmcmap_slice key = lua_store_bytes(L, 2), value;
   int code = mmcmap_snapshot_get(lua_snapshot_handle(L, snapshot), key, &value);
-  if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_fail(L, code);
-  lua_pushboolean(L, code == MMCMAP_OK);
-  return 1;
+  return lua_store_done(L, code);
 }
 
 /***
@@ -219,7 +211,7 @@ did not expire. A snapshot's clock stands still: what was there stays.
 */
 static int snapshot_ttl(lua_State *L) {
   lua_snapshot *snapshot = snapshot_self(L);
-  mmcmap_slice key = snapshot_bytes(L, 2);
+  mmcmap_slice key = lua_store_bytes(L, 2);
   uint64_t ttl_ms;
   int code =
       mmcmap_snapshot_ttl(lua_snapshot_handle(L, snapshot), key, &ttl_ms);
@@ -364,7 +356,7 @@ empty. It is closed with the snapshot.
 */
 static int snapshot_map(lua_State *L) {
   lua_snapshot *snapshot = snapshot_self(L);
-  mmcmap_slice name = snapshot_bytes(L, 2);
+  mmcmap_slice name = lua_store_bytes(L, 2);
   lua_settop(L, 2);
   lua_snapshot *map = lua_snapshot_new(L, snapshot->store);
   snapshot_set_parent(L);

@@ -78,12 +78,25 @@ lua_store *lua_store_new(lua_State *L) {
   return store;
 }
 
+mmcmap_slice lua_store_bytes(lua_State *L, int arg) {
+  mmcmap_slice bytes;
+  bytes.data = luaL_checklstring(L, arg, &bytes.size);
+  return bytes;
+}
+
 int lua_store_fail(lua_State *L, int code) {
   return failure_return(L, lua_store_path(L, 1), code);
 }
 
 int lua_store_raise(lua_State *L, int code) {
   return failure_raise(L, lua_store_path(L, 1), code);
+}
+
+int lua_store_done(lua_State *L, int code) {
+  if (code < 0 && code != MMCMAP_NOTFOUND && code != MMCMAP_MISMATCH)
+    return lua_store_fail(L, code);
+  lua_pushboolean(L, code == MMCMAP_OK);
+  return 1;
 }
 
 /* ---- The whole store --------------------------------------------------- */

@@ -76,10 +76,17 @@ mmcmap_txn *lua_store_txn(lua_State *L, const lua_store *store);
    `metatable` for an upvalue. */
 void lua_store_add(lua_State *L, const luaL_Reg *functions, int metatable);
 
+/* The argument of a method as bytes, which live as long as it is there. */
+mmcmap_slice lua_store_bytes(lua_State *L, int arg);
+
 /* As failure_return() and failure_raise(), for the store, or what reads from it,
    at index 1. */
 int lua_store_fail(lua_State *L, int code);
 int lua_store_raise(lua_State *L, int code);
+
+/* Pushes true or false for what was done, or found, or was not; else as
+   lua_store_fail(). */
+int lua_store_done(lua_State *L, int code);
 
 /* Pushes the path as it was given to open(), and returns it. `owner` is the
    index of the store, or of what reads from it. The engine's own copy of the
