@@ -18,18 +18,7 @@ local function call(db, method, key)
   return db[method](db, key, "6")
 end
 
-local function fails(code, ok, message, found)
-  assert.is_nil(ok)
-  assert.equal("string", type(message))
-  assert.equal(code, found)
-end
-
-local function raises(word, ...)
-  local ok, message = pcall(...)
-  assert.is_false(ok, "no error; expected: " .. word)
-  assert.is_truthy(tostring(message):find(word, 1, true),
-    ("%q is not in %q"):format(word, tostring(message)))
-end
+local fails, raises = helper.fails, helper.raises
 
 describe("a store's changes that depend on the value:", function()
   local db, path

@@ -21,11 +21,7 @@ local function clean_up()
   helper.close_all()
 end
 
-local function fails(words, f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(message):find(words, 1, true), message)
-end
+local raises = helper.raises
 
 local function fill(store, count, word)
   for i = 1, count do store:put("key " .. i, (word or "value ") .. i) end
@@ -159,7 +155,7 @@ describe("backup", function()
       assert.equal(problem, message)
       assert.same({}, others())
     end
-    fails("within a call", db.backup, db, target, function() db:close() end)
+    raises("within a call", db.backup, db, target, function() db:close() end)
     assert.same({}, others())
     assert.equal(0, db:stat().snapshot_count)
     assert.is_true(db:backup(target))
@@ -171,7 +167,7 @@ describe("backup", function()
     helper.run("ln %s %s", path, folder .. "/hard.mmc")
     for _, name in ipairs { path, folder .. "/../" .. folder:match("[^/]+$")
       .. "/store.mmc", folder .. "/symbolic.mmc", folder .. "/hard.mmc" } do
-      fails("the store itself", db.backup, db, name)
+      raises("the store itself", db.backup, db, name)
     end
     assert.equal("value 3", db:get("key 3"))
     assert.is_true(db:check())
@@ -202,12 +198,12 @@ describe("backup", function()
   end)
 
   it("refuses what is no path or no function", function()
-    fails("string expected", db.backup, db)
-    fails("path is empty", db.backup, db, "")
-    fails("zero byte", db.backup, db, "a\0b")
-    fails("function expected", db.backup, db, target, 5)
+    raises("string expected", db.backup, db)
+    raises("path is empty", db.backup, db, "")
+    raises("zero byte", db.backup, db, "a\0b")
+    raises("function expected", db.backup, db, target, 5)
     db:close()
-    fails("closed store", db.backup, db, target)
+    raises("closed store", db.backup, db, target)
   end)
 
   it("does not pass on what is damaged", function()

@@ -20,11 +20,7 @@ local function clean_up()
   helper.close_all()
 end
 
-local function fails(words, f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(message):find(words, 1, true), message)
-end
+local raises = helper.raises
 
 local function sound(store)
   local ok, message, report = store:check()
@@ -118,14 +114,14 @@ describe("check", function()
     assert.equal(problem, message)
     assert.equal(0, db:stat().snapshot_count)
     sound(db)
-    fails("within a call", db.check, db, function() db:close() end)
-    fails("within a call", db.check, db, function() db:remove() end)
-    fails("within a call", db.check, db, function() getmetatable(db).__gc(db) end)
+    raises("within a call", db.check, db, function() db:close() end)
+    raises("within a call", db.check, db, function() db:remove() end)
+    raises("within a call", db.check, db, function() getmetatable(db).__gc(db) end)
     sound(db)
     assert.is_true(db:check(function() collectgarbage("step") end))
-    fails("function expected", db.check, db, true)
+    raises("function expected", db.check, db, true)
     db:close()
-    fails("closed store", db.check, db)
+    raises("closed store", db.check, db)
   end)
 
   it("is no false alarm while other processes write", function()

@@ -5,11 +5,7 @@
 
 local helper = require "spec.support.helper"
 
-local function raises(text, ...)
-  local ok, message = pcall(...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(message):find(text, 1, true), message)
-end
+local raises = helper.raises
 
 local function wait(seconds) os.execute(("sleep %.3f"):format(seconds)) end
 

@@ -8,11 +8,7 @@ local probe = require "mmcmap_probe"
 
 local db, path
 
-local function fails(words, f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(message):find(words, 1, true), message)
-end
+local raises = helper.raises
 
 -- Keys from first to last, with one in three missing in the store.
 local function names(first, last)
@@ -98,13 +94,13 @@ for _, kind in ipairs { "a store", "a snapshot" } do
     end)
 
     it("refuses what is no table of keys", function()
-      fails("table expected", read().get_many, reader)
-      fails("table expected", reader.get_many, reader, "key 1")
-      fails("bad key #2 (string expected, got boolean)", reader.get_many,
+      raises("table expected", read().get_many, reader)
+      raises("table expected", reader.get_many, reader, "key 1")
+      raises("bad key #2 (string expected, got boolean)", reader.get_many,
         reader, { "key 1", true })
-      fails("bad key #70", reader.get_many, reader,
+      raises("bad key #70", reader.get_many, reader,
         (function() local t = names(1, 80) t[70] = {} return t end)())
-      fails("expected", reader.get_many, {}, {})
+      raises("expected", reader.get_many, {}, {})
       assert.same(expected(names(1, 50)), reader:get_many(names(1, 50)))
     end)
 
@@ -126,7 +122,7 @@ for _, kind in ipairs { "a store", "a snapshot" } do
       assert.same({ k1 = { "1" }, k100 = { "100" } }, found)
       db:put("k50", "bad")
       for _ = 1, 3 do
-        fails("cannot decode", read().get_many, reader, { "k1", "k50" })
+        raises("cannot decode", read().get_many, reader, { "k1", "k50" })
       end
       assert.same({ k1 = { "1" } }, reader:get_many { "k1" })
     end)
@@ -143,8 +139,8 @@ for _, kind in ipairs { "a store", "a snapshot" } do
         db:put(keys[i], i)
       end
       read()
-      fails("closed", reader.get_many, reader, keys)
-      fails("closed", reader.get_many, reader, { "k1" })
+      raises("closed", reader.get_many, reader, keys)
+      raises("closed", reader.get_many, reader, { "k1" })
     end)
 
     it("works while the collector runs, whose finalizers use it too",

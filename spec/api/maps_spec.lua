@@ -6,18 +6,7 @@
 local mmcmap = require "mmcmap"
 local helper = require "spec.support.helper"
 
-local function fails(code, ok, message, found)
-  assert.is_nil(ok)
-  assert.equal("string", type(message))
-  assert.equal(code, found)
-end
-
-local function raises(word, ...)
-  local ok, message = pcall(...)
-  assert.is_false(ok, "no error; expected: " .. word)
-  assert.is_truthy(tostring(message):find(word, 1, true),
-    ("%q is not in %q"):format(word, tostring(message)))
-end
+local fails, raises = helper.fails, helper.raises
 
 local function sorted(names)
   table.sort(names)

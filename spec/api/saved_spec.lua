@@ -6,17 +6,7 @@ local mmcmap = require "mmcmap"
 local helper = require "spec.support.helper"
 local probe = require "mmcmap_probe"
 
-local function raises(text, ...)
-  local ok, message = pcall(...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(message):find(text, 1, true), message)
-end
-
-local function fails(code, result, message, got)
-  assert.is_nil(result)
-  assert.equal(code, got, message)
-  return message
-end
+local fails, raises = helper.fails, helper.raises
 
 -- {{key, old, new}, ...}, as a loop meets them.
 local function differences(db, a, b)

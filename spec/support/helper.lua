@@ -172,6 +172,27 @@ function helper.bytes(size, seed)
   return block:rep(math.floor(size / #block) + 1):sub(1, size)
 end
 
+-- ---- What is expected ---------------------------------------------------------
+
+-- The function raises an error with these words, as they are: its message.
+function helper.raises(words, f, ...)
+  local ok, message = pcall(f, ...)
+  if ok then error("no error; expected: " .. words, 2) end
+  if not tostring(message):find(words, 1, true) then
+    error(("%q is not in %q"):format(words, tostring(message)), 2)
+  end
+  return message
+end
+
+-- What a method returned is nil, a message, and this code: the message.
+function helper.fails(code, result, message, found)
+  if result ~= nil or type(message) ~= "string" or found ~= code then
+    error(("expected nil, a message and %s, got %s, %s, %s"):format(code,
+      tostring(result), tostring(message), tostring(found)), 2)
+  end
+  return message
+end
+
 -- ---- Second processes -------------------------------------------------------
 
 function helper.interpreter()

@@ -6,6 +6,7 @@
 -- runner removes; without one, in a folder beside the system's temporary files.
 
 local probe = require "mmcmap_probe"
+local binary = require "spec.support.binary"
 
 local scratch = {}
 
@@ -56,6 +57,22 @@ function scratch.read(path)
   local text = file and file:read("*a")
   if file then file:close() end
   return text
+end
+
+-- A store, opened by the probe: "manual", and in the smallest segments, unless the
+-- options say otherwise.
+scratch.SEGMENT = 131072
+function scratch.open(path, options)
+  local all = { durability = "manual", segment_size = scratch.SEGMENT }
+  for name, value in pairs(options or {}) do all[name] = value end
+  return assert(probe.store.open(path, all))
+end
+
+-- Its numbers of segments and of bytes.
+function scratch.usage(db)
+  local numbers = {}
+  for name, hex in pairs(assert(db:usage())) do numbers[name] = binary.number(hex) end
+  return numbers
 end
 
 function scratch.is_root()

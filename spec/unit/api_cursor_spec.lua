@@ -2,16 +2,14 @@
 --
 -- Pages: a token of one cursor continues in another snapshot.
 
-local probe = require "mmcmap_probe"
 local scratch = require "spec.support.scratch"
 
 local NONE, ALL = "0000000000000000", "ffffffffffffffff"
 
 describe("mmcmap_cursor_token", function()
   local function open(masks, path)
-    return assert(probe.store.open(path or scratch.path("store"), {
-      durability = "manual", segment_size = 131072, primary_mask = masks[1],
-      secondary_mask = masks[2] }))
+    return scratch.open(path or scratch.path("store"),
+      { primary_mask = masks[1], secondary_mask = masks[2] })
   end
 
   local function walk(snapshot, size)

@@ -41,18 +41,17 @@ local function assert_sound(db)
   assert.same({}, db:check())
 end
 
-describe("expiry", function()
-  local db
+local db
 
-  before_each(function()
-    now = BEGIN
-    pass(0)
-    db = open()
-  end)
-  after_each(function()
-    db:close()
-    probe.os.wall_ms(0)
-  end)
+before_each(function() now = BEGIN pass(0) end)
+after_each(function()
+  if db then db:close() end
+  db = nil
+  probe.os.wall_ms(0)
+end)
+
+describe("expiry", function()
+  before_each(function() db = open() end)
 
   it("ends a record when its time is over, not before", function()
     assert(db:put("k", "v", 100))
@@ -340,11 +339,8 @@ describe("expiry", function()
 end)
 
 describe("the clock of expiry", function()
-  before_each(function() now = BEGIN pass(0) end)
-  after_each(function() probe.os.wall_ms(0) end)
-
   it("never goes back", function()
-    local db = open()
+    db = open()
     assert(db:put("k", "v", 100))
     pass(100)
     assert.is_nil(db:get("k"))
@@ -360,12 +356,11 @@ describe("the clock of expiry", function()
     assert.equal(100, db:ttl("l"))
     pass(101)
     assert.is_nil(db:get("l"))
-    db:close()
   end)
 
   it("is that of all processes", function()
     local path = scratch.path("expiry")
-    local db = open(nil, path)
+    db = open(nil, path)
     assert(db:put("k", "v", 100))
     local child = probe.child.start(function()
       pass(200)
@@ -377,41 +372,29 @@ describe("the clock of expiry", function()
     child:wait()
     assert.equal(BEGIN, probe.os.wall_ms()) -- here it is earlier
     assert.is_nil(db:get("k"))
-    db:close()
   end)
 
   it("outlives them, as long as somebody takes over", function()
     local path = scratch.path("expiry")
     local text, how = probe.child.run(function()
-      local db = open(nil, path)
+      db = open(nil, path)
       assert(db:put("k", "v", 100))
       pass(200)
       assert(db:get("k") == nil)
       probe.child.raise(9)
     end)
     assert.equal("signal", how, text)
-    local db = open(nil, path)
+    db = open(nil, path)
     if db:stat().recovered_commits > 0 or db:count() == 0 then
       db:close()
       return pending("nothing is taken over here")
     end
     assert.is_nil(db:get("k"))
-    db:close()
   end)
 end)
 
 describe("a diff", function()
-  local db
-
-  before_each(function()
-    now = BEGIN
-    pass(0)
-    db = open()
-  end)
-  after_each(function()
-    db:close()
-    probe.os.wall_ms(0)
-  end)
+  before_each(function() db = open() end)
 
   local function both(f)
     local a = assert(db:snapshot())
@@ -449,18 +432,6 @@ describe("a diff", function()
 end)
 
 describe("the sweep", function()
-  local db
-
-  before_each(function()
-    now = BEGIN
-    pass(0)
-  end)
-  after_each(function()
-    if db then db:close() end
-    db = nil
-    probe.os.wall_ms(0)
-  end)
-
   it("deletes what has expired, in all maps, and nothing else", function()
     db = open()
     local maps = { db }
@@ -631,18 +602,15 @@ describe("the sweep", function()
 end)
 
 describe("copies of what expires", function()
-  before_each(function() now = BEGIN pass(0) end)
-  after_each(function() probe.os.wall_ms(0) end)
-
-  local function fill(db)
-    assert(db:put("gone", "v", 10))
-    assert(db:put("later", "v", 1000))
-    assert(db:put("large", ("large"):rep(100000), 1000))
-    assert(db:put("for ever", "v"))
+  local function fill(where)
+    assert(where:put("gone", "v", 10))
+    assert(where:put("later", "v", 1000))
+    assert(where:put("large", ("large"):rep(100000), 1000))
+    assert(where:put("for ever", "v"))
   end
 
   it("are backups with the times of what is left", function()
-    local db = open()
+    db = open()
     fill(db)
     fill(assert(db:map("m")))
     pass(100)
@@ -665,7 +633,7 @@ describe("copies of what expires", function()
 
   it("are salvaged with the times of what is left", function()
     local path, to = scratch.path("damaged"), scratch.path("salvaged")
-    local db = open(nil, path)
+    db = open(nil, path)
     fill(db)
     assert(db:sync())
     assert(db:close())

@@ -22,6 +22,47 @@ local function meta(kind, flags, epoch)
   return u64(epoch or 5):sub(1, 6) .. string.char(flags, kind)
 end
 
+-- What is true of records with a time and without, whose header ends at `from`;
+-- `record` writes one.
+local function sizes_hold(from, record, key_sizes, value_sizes, time)
+  for _, key_size in ipairs(key_sizes) do
+    for _, value_size in ipairs(value_sizes) do
+      local key = binary.bytes(key_size, 1)
+      local value = binary.bytes(value_size, 2)
+      local bytes = record(key, value)
+      assert.equal(math.ceil((from + key_size + value_size) / 8) * 8, #bytes)
+      assert.equal(hex(#bytes),
+        format.record_size(key_size, value_size, false, from == 32))
+      local got = assert(format.record_read(bytes, 0, true))
+      assert.is_true(key == got.key)
+      assert.is_true(value == got.value)
+      assert.equal(hex(99), got.epoch)
+      if time then assert.equal(time, got.expires_ms) end
+      local kind, size = format.node_measure(bytes, 0, #bytes)
+      assert.equal(2, kind)
+      assert.equal(hex(#bytes), size)
+    end
+  end
+end
+
+local function notices_flips(from, bytes, content_size)
+  for offset = 0, from + content_size - 1 do
+    for bit = 0, 7 do
+      local got, code = format.record_read(binary.flip(bytes, offset, bit), 0, true)
+      assert.is_nil(got)
+      assert.equal("ECORRUPT", code)
+    end
+  end
+end
+
+local function refuses_cuts(from, bytes, content_size)
+  for length = 0, from + content_size - 1 do
+    refused(length < 24 and "F20" or "F28",
+      format.record_read(bytes:sub(1, length), 0))
+  end
+  assert(format.record_read(bytes, 0))
+end
+
 describe("format.slot", function()
   it("holds an offset, a tag and a kind", function()
     for _, offset in ipairs { 8, 12352, 2 ^ 32 + 8, 2 ^ 50 - 8 } do
@@ -185,23 +226,8 @@ describe("format.record", function()
   end
 
   it("gives back what was written, of every size", function()
-    for _, key_size in ipairs { 0, 1, 7, 8, 9, 255, 256, 65535 } do
-      for _, value_size in ipairs { 0, 1, 7, 8, 15, 16, 17, 100, 70000 } do
-        local key = binary.bytes(key_size, 1)
-        local value = binary.bytes(value_size, 2)
-        local bytes = record(key, value)
-        assert.equal(math.ceil((24 + key_size + value_size) / 8) * 8, #bytes)
-        assert.equal(hex(#bytes),
-          format.record_size(key_size, value_size, false))
-        local got = assert(format.record_read(bytes, 0, true))
-        assert.is_true(key == got.key)
-        assert.is_true(value == got.value)
-        assert.equal(hex(99), got.epoch)
-        local kind, size = format.node_measure(bytes, 0, #bytes)
-        assert.equal(2, kind)
-        assert.equal(hex(#bytes), size)
-      end
-    end
+    sizes_hold(24, record, { 0, 1, 7, 8, 9, 255, 256, 65535 },
+      { 0, 1, 7, 8, 15, 16, 17, 100, 70000 })
   end)
 
   it("fills the padding with zeros", function()
@@ -212,14 +238,7 @@ describe("format.record", function()
 
   it("notices every flipped bit", function()
     local bytes = record("some key", "some value")
-    for offset = 0, 24 + 18 - 1 do
-      for bit = 0, 7 do
-        local got, code = format.record_read(binary.flip(bytes, offset, bit), 0,
-          true)
-        assert.is_nil(got)
-        assert.equal("ECORRUPT", code)
-      end
-    end
+    notices_flips(24, bytes, 18)
     refused("F29", format.record_read(binary.flip(bytes, 0), 0, true))
     refused("F29", format.record_read(binary.flip(bytes, 4), 0, true))
     refused("F29", format.record_read(binary.flip(bytes, 8), 0, true))
@@ -232,11 +251,7 @@ describe("format.record", function()
 
   it("is refused when it is cut off, or lies beyond the end", function()
     local bytes = record("key", "value")
-    for length = 0, 24 + 8 - 1 do
-      refused(length < 24 and "F20" or "F28",
-        format.record_read(bytes:sub(1, length), 0))
-    end
-    assert(format.record_read(bytes, 0))
+    refuses_cuts(24, bytes, 8)
     refused("F20", format.record_read(bytes, #bytes))
     refused("F20", format.record_read(bytes, FAR))
   end)
@@ -278,22 +293,8 @@ describe("format.record that expires", function()
   end
 
   it("gives back what was written, of every size", function()
-    for _, key_size in ipairs { 0, 1, 7, 8, 9, 65535 } do
-      for _, value_size in ipairs { 0, 1, 7, 8, 15, 16, 17, 70000 } do
-        local key = binary.bytes(key_size, 1)
-        local value = binary.bytes(value_size, 2)
-        local bytes = record(key, value)
-        assert.equal(math.ceil((32 + key_size + value_size) / 8) * 8, #bytes)
-        assert.equal(hex(#bytes),
-          format.record_size(key_size, value_size, false, true))
-        local got = assert(format.record_read(bytes, 0, true))
-        assert.is_true(key == got.key and value == got.value)
-        assert.equal(TIME, got.expires_ms)
-        local kind, size = format.node_measure(bytes, 0, #bytes)
-        assert.equal(2, kind)
-        assert.equal(hex(#bytes), size)
-      end
-    end
+    sizes_hold(32, record, { 0, 1, 7, 8, 9, 65535 },
+      { 0, 1, 7, 8, 15, 16, 17, 70000 }, TIME)
   end)
 
   it("has its time behind the header, as part of the value's length", function()
@@ -337,24 +338,11 @@ describe("format.record that expires", function()
   end)
 
   it("notices every flipped bit", function()
-    local bytes = record("some key", "some value")
-    for offset = 0, 32 + 18 - 1 do
-      for bit = 0, 7 do
-        local got, code = format.record_read(binary.flip(bytes, offset, bit), 0,
-          true)
-        assert.is_nil(got)
-        assert.equal("ECORRUPT", code)
-      end
-    end
+    notices_flips(32, record("some key", "some value"), 18)
   end)
 
   it("is refused when it is cut off", function()
-    local bytes = record("key", "value")
-    for length = 0, 32 + 8 - 1 do
-      refused(length < 24 and "F20" or "F28",
-        format.record_read(bytes:sub(1, length), 0))
-    end
-    assert(format.record_read(bytes, 0))
+    refuses_cuts(32, record("key", "value"), 8)
   end)
 
   it("may have pages of its own", function()

@@ -28,10 +28,7 @@ describe("maint.takeover", function()
     db = nil
   end)
 
-  local function open()
-    return assert(probe.store.open(path, { durability = "manual",
-      segment_size = SEGMENT }))
-  end
+  local function open() return scratch.open(path) end
 
   -- A process that has done `act` with the store and is killed.
   local function die_after(act)

@@ -9,7 +9,7 @@ local binary = require "spec.support.binary"
 local crash = require "spec.support.crash"
 local scratch = require "spec.support.scratch"
 
-local SEGMENT, MIB = 131072, 1048576
+local SEGMENT, MIB = scratch.SEGMENT, 1048576
 local SEED = binary.seed("churn")
 local FEW = 12 * SEGMENT -- segments beside what is alive, and the file's growth
 
@@ -34,18 +34,11 @@ end
 local path, db
 
 local function open(options)
-  options = options or {}
-  options.durability = options.durability or "manual"
-  options.segment_size = options.segment_size or SEGMENT
-  db = assert(probe.store.open(path, options))
+  db = scratch.open(path, options)
   return db
 end
 
-local function usage()
-  local numbers = {}
-  for name, hex in pairs(assert(db:usage())) do numbers[name] = binary.number(hex) end
-  return numbers
-end
+local function usage() return scratch.usage(db) end
 
 local function blocks_of(file)
   return tonumber(scratch.shell("stat -c %b " .. scratch.quoted(file))) * 512

@@ -8,24 +8,17 @@ local binary = require "spec.support.binary"
 local crash = require "spec.support.crash"
 local scratch = require "spec.support.scratch"
 
-local SEGMENT = 131072
+local SEGMENT = scratch.SEGMENT
 local SEED = binary.seed("usage")
 
 local path, db
 
 local function open(options)
-  options = options or {}
-  options.durability = options.durability or "manual"
-  options.segment_size = options.segment_size or SEGMENT
-  db = assert(probe.store.open(path, options))
+  db = scratch.open(path, options)
   return db
 end
 
-local function usage()
-  local numbers = {}
-  for name, hex in pairs(assert(db:usage())) do numbers[name] = binary.number(hex) end
-  return numbers
-end
+local function usage() return scratch.usage(db) end
 
 -- The cleaner, until it finds nothing: how many bytes it has moved.
 local function clean_all()

@@ -7,7 +7,7 @@ local probe = require "mmcmap_probe"
 local crash = require "spec.support.crash"
 local scratch = require "spec.support.scratch"
 local binary = require "spec.support.binary"
-local SEGMENT = 131072
+local SEGMENT = scratch.SEGMENT
 local SIGKILL = 9
 
 describe("txn.catalog", function()
@@ -22,10 +22,7 @@ describe("txn.catalog", function()
   end)
 
   local function open(options)
-    options = options or {}
-    options.durability = options.durability or "manual"
-    options.segment_size = options.segment_size or SEGMENT
-    db = assert(probe.store.open(path, options))
+    db = scratch.open(path, options)
     return db
   end
 
