@@ -353,21 +353,15 @@ int mmcmap_cursor_next(mmcmap_cursor *cursor, mmcmap_slice *key_out,
 
 int mmcmap_cursor_read(mmcmap_cursor *cursor, mmcmap_buffer *key_out,
                        mmcmap_buffer *value_out) {
-  struct share_row *row = NULL;
+  struct share_row *row;
   struct record_view record;
-  mmcmap_slice key, value;
-  int code = MMCMAP_OK;
   key_out->size = 0;
   if (value_out != NULL) value_out->size = 0;
-  if (UNLIKELY(!take_plain(cursor, &key, &value))) {
-    code = next_record(cursor, &record, &row);
-    if (code != MMCMAP_OK) return code;
-    key = slice_of(record.key, record.key_size);
-    value = slice_of(record.value, record.value_size);
-  }
-  code = handle_buffer_set(key_out, key.data, key.size);
+  int code = next_record(cursor, &record, &row);
+  if (code != MMCMAP_OK) return code;
+  code = handle_buffer_set(key_out, record.key, record.key_size);
   if (code == MMCMAP_OK && value_out != NULL)
-    code = handle_buffer_set(value_out, value.data, value.size);
+    code = handle_buffer_set(value_out, record.value, record.value_size);
   snapshot_leave(row);
   if (code != MMCMAP_OK) key_out->size = 0;
   return code;

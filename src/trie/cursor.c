@@ -19,14 +19,13 @@ void trie_cursor_init(struct trie_cursor *cursor, uint64_t root,
   cursor->ahead_end = 0;
 }
 
-/* The lines of the first 48 bytes, one or two: a leaf branch, or what a small
-   record begins with, mostly has no more. What lies beyond the file is never
-   touched, only asked for. */
+/* Two lines: a leaf branch, or a small record, mostly has no more. What lies
+   beyond the file is never touched, only asked for. */
 static void prefetch_node(const struct node_source *source, uint64_t slot) {
   uint64_t offset = slot_offset(slot);
   if (offset >= source->size) return;
   bytes_prefetch(source->base + offset);
-  bytes_prefetch(source->base + offset + 47);
+  bytes_prefetch(source->base + offset + 64);
 }
 
 static int enter_branch(struct trie_cursor *cursor,
@@ -39,7 +38,9 @@ static int enter_branch(struct trie_cursor *cursor,
   if (code != MMCMAP_OK) return code;
   step->next = 0;
   cursor->depth++;
-  for (unsigned i = 0; i < step->branch.slot_count && i < BRANCH_WAYS; i++)
+  unsigned count = step->branch.slot_count;
+  if (count > BRANCH_WAYS) count = BRANCH_WAYS; /* of a collision node */
+  for (unsigned i = 0; i < count; i++)
     prefetch_node(source, branch_slot(&step->branch, i));
   return MMCMAP_OK;
 }
