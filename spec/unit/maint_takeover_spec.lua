@@ -462,6 +462,23 @@ describe("maint.takeover", function()
       assert.equal("all", opened_as())
     end)
 
+  it("loses nothing if the heir of a change that was not made dies, too",
+    function()
+      leave_a_store()
+      for _, act in ipairs { function(own) own:put("key 3", "never") end,
+        function(own) own:put("new", "never") end } do
+        local text, how, status = probe.child.run(function()
+          local own = open()
+          probe.crash.die_at_point(1, SIGKILL, "publish")
+          act(own)
+        end)
+        assert.same({ "", "signal", SIGKILL }, { text, how, status })
+        die_after(function(own) assert(own:stat()) end) -- it has the lock once
+        die_after(function() end)
+      end
+      assert.equal("all", opened_as())
+    end)
+
   it("takes a commit over that was under way", function()
     for _, point in ipairs { "led", "sync", "sealed", "locked" } do
       leave_a_store()

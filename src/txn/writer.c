@@ -115,17 +115,31 @@ static void note_saved(struct writer *writer) {
     upkeep->saved_newest = UINT64_MAX;
 }
 
+/* The change that was announced will not be made: what was announced is what is
+   there, as after any other change, in case that we die before the next one. */
+static void take_intent_back(struct writer *writer) {
+  struct share_header *header = writer->header;
+  uint64_t place = atomic_load(&header->change.intent_place);
+  uint64_t slot = atomic_load(&header->live.root);
+  if (place % 8 != 0 || !bytes_within(place, 8, space_look(writer->log.space)))
+    atomic_store(&header->change.intent_place, 0);
+  else if (place != 0)
+    slot = bytes_load_acquire(writer->log.space->map.read + place);
+  atomic_store(&header->change.intent_slot, slot);
+}
+
 /* R11: what a writer that died has left. Its nodes that are not linked lie
    behind the cursor; doing this again does no harm. */
 static int repair(struct writer *writer) {
   struct share_header *header = writer->header;
+  bool is_published = was_published(writer);
   int code = MMCMAP_OK;
-  if (was_published(writer) && !BROKEN(BREAK_NO_INTENT))
-    code = repair_count(writer);
+  if (is_published && !BROKEN(BREAK_NO_INTENT)) code = repair_count(writer);
   if (code != MMCMAP_OK) return code;
   note_saved(writer);
   /* The next intent may be half written over this one. */
   atomic_store(&header->intent_count_place, TRIE_COUNT_NOWHERE);
+  if (!is_published) take_intent_back(writer);
   const struct share_log *shared = log_shared(&writer->log);
   if ((atomic_load(&shared->flags) & SHARE_LOG_SEALED) == 0) return MMCMAP_OK;
   struct moment moment = {.root = shared->sealed_root,
