@@ -253,15 +253,17 @@ int handle_upkeep(const mmcmap *handle, struct store *store) {
   return MMCMAP_OK;
 }
 
+enum { ROOM_TRIES_MAX = 32 };
+
 static bool is_full(int code) {
   return code == MMCMAP_ENOSPC || code == MMCMAP_EFULL ||
          code == MMCMAP_EADDRESS;
 }
 
 bool handle_make_room(const mmcmap *handle, struct store *store, int code,
-                      bool for_delete) {
+                      bool for_delete, unsigned *tries) {
   mmcmap_error failure;
-  if (!is_full(code)) return false;
+  if (!is_full(code) || (*tries)++ == ROOM_TRIES_MAX) return false;
   mmcmap_last_error(&failure);
   if (upkeep_make_room(&store->upkeep, handle->options.timeout_ms, for_delete))
     return true;
@@ -300,6 +302,7 @@ int handle_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
   struct store *store;
   uint64_t epoch;
   struct change_mode mode = change_mode_of(handle);
+  unsigned tries = 0;
   mode.life = life;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
@@ -307,7 +310,7 @@ int handle_put(mmcmap *handle, mmcmap_slice key, mmcmap_slice value,
     code = writer_put(&store->writer, map_of(handle), key.data, key.size,
                       value.data, value.size, mode, &epoch);
   while (UNLIKELY(code != MMCMAP_OK) &&
-         handle_make_room(handle, store, code, false));
+         handle_make_room(handle, store, code, false, &tries));
   if (code != MMCMAP_OK) return code;
   return LIKELY(!change_may_expire(&life))
              ? finish_change(handle, store, epoch)
@@ -327,13 +330,14 @@ int mmcmap_delete(mmcmap *handle, mmcmap_slice key) {
   struct store *store;
   uint64_t epoch;
   struct change_mode mode = change_mode_of(handle);
+  unsigned tries = 0;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
   for (;;) {
     code = writer_delete(&store->writer, map_of(handle), key.data, key.size,
                          mode, &epoch);
     if (LIKELY(!is_full(code)) || mode.claim == SPACE_AT_LAST) break;
-    if (!handle_make_room(handle, store, code, true))
+    if (!handle_make_room(handle, store, code, true, &tries))
       mode.claim = SPACE_AT_LAST;
   }
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;

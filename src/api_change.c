@@ -44,6 +44,7 @@ static int change_live(const struct target *target, mmcmap_slice key,
   mmcmap *handle = target->handle;
   uint64_t epoch = 0;
   struct change_mode mode = change_mode_of(handle);
+  unsigned tries = 0;
   mode.life = target->life;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
@@ -51,7 +52,7 @@ static int change_live(const struct target *target, mmcmap_slice key,
     code = writer_change(&store->writer, map_of(handle), key.data, key.size,
                          decide, context, mode, &epoch);
   while (UNLIKELY(code != MMCMAP_OK) &&
-         handle_make_room(handle, store, code, false));
+         handle_make_room(handle, store, code, false, &tries));
   if (code != MMCMAP_OK || epoch == 0) return code;
   return change_may_expire(&target->life)
              ? finish_expiring_change(handle, store, epoch)

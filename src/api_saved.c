@@ -11,24 +11,28 @@
 int mmcmap_snapshot_save(mmcmap *handle, mmcmap_slice name) {
   struct store *store;
   uint64_t epoch = 0;
+  unsigned tries = 0;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
   do
     code = writer_save(&store->writer, name.data, name.size,
                        change_mode_of(handle), &epoch);
-  while (code != MMCMAP_OK && handle_make_room(handle, store, code, false));
+  while (code != MMCMAP_OK &&
+         handle_make_room(handle, store, code, false, &tries));
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 
 int mmcmap_snapshot_drop(mmcmap *handle, mmcmap_slice name) {
   struct store *store;
   uint64_t epoch = 0;
+  unsigned tries = 0;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
   do
     code = writer_drop_saved(&store->writer, name.data, name.size,
                              change_mode_of(handle), &epoch);
-  while (code != MMCMAP_OK && handle_make_room(handle, store, code, true));
+  while (code != MMCMAP_OK &&
+         handle_make_room(handle, store, code, true, &tries));
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 

@@ -31,7 +31,7 @@ int mmcmap_txn_begin(mmcmap *handle, mmcmap_txn **txn_out) {
   if (code != MMCMAP_OK) return code;
   /* The one before has found no space: what can be made is made now. */
   if (atomic_exchange(&store->share.header->upkeep.is_full, 0) != 0)
-    (void)handle_make_room(handle, store, MMCMAP_EFULL, true);
+    (void)handle_make_room(handle, store, MMCMAP_EFULL, true, &(unsigned){0});
   mmcmap_txn *txn = calloc(1, sizeof *txn);
   if (txn != NULL) txn->own = malloc(sizeof *txn->own);
   if (txn == NULL || txn->own == NULL)
@@ -287,13 +287,15 @@ static int run_alone(mmcmap *handle, const struct alone *what, bool frees,
                      int (*body)(mmcmap_txn *txn, const struct alone *what)) {
   mmcmap_txn *txn;
   struct store *store;
+  unsigned tries = 0;
   int code;
   do {
     code = mmcmap_txn_begin(handle, &txn);
     if (code != MMCMAP_OK) return code;
     store = txn->store;
     code = finish_txn(txn, body(txn, what));
-  } while (code != MMCMAP_OK && handle_make_room(handle, store, code, frees));
+  } while (code != MMCMAP_OK &&
+           handle_make_room(handle, store, code, frees, &tries));
   return code;
 }
 

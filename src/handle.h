@@ -86,9 +86,10 @@ int handle_copy_name(const struct store *store, mmcmap_slice name,
                      struct trie_key *key_out);
 
 /* After a change that failed with `code`: whether that was for want of space, and
-   some has been made, so that it may be tried again. */
+   some has been made, so that it may be tried again: `tries`, of this call so far,
+   are bounded, since what has been made may have been used up in vain. */
 bool handle_make_room(const mmcmap *handle, struct store *store, int code,
-                      bool for_delete);
+                      bool for_delete, unsigned *tries);
 
 /* The part of finish_change() that helps with upkeep. */
 int handle_upkeep(const mmcmap *handle, struct store *store);

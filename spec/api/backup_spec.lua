@@ -110,7 +110,7 @@ describe("backup", function()
     end
     assert.is_true(db:backup(target))
     local copy = helper.store(nil, target)
-    assert.is_true(copy:size() * 5 < db:size(),
+    assert.is_true(copy:size() * 3 < db:size(),
       copy:size() .. " and " .. db:size())
     assert.is_true(copy:size() < 1000 * 160 + 131072, copy:size())
   end)

@@ -307,7 +307,7 @@ describe("check of single bits", function()
     assert(db:sync())
     db:put("key 3", "another value")
     db:delete("key 4")
-    db:put("large", ("z"):rep(300000))
+    db:put("large", ("z"):rep(100000))
     assert(db:close())
     local bytes = helper.read(path)
     local log_end = 12352 + assert(probe.verify.bytes(bytes)).frame_bytes

@@ -51,6 +51,7 @@ struct crash_run {
      at that moment. */
   struct crash_model models[CRASH_OPS_MAX + 1];
   bool is_commit[CRASH_OPS_MAX + 1];
+  int watched;  /* the operation before the last one began there */
   int done;     /* the operation under way or done last */
   int promised; /* -1: not even that there is a store */
   char failure[256];

@@ -435,6 +435,23 @@ static bool play_op(struct crash_run *run, const char *path, mmcmap **store,
   }
 }
 
+/* The engine may have committed by itself, to make space: at any moment of the
+   operation, or, if it was the flusher, of the one before. */
+static bool play_op_watched(struct crash_run *run, const char *path,
+                            mmcmap **store, char op, char argument) {
+  const struct share_commit *commit = &(*store)->store->share.header->commit;
+  uint64_t before = atomic_load(&commit->commit_count);
+  int first = run->watched;
+  run->watched = run->done;
+  bool good = play_op(run, path, store, op, argument);
+  if (op == 'r' || *store == NULL) return good;
+  commit = &(*store)->store->share.header->commit;
+  if (atomic_load(&commit->commit_count) == before) return good;
+  for (int i = first; i <= run->done; i++)
+    run->is_commit[i] = true;
+  return good;
+}
+
 bool crash_play(struct crash_run *run, const char *path, const char *ops,
                 const struct crash_model *start) {
   mmcmap *store;
@@ -444,6 +461,7 @@ bool crash_play(struct crash_run *run, const char *path, const char *ops,
   if (start != NULL) run->models[0] = *start;
   run->promised = start == NULL ? -1 : 0;
   run->is_commit[0] = true;
+  run->watched = 0;
   run->disk = disk_start(path);
   disk_note(run->disk, run->promised, 0);
   int code = crash_open(path, run->durability, &store);
@@ -455,7 +473,7 @@ bool crash_play(struct crash_run *run, const char *path, const char *ops,
   bool good = crash_matches(store, &run->models[0]) ||
               go_wrong(run, "content at the beginning", 0);
   for (; good && ops[0] != '\0' && ops[1] != '\0'; ops += 2)
-    good = play_op(run, path, &store, ops[0], ops[1]);
+    good = play_op_watched(run, path, &store, ops[0], ops[1]);
   disk_cut(run->disk);
   if (store != NULL && good) {
     good = begin_op(run);

@@ -112,9 +112,13 @@ void branch_write_frame_of_slots(uint8_t *at, const struct branch_place *place,
 static int view_extent(const struct node_source *source,
                        struct record_view *view) {
   uint64_t offset = view->extent_offset;
+  struct node_source now;
   if (offset % EXTENT_PAGE_BYTES != 0 ||
-      !bytes_within(offset, extent_size(view->value_size), source->size))
+      !bytes_within(offset, extent_size(view->value_size), source->size)) {
+    if (source_has_grown(source, &now)) return view_extent(&now, view);
+    if (source->is_cut) return beyond(source, offset);
     return error_set_corrupt("F31 large value beyond the file", view->offset);
+  }
   const uint8_t *at = source->base + offset;
   if (bytes_u64(at) != EXTENT_MAGIC || bytes_u64(at + 24) != view->value_size)
     return error_set_corrupt("F32 large value header", offset);

@@ -236,12 +236,16 @@ static uint64_t worth_parts(const struct writer *writer) {
   return log_is_compacting(&writer->log) ? WORTH_PARTS_COMPACTING : WORTH_PARTS;
 }
 
-/* The last one, if it can be moved down, so that the file ends earlier. */
-static bool find_last(struct log *log, struct usage_victim *victim_out) {
-  uint64_t lower;
-  return usage_find_victim(log, true, victim_out) &&
-         usage_find_free(log->space, 0, victim_out->run + 1, &lower) &&
-         lower + victim_out->run < victim_out->number;
+/* The last one, if it can be moved down, so that the file ends earlier: it takes
+   what is in it, and copies of branches. */
+static bool find_last(const struct log *log, struct usage_victim *victim_out) {
+  uint64_t lower, more;
+  if (!usage_find_last(log, victim_out) ||
+      !usage_find_free(log->space, 0, victim_out->run, &lower))
+    return false;
+  uint64_t end = lower + victim_out->run;
+  return usage_find_free(log->space, end, 1, &more) &&
+         more < victim_out->number;
 }
 
 static bool choose_victim(struct writer *writer) {
@@ -251,8 +255,8 @@ static bool choose_victim(struct writer *writer) {
   struct usage_victim victim;
   int64_t worth = (int64_t)(space->segment_size / 64 * worth_parts(writer));
   if (upkeep->is_sparse == 0 || !find_last(log, &victim)) {
-    if (!usage_find_victim(log, false, &victim)) return false;
-    if (victim.live_bytes >= worth && !find_last(log, &victim)) return false;
+    if (!usage_find_victim(log, worth, &victim) && !find_last(log, &victim))
+      return false;
   }
   upkeep->victim = victim.number + 1;
   upkeep->victim_run = victim.run;
@@ -301,14 +305,23 @@ static bool victim_is_good(const struct writer *writer) {
   return false;
 }
 
+/* The first of several may be empty by now. */
+static bool has_pages(const struct writer *writer) {
+  const struct share_upkeep *upkeep = &writer->header->upkeep;
+  for (uint64_t i = 0; i < upkeep->victim_run; i++)
+    if (usage_is(usage_entry(writer->log.space, upkeep->victim - 1 + i),
+                 SHARE_SEGMENT_LARGE))
+      return true;
+  return false;
+}
+
 static int go_on(struct writer *writer, uint64_t *limit) {
   struct share_upkeep *upkeep = &writer->header->upkeep;
   const struct space *space = writer->log.space;
   uint64_t number = upkeep->victim - 1;
   uint64_t end = (number + upkeep->victim_run) << space->segment_shift;
-  int code = usage_is(usage_entry(space, number), SHARE_SEGMENT_LARGE)
-                 ? clean_pages(writer, end, limit)
-                 : clean_frames(writer, end, limit);
+  int code = has_pages(writer) ? clean_pages(writer, end, limit)
+                               : clean_frames(writer, end, limit);
   TEST_POINT("cleaned");
   /* Damage is for check to find; the segment stays as it is. */
   if (code == MMCMAP_OK ? upkeep->victim_offset >= end

@@ -178,6 +178,29 @@ static int walk(struct recount *recount, const struct space *space,
   }
 }
 
+/* ---- Epochs ---------------------------------------------------------------- */
+
+/* Reads in the headers of segments when they were begun: what is younger than a
+   saved snapshot is not held by it. Of what begins within a value there is none. */
+static void find_epochs(struct recount *recount, const struct space *space) {
+  struct node_source source = space_source(space);
+  uint64_t run = 1;
+  for (uint64_t i = 0; i < recount->segment_count; i += run) {
+    struct segment_header header;
+    uint64_t offset = segment_header_offset(i, space->segment_size);
+    run = 1;
+    if (recount->found[i].is_tail ||
+        !bytes_within(offset, SEGMENT_HEADER_BYTES, source.size) ||
+        segment_decode(source.base + offset, i, space->file_id, offset,
+                       &header) != MMCMAP_OK)
+      continue;
+    if (header.run < recount->segment_count - i) run = header.run;
+    for (uint64_t k = i; k < i + run; k++)
+      if (k == i || recount->found[k].is_tail)
+        recount->found[k].first_epoch = header.sequence;
+  }
+}
+
 /* ---- Beginning and ending ------------------------------------------------- */
 
 /* Seals, so that what is walked is what is alive at one moment, and counts the
@@ -251,6 +274,9 @@ int recount_continue(struct recount *recount, struct writer *writer,
     code = walk(recount, writer->log.space, end_ns, done_out);
   if (code == MMCMAP_ECORRUPT)
     atomic_store(&writer->header->upkeep.is_uncountable, 1);
+  if (code == MMCMAP_OK && *done_out &&
+      writer->header->upkeep.saved_newest != 0)
+    find_epochs(recount, writer->log.space);
   if (code == MMCMAP_OK && *done_out)
     code = install(recount, writer, timeout_ms);
   if (code != MMCMAP_OK || *done_out) recount_end(recount, writer->readers);
@@ -266,6 +292,7 @@ int recount_at_once(const struct space *space, uint64_t root) {
   if (recount.found == NULL) return error_set(MMCMAP_ENOMEM, "recount");
   int code = add_store(&recount, space, root);
   if (code == MMCMAP_OK) code = walk(&recount, space, UINT64_MAX, &is_done);
+  if (code == MMCMAP_OK) find_epochs(&recount, space);
   for (uint64_t i = 0; i < recount.segment_count && code == MMCMAP_OK; i++)
     usage_count(space, i, &recount.found[i]);
   forget(&recount);

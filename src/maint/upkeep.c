@@ -12,14 +12,17 @@
 #include "os/process.h"
 
 enum {
-  QUANTUM_BYTES = 4096,      /* of a segment, looked through with the lock */
-  QUANTA_PER_LOOK = 16,      /* until all segments are looked at again */
-  PAY_FACTOR = 8,            /* looked through, for each byte appended */
-  PAY_MAX_BYTES = 128 << 10, /* at once */
-  PAY_RECOUNT_NS = 1000000,  /* of a recount, in its place */
-  COMPACT_BEAT_MS = 5000,    /* so long compacting goes on by itself */
-  STUCK_MAX = 4,             /* segments, before all are recounted */
-  ROOM_TRIES = 64            /* looks, until make_room() gives up */
+  QUANTUM_BYTES = 4096,        /* of a segment, looked through with the lock */
+  QUANTA_PER_LOOK = 16,        /* until all segments are looked at again, */
+  LOOK_PARTS = 256,            /* or such a part of them */
+  PAY_FACTOR = 8,              /* looked through, for each byte appended */
+  PAY_LEAST_BYTES = 512 << 10, /* at once: what is moved together shares copies
+                                  of the branches above it */
+  PAY_MAX_BYTES = 1 << 20,
+  PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
+  COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
+  STUCK_MAX = 4,            /* segments, before all are recounted */
+  ROOM_TRIES = 64           /* looks, until make_room() gives up */
 };
 
 void upkeep_init(struct upkeep *upkeep, struct committer *committer) {
@@ -44,6 +47,8 @@ static int look(struct upkeep *upkeep, uint32_t timeout_ms,
   if (code != MMCMAP_OK) return code;
   if (log_is_started(log)) {
     log_sweep(log, totals_out);
+    upkeep->seen_count = totals_out->used_count;
+    upkeep->seen_cleaned = writer->header->upkeep.cleaned_count;
     code = log_give_back(log, totals_out);
   }
   return writer_end_change(writer, code);
@@ -104,7 +109,7 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
    made before enough waits for it. */
 static bool wants_commit(const struct upkeep *upkeep,
                          const struct usage_totals *totals) {
-  return totals->wait_commit_count > totals->used_count / 8 + 1 &&
+  return totals->wait_commit_count > totals->used_count / 10 + 1 &&
          commit_frees(upkeep->committer);
 }
 
@@ -162,6 +167,14 @@ static int descend(struct upkeep *upkeep, uint32_t timeout_ms) {
   return writer_end_change(writer, code);
 }
 
+/* How much to clean until all segments are looked at again. */
+static uint64_t look_bytes(const struct upkeep *upkeep,
+                           const struct usage_totals *totals) {
+  uint64_t used = totals->used_count * upkeep->writer->log.space->segment_size;
+  uint64_t least = QUANTA_PER_LOOK * QUANTUM_BYTES;
+  return used / LOOK_PARTS > least ? used / LOOK_PARTS : least;
+}
+
 static int run_once(struct upkeep *upkeep, enum share_need least,
                     uint32_t timeout_ms, uint64_t end_ns, bool *more_out) {
   struct share_header *header = upkeep->writer->header;
@@ -180,18 +193,22 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
       !log_is_compacting(&upkeep->writer->log))
     code = descend(upkeep, timeout_ms);
   if (code != MMCMAP_OK) return code;
-  code = clean(upkeep, background(timeout_ms), QUANTA_PER_LOOK * QUANTUM_BYTES,
+  code = clean(upkeep, background(timeout_ms), look_bytes(upkeep, &totals),
                end_ns, more_out);
   if (is_full(code)) {
     struct change_mode mode = background(timeout_ms);
     if (!is_mostly_alive(upkeep, &totals)) mode.claim = SPACE_AT_LAST;
     return make_some_room(upkeep, mode, &totals, more_out);
   }
-  if (code != MMCMAP_OK || *more_out || totals.wait_commit_count == 0 ||
-      !commit_frees(upkeep->committer))
-    return code;
-  *more_out = true;
-  return commit_superblock(upkeep->committer);
+  if (code != MMCMAP_OK || *more_out) return code;
+  if (totals.wait_commit_count > 0 && commit_frees(upkeep->committer)) {
+    *more_out = true;
+    return commit_superblock(upkeep->committer);
+  }
+  /* Nothing can be done until a segment is begun. */
+  if (!log_is_compacting(&upkeep->writer->log))
+    atomic_store(&header->upkeep.need, SHARE_NEED_NOTHING);
+  return code;
 }
 
 int upkeep_run(struct upkeep *upkeep, enum share_need least,
@@ -230,6 +247,13 @@ void upkeep_end_compacting(struct upkeep *upkeep) {
   atomic_store(&upkeep->writer->header->upkeep.compacting_ns, 0);
 }
 
+/* Whether so many segments may have become empty that a commit is worth it. */
+static bool is_time_to_look(const struct upkeep *upkeep) {
+  uint64_t cleaned = upkeep->writer->header->upkeep.cleaned_count;
+  uint64_t seen = upkeep->seen_cleaned;
+  return cleaned > seen && cleaned - seen > upkeep->seen_count / 16 + 1;
+}
+
 int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms) {
   struct share_header *header = upkeep->writer->header;
   struct usage_totals totals;
@@ -238,14 +262,15 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms) {
   uint64_t paid = atomic_load(&header->upkeep.paid_bytes);
   uint64_t debt = (appended - paid) * PAY_FACTOR;
   bool found = true, more;
-  if (appended <= paid || debt < QUANTUM_BYTES) return MMCMAP_OK;
+  if (appended <= paid || debt < PAY_LEAST_BYTES) return MMCMAP_OK;
   if (debt > PAY_MAX_BYTES) debt = PAY_MAX_BYTES;
   if (!atomic_compare_exchange_strong(&header->upkeep.paid_bytes, &paid,
                                       appended))
     return MMCMAP_OK; /* another pays */
   int code = clean(upkeep, background(timeout_ms), debt, UINT64_MAX, &found);
   if (code != MMCMAP_OK) return code;
-  if (found && atomic_load(&header->commit.wants_superblock) == 0)
+  if (found && !is_time_to_look(upkeep) &&
+      atomic_load(&header->commit.wants_superblock) == 0)
     return MMCMAP_OK;
   code = look(upkeep, timeout_ms, &totals);
   if (code == MMCMAP_OK && wants_recount(upkeep, &totals))

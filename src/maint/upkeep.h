@@ -20,6 +20,9 @@ struct upkeep {
   struct committer *committer;
   _Atomic bool is_recounting; /* a thread uses the next */
   struct recount recount;
+  /* Segments in use, and those gone through, at the last look. */
+  _Atomic uint64_t seen_count;
+  _Atomic uint64_t seen_cleaned;
 };
 
 void upkeep_init(struct upkeep *upkeep, struct committer *committer);

@@ -181,6 +181,9 @@ struct share_upkeep {
   _Atomic uint64_t reserve_bytes; /* kept for what frees space */
   _Atomic uint64_t free_count;   /* free segments that have blocks, as they were
                                   when all were last looked at */
+  _Atomic uint64_t coming_count; /* empty ones, that will be free */
+  _Atomic uint64_t begun_count;  /* segments that were begun since then */
+  _Atomic uint64_t first_free;   /* no segment below that one is free */
   _Atomic uint64_t saved_oldest; /* epochs of the saved snapshots: what lies
                                   between them is held, too */
   _Atomic uint64_t saved_newest; /* 0: there are none */

@@ -234,9 +234,8 @@ static int open_frame(struct log *log, uint64_t offset) {
    is not opened yet. */
 static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
                          uint64_t *frame_offset_out) {
-  struct usage_totals totals;
   struct space *space = log->space;
-  log_sweep(log, &totals);
+  log_look(log, 1);
   uint64_t number = space_choose_segments(space, SEGMENT_LOG, 1);
   uint64_t first =
       segment_header_offset(number, space->segment_size) + SEGMENT_HEADER_BYTES;
@@ -440,12 +439,11 @@ int log_descend(struct log *log) {
 /* Begins segments for large values, side by side, the first one of which is
    `size` bytes long. */
 static int begin_run(struct log *log, uint64_t size) {
-  struct usage_totals totals;
   struct space *space = log->space;
   struct superblock_head *large = &log->large;
   uint64_t run = (size + EXTENT_PAGE_BYTES + space->segment_size - 1) /
                  space->segment_size;
-  log_sweep(log, &totals);
+  log_look(log, run);
   run = run_for(space, size, run);
   uint64_t number = space_choose_segments(space, SEGMENT_LARGE, run);
   uint64_t begin = (number << space->segment_shift) + EXTENT_PAGE_BYTES;

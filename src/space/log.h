@@ -91,6 +91,7 @@ struct log {
   uint64_t pages_size;   /* 0: none */
 
   struct recycler recycler;
+  struct usage_victims victims;
   uint64_t large_bytes; /* by this connection, for large values */
 };
 
@@ -350,6 +351,10 @@ void log_drop_unknown(struct log *log);
 /* Looks at all segments, and says in the lock file whether there is upkeep to
    do. */
 void log_sweep(struct log *log, struct usage_totals *totals_out);
+
+/* The same before `count` segments are begun, if enough have been since the last
+   time: a look at all of them costs little for each. */
+void log_look(struct log *log, uint64_t count);
 
 /* Gives back what is free at the file's end, and the blocks of what is free
    beyond what will soon be used; after log_sweep(). */

@@ -6,21 +6,19 @@
 #include "os/process.h"
 #include "space/log.h"
 
-/* How much more than what is alive may be in use, in parts of it and segments,
-   until upkeep is worth while: when nothing else is to do, soon, and at once.
-   Cleaning is the dearer the earlier it comes. */
-static const struct {
-  uint64_t percent;
-  uint64_t segments;
-} slack[] = {[SHARE_NEED_IDLE] = {12, 1},
-             [SHARE_NEED_SOON] = {24, 2},
-             [SHARE_NEED_NOW] = {30, 3}};
+/* How many percent more than what is alive may be in use until upkeep is worth
+   while: when nothing else is to do, soon, and at once. Cleaning is the dearer
+   the earlier it comes. */
+static const uint64_t slack_percent[] = {
+    [SHARE_NEED_IDLE] = 15, [SHARE_NEED_SOON] = 27, [SHARE_NEED_NOW] = 32};
 
 enum {
+  SLACK_SEGMENTS = 3,
+  BEGUN_PARTS = 64, /* one of so many is begun between two looks at all */
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
   RESERVE_SEGMENTS = 6, /* more than one in each quarter (space/space.h) */
-  SPARSE_SEGMENTS = 4   /* so many may be free in any store */
+  SPARSE_SEGMENTS = 2   /* so many may be free in any store */
 };
 
 bool log_has_dropped(const struct log *log, const struct usage_totals *totals) {
@@ -39,25 +37,60 @@ bool log_is_compacting(const struct log *log) {
   return until_ns != 0 && process_monotonic_ns() < until_ns;
 }
 
+/* Segments that the log goes on in. */
+static uint64_t head_count(const struct log *log) {
+  const struct superblock_head *large = &log->large;
+  uint64_t segment = log->space->segment_size;
+  uint64_t count = log->branches.segment_end != 0 ? 2 : 1;
+  return count + (large->limit - large->offset + segment - 1) / segment;
+}
+
+/* The heads are never full, and what has become free waits to be used: a small
+   store has the less slack for that, but half of it and the heads. */
+static uint64_t slack_of(const struct log *log, uint64_t live,
+                         enum share_need need) {
+  uint64_t segment = log->space->segment_size;
+  uint64_t slack = live / 100 * slack_percent[need];
+  uint64_t fixed = SLACK_SEGMENTS * segment;
+  uint64_t least = slack / 2 + head_count(log) * segment;
+  return slack > fixed + least ? slack - fixed : least;
+}
+
 /* What snapshots hold, and what waits for them, is left out. */
-static enum share_need need_of(const struct log *log,
-                               const struct usage_totals *totals) {
+static enum share_need need_to_clean(const struct log *log,
+                                     const struct usage_totals *totals) {
   uint64_t segment = log->space->segment_size;
   uint64_t live = totals->live_bytes - totals->held_live_bytes;
   uint64_t used =
       (totals->used_count - totals->held_count + totals->wait_commit_count) *
       segment;
-  if (atomic_load(&log->header->upkeep.is_uncountable) == 0 &&
+  for (int need = SHARE_NEED_NOW; need > SHARE_NEED_NOTHING; need--)
+    if (used > live + slack_of(log, live, (enum share_need)need))
+      return (enum share_need)need;
+  return SHARE_NEED_NOTHING;
+}
+
+/* What is free is used first; if it is too much, the file may end earlier. */
+static enum share_need need_to_shrink(const struct usage_totals *totals) {
+  uint64_t used = totals->used_count;
+  if (totals->free_count > used / 4 + 2 * SPARSE_SEGMENTS)
+    return SHARE_NEED_SOON;
+  return totals->free_count > used / 8 + SPARSE_SEGMENTS ? SHARE_NEED_IDLE
+                                                         : SHARE_NEED_NOTHING;
+}
+
+static enum share_need need_of(struct log *log,
+                               const struct usage_totals *totals) {
+  struct share_upkeep *upkeep = &log->header->upkeep;
+  enum share_need to_clean = need_to_clean(log, totals);
+  enum share_need to_shrink = need_to_shrink(totals);
+  upkeep->is_sparse = to_shrink != SHARE_NEED_NOTHING && to_shrink >= to_clean;
+  if (atomic_load(&upkeep->is_uncountable) == 0 &&
       (totals->uncounted_count > 0 || log_has_dropped(log, totals)))
     return SHARE_NEED_SOON;
-  for (int need = SHARE_NEED_NOW; need > SHARE_NEED_NOTHING; need--)
-    if (used > live + live / 100 * slack[need].percent +
-                   (slack[need].segments + 1) * segment)
-      return (enum share_need)need;
-  if (log_is_compacting(log)) return SHARE_NEED_SOON;
-  /* What is free is used first; if it is too much, the file may end earlier. */
-  return log->header->upkeep.is_sparse != 0 ? SHARE_NEED_IDLE
-                                            : SHARE_NEED_NOTHING;
+  if (log_is_compacting(log) && to_clean < SHARE_NEED_SOON)
+    return SHARE_NEED_SOON;
+  return to_clean > to_shrink ? to_clean : to_shrink;
 }
 
 /* What has to be there for space to be freed at all: branches are copied before
@@ -74,14 +107,22 @@ static uint64_t reserve_of(const struct log *log,
 void log_sweep(struct log *log, struct usage_totals *totals_out) {
   struct share_header *header = log->header;
   usage_sweep(log, totals_out);
+  header->upkeep.begun_count = 0;
   atomic_store(&header->upkeep.free_count,
                totals_out->free_count - totals_out->hole_count);
-  header->upkeep.is_sparse =
-      totals_out->free_count > totals_out->used_count / 4 + SPARSE_SEGMENTS;
+  atomic_store(&header->upkeep.coming_count, totals_out->empty_count);
   space_set_reserve(log->space, reserve_of(log, totals_out));
   atomic_store(&header->upkeep.need, need_of(log, totals_out));
   if (totals_out->wait_commit_count > 0 && totals_out->free_count == 0)
     atomic_store(&header->commit.wants_superblock, 1);
+}
+
+void log_look(struct log *log, uint64_t count) {
+  struct share_upkeep *upkeep = &log->header->upkeep;
+  struct usage_totals totals;
+  upkeep->begun_count += count;
+  if (upkeep->begun_count * BEGUN_PARTS >= log->space->segment_count)
+    log_sweep(log, &totals);
 }
 
 /* The last segments, which are free, are not begun any more. What is behind

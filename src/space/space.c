@@ -57,14 +57,28 @@ static uint64_t reserve_bytes(const struct space *space) {
   return whole_reserve(space) / 4 * quarters[space->claim];
 }
 
-/* What of a reserve the file must have behind all that is used: free segments
-   count, as they were when all were last looked at. */
+/* Free segments that have blocks, as they were when all were last looked at. */
+static uint64_t free_bytes_of(const struct space *space) {
+  return atomic_load_explicit(&space->readers->share->header->upkeep.free_count,
+                              memory_order_relaxed) *
+         space->segment_size;
+}
+
+/* What of a reserve the file must have behind all that is used: what is free
+   counts. */
 static uint64_t behind(const struct space *space, uint64_t reserve) {
-  uint64_t free_bytes =
-      atomic_load_explicit(&space->readers->share->header->upkeep.free_count,
-                           memory_order_relaxed) *
-      space->segment_size;
+  uint64_t free_bytes = free_bytes_of(space);
   return reserve > free_bytes ? reserve - free_bytes : 0;
+}
+
+/* What is free beyond the reserve, or soon will be. */
+static uint64_t spare_bytes(const struct space *space) {
+  uint64_t reserve = whole_reserve(space);
+  uint64_t coming =
+      atomic_load_explicit(&space->readers->share->header->upkeep.coming_count,
+                           memory_order_relaxed);
+  uint64_t free_bytes = free_bytes_of(space) + coming * space->segment_size;
+  return free_bytes > reserve ? free_bytes - reserve : 0;
 }
 
 static uint64_t reserve_behind(const struct space *space) {
@@ -272,16 +286,25 @@ int space_check_reserve(struct space *space, uint64_t number, uint64_t run) {
   return code;
 }
 
+/* How much is written ahead of what is used: what is free comes first. */
+static uint64_t ahead_of(const struct space *space, uint64_t size,
+                         uint64_t most) {
+  uint64_t ahead = least(size / 16, most);
+  uint64_t spare = spare_bytes(space);
+  return ahead > spare ? ahead - spare : 0;
+}
+
 void space_write_ahead(struct space *space, uint64_t end, bool in_pieces) {
   uint64_t size;
   if (begin_growth(space, &size) != MMCMAP_OK) return;
   in_pieces = in_pieces && size >= SPACE_PIECES_FROM;
   uint64_t most = in_pieces ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX;
   uint64_t unit = in_pieces ? SPACE_PIECE_BYTES : SPACE_GROWTH_MIN;
-  uint64_t ahead = bytes_align_up(size + least(size / 4, most), unit) - size;
+  uint64_t wanted = ahead_of(space, size, most);
+  uint64_t ahead = bytes_align_up(size + wanted, unit) - size;
   uint64_t limit = space->map.size_bytes;
   if (space->max_size_bytes != 0) limit = least(limit, space->max_size_bytes);
-  if (size == atomic_load(shared_size(space)) && end <= size &&
+  if (wanted > 0 && size == atomic_load(shared_size(space)) && end <= size &&
       size - end < behind(space, whole_reserve(space)) + ahead / 2 &&
       size + ahead <= limit &&
       file_allocate(space->fd, size, ahead) == MMCMAP_OK &&
@@ -314,9 +337,9 @@ uint64_t space_choose_segments(struct space *space, enum segment_kind kind,
 
 /* They are not free any more. */
 static void use_free(struct space *space, uint64_t run) {
-  _Atomic uint64_t *count = &space->readers->share->header->upkeep.free_count;
-  uint64_t free_count = atomic_load(count);
-  atomic_store(count, free_count > run ? free_count - run : 0);
+  struct share_upkeep *upkeep = &space->readers->share->header->upkeep;
+  uint64_t free_count = atomic_load(&upkeep->free_count);
+  atomic_store(&upkeep->free_count, free_count > run ? free_count - run : 0);
   grant(space);
 }
 
@@ -341,6 +364,9 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
               kind == SEGMENT_LOG ? SHARE_SEGMENT_LOG : SHARE_SEGMENT_LARGE,
               epoch);
   if (number < space->segment_count) use_free(space, run);
+  /* One alone is the lowest; beside a longer run there may be others. */
+  if (kind == SEGMENT_LOG)
+    space->readers->share->header->upkeep.first_free = number + 1;
   space->segment_count = count;
   return MMCMAP_OK;
 }
@@ -353,9 +379,9 @@ int space_cut(struct space *space, uint64_t end, bool at_all) {
   uint64_t kept = bytes_align_up(end, SPACE_GROWTH_MIN);
   int code = begin_growth(space, &size);
   if (code != MMCMAP_OK) return code;
-  uint64_t ahead =
+  uint64_t most =
       size >= SPACE_PIECES_FROM ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX;
-  uint64_t slack = at_all ? 0 : least(kept / 4, ahead) + growth_step(kept);
+  uint64_t slack = at_all ? 0 : ahead_of(space, kept, most) + growth_step(kept);
   if (size > kept && size - kept > slack) {
     /* The number first: who dies in between leaves a longer file. */
     space_set_size(space, kept);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The table is short (32 bytes for each MiB of the file), so it is looked
- * through as a whole whenever a segment is begun.
+ * The table is short (32 bytes for each segment), so it is looked through as a
+ * whole, whenever a 64th of all segments has been begun.
  */
 #include "space/usage.h"
 
@@ -56,9 +56,11 @@ static bool is_head(const struct log *log, uint64_t number) {
 void usage_begin(const struct space *space, uint64_t number, uint64_t run,
                  enum share_segment_state state, uint64_t epoch) {
   struct share_upkeep *upkeep = &space->readers->share->header->upkeep;
+  if (upkeep->victim < number + run + 1 &&
+      number + 1 < upkeep->victim + upkeep->victim_run)
+    upkeep->victim = 0; /* it has become empty by itself */
   for (uint64_t i = number; i < number + run; i++) {
     struct share_segment *entry = usage_entry(space, i);
-    if (upkeep->victim == i + 1) upkeep->victim = 0;
     set_state(entry, SHARE_SEGMENT_FREE);
     atomic_store_explicit(&entry->live_words, 0, memory_order_relaxed);
     atomic_store_explicit(&entry->first_epoch, epoch, memory_order_relaxed);
@@ -308,6 +310,9 @@ static void free_if_possible(const struct log *log, struct share_segment *entry,
   totals->empty_count--;
   totals->free_count++;
   set_state(entry, SHARE_SEGMENT_FREE);
+  struct share_upkeep *upkeep = &log->header->upkeep;
+  uint64_t number = (uint64_t)(entry - usage_entry(log->space, 0));
+  if (number < upkeep->first_free) upkeep->first_free = number;
 }
 
 static void sweep(struct log *log, const struct limits *limits,
@@ -354,7 +359,9 @@ void usage_sweep(struct log *log, struct usage_totals *totals_out) {
 
 bool usage_find_free(const struct space *space, uint64_t first, uint64_t run,
                      uint64_t *number_out) {
+  const struct share_upkeep *upkeep = &space->readers->share->header->upkeep;
   uint64_t found = 0;
+  if (first < upkeep->first_free) first = upkeep->first_free;
   for (uint64_t i = first; i < space->segment_count; i++) {
     found = usage_is(usage_entry(space, i), SHARE_SEGMENT_FREE) ? found + 1 : 0;
     if (found < run) continue;
@@ -390,9 +397,9 @@ uint64_t usage_end(const struct log *log) {
   return end < space->writable_bytes ? end : space->writable_bytes;
 }
 
-static bool may_be_victim(const struct log *log,
-                          const struct share_segment *entry, uint64_t number,
-                          const struct readers_held *held) {
+bool usage_may_be_moved(const struct log *log, uint64_t number,
+                        const struct readers_held *held) {
+  const struct share_segment *entry = usage_entry(log->space, number);
   uint32_t state = usage_state(entry);
   uint64_t first =
       atomic_load_explicit(&entry->first_epoch, memory_order_relaxed);
@@ -407,59 +414,7 @@ static bool may_be_victim(const struct log *log,
 
 bool usage_may_be_cleaned(const struct log *log, uint64_t number) {
   static const struct readers_held nothing = {0};
-  return may_be_victim(log, usage_entry(log->space, number), number, &nothing);
-}
-
-/* A value that is longer than a segment moves as a whole. */
-static uint64_t run_at(const struct space *space, uint64_t number) {
-  uint64_t end = number + 1;
-  while (end < space->segment_count) {
-    const struct share_segment *entry = usage_entry(space, end);
-    if (!usage_is(entry, SHARE_SEGMENT_LARGE) ||
-        (usage_state(entry) & SHARE_SEGMENT_TAIL) == 0)
-      break;
-    end++;
-  }
-  return end - number;
-}
-
-/* Compacting looks at each segment once: not at those that it has filled. */
-static bool was_compacted(const struct log *log,
-                          const struct share_segment *entry) {
-  return log_is_compacting(log) &&
-         atomic_load(&entry->first_epoch) >= log->header->upkeep.compact_epoch;
-}
-
-static bool run_may_be_victim(const struct log *log, bool tail,
-                              const struct usage_victim *run,
-                              const struct readers_held *held) {
-  for (uint64_t i = run->number; i < run->number + run->run; i++)
-    if (!may_be_victim(log, usage_entry(log->space, i), i, held) ||
-        (!tail && was_compacted(log, usage_entry(log->space, i))))
-      return false;
-  return true;
-}
-
-bool usage_find_victim(struct log *log, bool tail,
-                       struct usage_victim *victim_out) {
-  const struct space *space = log->space;
-  struct readers_held held;
-  struct usage_victim run = {0, 0, 0};
-  bool found = false;
-  readers_find_held(space->readers, &held);
-  memset(victim_out, 0, sizeof *victim_out);
-  for (; run.number < space->segment_count; run.number += run.run) {
-    run.run = run_at(space, run.number);
-    if (!run_may_be_victim(log, tail, &run, &held)) continue;
-    int64_t live = 0;
-    for (uint64_t i = run.number; i < run.number + run.run; i++)
-      live += usage_live_bytes(usage_entry(space, i));
-    run.live_bytes = live / (int64_t)run.run;
-    if (found && !tail && run.live_bytes >= victim_out->live_bytes) continue;
-    *victim_out = run;
-    found = true;
-  }
-  return found;
+  return usage_may_be_moved(log, number, &nothing);
 }
 
 /* ---- Counting ------------------------------------------------------------- */
@@ -485,6 +440,8 @@ void usage_count(const struct space *space, uint64_t number,
                             ? found->live_bytes
                             : space->segment_size;
   usage_raise(space, number << space->segment_shift, live_bytes);
+  if (atomic_load(&entry->first_epoch) == 0) /* of before the session */
+    atomic_store(&entry->first_epoch, found->first_epoch);
   uint32_t state = usage_state(entry) & ~(uint32_t)SHARE_SEGMENT_UNCOUNTED;
   if (found->has_pages)
     state = SHARE_SEGMENT_LARGE | (state & SHARE_SEGMENT_TAIL);

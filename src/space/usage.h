@@ -161,8 +161,12 @@ uint64_t usage_segment_count(const struct space *space);
 /* Where the space that is in use ends: the file is at least that long. */
 uint64_t usage_end(const struct log *log);
 
-/* Whether the segment may be looked through by the cleaner. */
+/* Whether the segment may be looked through by the cleaner, */
 bool usage_may_be_cleaned(const struct log *log, uint64_t number);
+
+/* and whether it could be free if it were empty, with these snapshots open. */
+bool usage_may_be_moved(const struct log *log, uint64_t number,
+                        const struct readers_held *held);
 
 /* What to clean: a segment, or several side by side that a large value holds
    together. */
@@ -172,10 +176,23 @@ struct usage_victim {
   int64_t live_bytes; /* of one segment, on average */
 };
 
-/* Of those that could be free if they were empty the one with least alive, or, if
-   `tail` is set, the last. */
-bool usage_find_victim(struct log *log, bool tail,
+/* Several, those with least alive first: all segments are not looked at again for
+   each of them. */
+enum { USAGE_VICTIMS = 32, USAGE_VICTIM_PARTS = 128 };
+struct usage_victims {
+  struct usage_victim all[USAGE_VICTIMS];
+  unsigned count;
+  unsigned next;
+};
+
+/* Of those that could be free if they were empty, and have less than that alive,
+   the one with least, or one of the 128th of all with least, as they were a while
+   ago. */
+bool usage_find_victim(struct log *log, int64_t worth_bytes,
                        struct usage_victim *victim_out);
+
+/* The last of them. */
+bool usage_find_last(const struct log *log, struct usage_victim *victim_out);
 
 /* Begins a recount: nothing is counted, and what changes from now on is noted. */
 void usage_uncount_all(const struct space *space);
@@ -183,8 +200,9 @@ void usage_uncount_all(const struct space *space);
 /* What a recount has found alive in a segment. */
 struct usage_found {
   uint64_t live_bytes;
-  bool has_pages; /* of large values */
-  bool is_tail;   /* it begins within one */
+  uint64_t first_epoch; /* when it was begun; 0: it is not known */
+  bool has_pages;       /* of large values */
+  bool is_tail;         /* it begins within one */
 };
 
 /* Takes what a recount has found: what was alive when it began. */

@@ -7,6 +7,10 @@
 #include "base/testing.h"
 #include "trie/trie.h"
 
+/* A record that takes a greater part of a segment has pages of its own: what is
+   left at the end of a segment is lost. */
+enum { LARGE_PARTS = 6 };
+
 /* Pages first, then the record that names them. */
 static int write_large_record(const struct trie *trie,
                               const struct trie_key *key, const void *value,
@@ -58,8 +62,8 @@ static int write_record(const struct trie *trie, const struct trie_key *key,
   uint64_t size = small_size(&parts);
   uint64_t offset = 0;
   int code = MMCMAP_OK;
-  if (size > log->space->segment_size / 4 && value->size > RECORD_LARGE_BYTES &&
-      !parts.is_map) {
+  if (size > log->space->segment_size / LARGE_PARTS &&
+      value->size > EXTENT_PAGE_BYTES && !parts.is_map) {
     code = write_large_record(trie, key, value->data, &parts, &offset);
   } else {
     if (recycler_take(&log->recycler, recycler_class_of_record(size),
@@ -82,7 +86,7 @@ static void write_record_late(const struct trie *trie,
                               const struct trie_key *key,
                               const struct trie_value *value, uint64_t slot) {
   struct record_parts parts = parts_of(trie, key, value);
-  if (small_size(&parts) <= trie->log->space->segment_size / 4)
+  if (small_size(&parts) <= trie->log->space->segment_size / LARGE_PARTS)
     record_write(log_at(trie->log, slot_offset(slot)), &parts, trie->hasher);
 }
 

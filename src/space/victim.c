@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What to clean: the segments in which least is alive ("greedy": Rosenblum and
+ * Ousterhout, "The design and implementation of a log-structured file system",
+ * 1992, who found better ones for long-lived data; here branches, which die
+ * young, have segments of their own).
+ */
+#include "space/log.h"
+
+enum {
+  LARGE_WASTE_PARTS = 6 /* of what is alive there */
+};
+
+/* A value that is longer than a segment moves as a whole. */
+static uint64_t run_at(const struct space *space, uint64_t number) {
+  uint64_t end = number + 1;
+  /* A segment that comes before the rest of an older run is none of it. */
+  bool is_large = usage_is(usage_entry(space, number), SHARE_SEGMENT_LARGE);
+  while (is_large && end < space->segment_count) {
+    const struct share_segment *entry = usage_entry(space, end);
+    if (!usage_is(entry, SHARE_SEGMENT_LARGE) ||
+        (usage_state(entry) & SHARE_SEGMENT_TAIL) == 0)
+      break;
+    end++;
+  }
+  return end - number;
+}
+
+/* Compacting looks at each segment once: not at those that it has filled. */
+static bool was_compacted(const struct log *log,
+                          const struct share_segment *entry) {
+  return log_is_compacting(log) &&
+         atomic_load(&entry->first_epoch) >= log->header->upkeep.compact_epoch;
+}
+
+static bool run_may_be_victim(const struct log *log, bool tail,
+                              const struct usage_victim *run,
+                              const struct readers_held *held) {
+  for (uint64_t i = run->number; i < run->number + run->run; i++)
+    if (!usage_may_be_moved(log, i, held) ||
+        (!tail && was_compacted(log, usage_entry(log->space, i))))
+      return false;
+  return true;
+}
+
+/* Whether a run that begins in a lower segment goes on there. */
+static bool is_within_run(const struct space *space, uint64_t number) {
+  return number > 0 &&
+         (usage_state(usage_entry(space, number)) & SHARE_SEGMENT_TAIL) != 0 &&
+         usage_is(usage_entry(space, number - 1), SHARE_SEGMENT_LARGE);
+}
+
+/* How much of a segment it takes to move what is alive in it, on average: of
+   those for large values some stays empty. */
+static int64_t live_in(const struct space *space,
+                       const struct usage_victim *run) {
+  int64_t live = 0;
+  for (uint64_t i = run->number; i < run->number + run->run; i++)
+    live += usage_live_bytes(usage_entry(space, i));
+  if (usage_is(usage_entry(space, run->number), SHARE_SEGMENT_LARGE))
+    live += live / LARGE_WASTE_PARTS;
+  return live / (int64_t)run->run;
+}
+
+bool usage_find_last(const struct log *log, struct usage_victim *victim_out) {
+  const struct space *space = log->space;
+  struct readers_held held;
+  struct usage_victim run = {0, 0, 0};
+  readers_find_held(space->readers, &held);
+  for (run.number = space->segment_count; run.number > 0;) {
+    run.number--;
+    if (is_within_run(space, run.number)) continue;
+    run.run = run_at(space, run.number);
+    if (!run_may_be_victim(log, true, &run, &held)) continue;
+    run.live_bytes = live_in(space, &run);
+    *victim_out = run;
+    return true;
+  }
+  return false;
+}
+
+/* Sorted in, by what is alive, unless the list has better ones. */
+static void add_victim(struct usage_victims *list, unsigned most,
+                       const struct usage_victim *victim) {
+  unsigned i = list->count;
+  if (i == most && victim->live_bytes >= list->all[i - 1].live_bytes) return;
+  if (i == most)
+    i--;
+  else
+    list->count++;
+  for (; i > 0 && list->all[i - 1].live_bytes > victim->live_bytes; i--)
+    list->all[i] = list->all[i - 1];
+  list->all[i] = *victim;
+}
+
+static void list_victims(const struct log *log, const struct readers_held *held,
+                         struct usage_victims *list) {
+  const struct space *space = log->space;
+  uint64_t most = space->segment_count / USAGE_VICTIM_PARTS + 1;
+  struct usage_victim run = {0, 0, 0};
+  if (most > USAGE_VICTIMS) most = USAGE_VICTIMS;
+  list->count = list->next = 0;
+  for (; run.number < space->segment_count; run.number += run.run) {
+    run.run = run_at(space, run.number);
+    if (!run_may_be_victim(log, false, &run, held)) continue;
+    run.live_bytes = live_in(space, &run);
+    add_victim(list, (unsigned)most, &run);
+  }
+}
+
+bool usage_find_victim(struct log *log, int64_t worth_bytes,
+                       struct usage_victim *victim_out) {
+  const struct space *space = log->space;
+  struct usage_victims *list = &log->victims;
+  struct readers_held held;
+  readers_find_held(space->readers, &held);
+  for (int pass = 0; pass < 2; pass++) {
+    while (list->next < list->count) {
+      struct usage_victim *next = &list->all[list->next++];
+      if (next->number >= space->segment_count ||
+          next->run != run_at(space, next->number) ||
+          !run_may_be_victim(log, false, next, &held) ||
+          live_in(space, next) > next->live_bytes ||
+          next->live_bytes >= worth_bytes)
+        continue; /* it may be another by now */
+      *victim_out = *next;
+      return true;
+    }
+    if (pass == 0) list_victims(log, &held, list);
+  }
+  return false;
+}
