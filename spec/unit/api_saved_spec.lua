@@ -352,7 +352,10 @@ describe("a saved snapshot", function()
   -- They are counted for each one, in words of 32 bits: a segment that all of them
   -- see was found empty, and free when the last one was gone.
   it("leaves its segment in use, however many see it", function()
-    for i = 1, 4 do db:put("k" .. i, ("v"):rep(240000)) end
+    db:close()
+    path = scratch.path("segments that are full")
+    db = open({ segment_size = 1048576 }, path)
+    for i = 1, 6 do db:put("k" .. i, ("v"):rep(160000)) end
     for i = 1, 19000 do assert(db:save("s" .. i)) end
     reopen()
     db:put("k", "1")
