@@ -179,9 +179,8 @@ static bool saved_matches(mmcmap *store, const struct crash_saved *saved,
   struct crash_view view = {.now_ms = saved->time_ms};
   int code =
       mmcmap_snapshot_open_saved(store, saved_name(number), &view.snapshot);
-  if (saved->time_ms == 0 || code != MMCMAP_OK)
-    return saved->time_ms == 0 && code == MMCMAP_ENOENT;
-  bool same = content_matches(&view, &saved->content);
+  if (code != MMCMAP_OK) return saved->time_ms == 0 && code == MMCMAP_ENOENT;
+  bool same = saved->time_ms != 0 && content_matches(&view, &saved->content);
   mmcmap_snapshot_close(view.snapshot);
   return same;
 }

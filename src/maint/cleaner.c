@@ -33,7 +33,7 @@ static int move_record(const struct trie *trie, const struct trie_key *key,
   uint64_t offset;
   int code = log_alloc(log, size, &offset);
   if (code != MMCMAP_OK) return code;
-  memcpy(log_at(log, offset), record->at, (size_t)size);
+  memmove(log_at(log, offset), record->at, (size_t)size);
   if (record->is_large) log_note_large(log);
   code = replace(trie, path, path->depth, slot_of_record(offset, key->primary),
                  size);
@@ -123,8 +123,8 @@ static int move_large(const struct trie *trie, uint64_t primary,
   int code = log_alloc_large(log, pages, &parts.extent_offset);
   if (code == MMCMAP_OK) code = log_alloc(log, size, &offset);
   if (code != MMCMAP_OK) return code;
-  memcpy(log_at(log, parts.extent_offset),
-         log->space->map.read + record->extent_offset, (size_t)pages);
+  memmove(log_at(log, parts.extent_offset),
+          log->space->map.read + record->extent_offset, (size_t)pages);
   record_write(log_at(log, offset), &parts, trie->hasher);
   log_note_large(log);
   code = replace(trie, path, path->depth, slot_of_record(offset, primary),

@@ -174,8 +174,8 @@ int trie_copy_branch(const struct trie *trie, const struct branch_view *branch,
   struct branch_place place = branch_read_place(branch);
   branch_write_frame_of_slots(at, &place, trie->log->epoch, branch->bitmap,
                               branch->slot_count);
-  memcpy(branch_slot_at(at, 0), branch->at + NODE_HEADER_BYTES,
-         8 * (size_t)branch->slot_count);
+  memmove(branch_slot_at(at, 0), branch->at + NODE_HEADER_BYTES,
+          8 * (size_t)branch->slot_count);
   return MMCMAP_OK;
 }
 

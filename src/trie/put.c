@@ -109,10 +109,11 @@ static int write_wider_branch(const struct trie *trie, struct trie_key *key,
   struct branch_place place = branch_read_place(old);
   branch_write_frame_of_slots(at, &place, trie->log->epoch, bitmap,
                               old->slot_count + 1);
-  memcpy(branch_slot_at(at, 0), slots, 8 * (size_t)step->index);
+  /* With a damaged lock file the two may overlap. */
+  memmove(branch_slot_at(at, 0), slots, 8 * (size_t)step->index);
   bytes_set_u64(branch_slot_at(at, step->index), slot);
-  memcpy(branch_slot_at(at, step->index + 1), slots + 8 * (size_t)step->index,
-         8 * (size_t)(old->slot_count - step->index));
+  memmove(branch_slot_at(at, step->index + 1), slots + 8 * (size_t)step->index,
+          8 * (size_t)(old->slot_count - step->index));
   return MMCMAP_OK;
 }
 

@@ -28,9 +28,11 @@ static int write_narrower_branch(const struct trie *trie,
   struct branch_place place = branch_read_place(old);
   branch_write_frame_of_slots(at, &place, trie->log->epoch, bitmap,
                               old->slot_count - 1);
-  memcpy(branch_slot_at(at, 0), slots, 8 * (size_t)step->index);
-  memcpy(branch_slot_at(at, step->index), slots + 8 * (size_t)(step->index + 1),
-         8 * (size_t)(old->slot_count - 1 - step->index));
+  memmove(branch_slot_at(at, 0), slots,
+          8 * (size_t)step->index); /* as in put.c */
+  memmove(branch_slot_at(at, step->index),
+          slots + 8 * (size_t)(step->index + 1),
+          8 * (size_t)(old->slot_count - 1 - step->index));
   return MMCMAP_OK;
 }
 
