@@ -205,8 +205,9 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
     *more_out = true;
     return commit_superblock(upkeep->committer);
   }
-  /* Nothing can be done until a segment is begun. */
-  if (!log_is_compacting(&upkeep->writer->log))
+  /* Nothing can be done until a segment is begun, or what is open is committed. */
+  if (!log_is_compacting(&upkeep->writer->log) &&
+      !commit_frees(upkeep->committer))
     atomic_store(&header->upkeep.need, SHARE_NEED_NOTHING);
   return code;
 }
