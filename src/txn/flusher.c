@@ -118,6 +118,11 @@ static void commit(struct flusher *flusher) {
   /* A seal that found no space or memory is tried again. */
   if (code != MMCMAP_OK && atomic_load(&shared(flusher)->commit.failed) == 0)
     atomic_store(&flusher->is_dirty, true);
+  /* What there is to do was found when a segment was last begun. */
+  uint32_t nothing = SHARE_NEED_NOTHING;
+  (void)atomic_compare_exchange_strong(
+      &flusher->committer->writer->header->upkeep.need, &nothing,
+      SHARE_NEED_IDLE);
 }
 
 /* Whether the oldest change that is not committed has waited for long enough,
