@@ -44,9 +44,8 @@ local function blocks_of(file)
   return tonumber(scratch.shell("stat -c %b " .. scratch.quoted(file))) * 512
 end
 
--- Upkeep until it finds no more to do; `for_ever`: it may find something again and
--- again.
-local function settle(for_ever)
+-- Upkeep until it finds no more to do.
+local function settle()
   local before = {}
   for _ = 1, 50 do
     assert(db:step(1000))
@@ -58,7 +57,6 @@ local function settle(for_ever)
     end
     before = now
   end
-  if for_ever then return before end
   error("does not settle")
 end
 
@@ -184,8 +182,7 @@ describe("churn", function()
       if i % 20 == 0 then assert(db:step(20)) end
     end
     -- The end of the file is free, but for a segment or two.
-    -- Values that leave a part of their segments unused are moved again and again.
-    local now = settle(true)
+    local now = settle()
     is_tight(now, BOUNDS.used_by_large)
     has_few_blocks(now)
     for key, expected in pairs(model) do
