@@ -10,6 +10,15 @@ local unpack_ = table.unpack or unpack -- luacheck: ignore 113
 
 local fails, raises = helper.fails, helper.raises
 
+-- What another process has printed, once it has printed anything.
+local function output_in(file)
+  for _ = 1, 200 do
+    if helper.read(file) ~= "" then break end
+    os.execute("sleep 0.05")
+  end
+  return helper.read(file)
+end
+
 describe("a store's update", function()
   local db, path
 
@@ -463,11 +472,7 @@ describe("a store's update", function()
       end)
     end
     db.done = "yes"
-    for _ = 1, 200 do
-      if helper.read(output) ~= "" then break end
-      os.execute("sleep 0.05")
-    end
-    assert.equal("true\t0\n", helper.read(output))
+    assert.equal("true\t0\n", output_in(output))
   end)
 
   it("is a hundred times put_many", function()
@@ -559,11 +564,7 @@ describe("put_many, clear, drop and compact", function()
       if round % 100 == 0 then assert.is_true(db:compact()) end
     end
     db.done = "yes"
-    for _ = 1, 200 do
-      if helper.read(output) ~= "" then break end
-      os.execute("sleep 0.05")
-    end
-    assert.equal("0\ttrue\n", helper.read(output))
+    assert.equal("0\ttrue\n", output_in(output))
     assert.is_true(db:check())
   end)
 end)

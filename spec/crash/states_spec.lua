@@ -52,21 +52,20 @@ describe("crash states", function()
     end)
   end
 
-  it("keep the promise: large values that are cleaned away", function()
-    for _, level in ipairs(LEVELS) do
-      assert.is_nil(crash.world { ops = "P0P1p2P0v_P1s_v_P0d1v_s_P0v_r_P1v_s_",
-        durability = level, bound = 12, second = 97, second_bound = 3, seed = 1 })
-    end
-    crash.report("cleaning")
-  end)
-
-  it("keep the promise: space that a saved snapshot held is used again", function()
-    for _, level in ipairs(LEVELS) do
-      assert.is_nil(crash.world { ops = "P0P1s_S0P0P1w_P0P1w_S0P0P1P0P1P0P1P0P1P0P1",
-        durability = level, bound = 3, second = 97, second_bound = 3, seed = 1 })
-    end
-    crash.report("a dropped snapshot")
-  end)
+  for _, case in ipairs {
+    { "large values that are cleaned away", 12,
+      "P0P1p2P0v_P1s_v_P0d1v_s_P0v_r_P1v_s_" },
+    { "space that a saved snapshot held is used again", 3,
+      "P0P1s_S0P0P1w_P0P1w_S0P0P1P0P1P0P1P0P1P0P1" },
+  } do
+    it("keep the promise: " .. case[1], function()
+      for _, level in ipairs(LEVELS) do
+        assert.is_nil(crash.world { ops = case[3], durability = level,
+          bound = case[2], second = 97, second_bound = 3, seed = 1 })
+      end
+      crash.report(case[1])
+    end)
+  end
 
   it("keep the promise: a file that was there, and empty", function()
     assert.is_nil(crash.world { ops = "p0p1s_", durability = "sync",
