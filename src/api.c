@@ -271,6 +271,14 @@ bool handle_make_room(const mmcmap *handle, struct store *store, int code,
   return false;
 }
 
+bool handle_try_to_free(const mmcmap *handle, struct store *store, int code,
+                        struct change_mode *mode, unsigned *tries) {
+  if (!is_full(code) || mode->claim == SPACE_AT_LAST) return false;
+  if (!handle_make_room(handle, store, code, true, tries))
+    mode->claim = SPACE_AT_LAST;
+  return true;
+}
+
 int mmcmap_get(mmcmap *handle, mmcmap_slice key, mmcmap_buffer *value_out) {
   struct store *store;
   value_out->size = 0;
@@ -333,13 +341,11 @@ int mmcmap_delete(mmcmap *handle, mmcmap_slice key) {
   unsigned tries = 0;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
-  for (;;) {
+  do
     code = writer_delete(&store->writer, map_of(handle), key.data, key.size,
                          mode, &epoch);
-    if (LIKELY(!is_full(code)) || mode.claim == SPACE_AT_LAST) break;
-    if (!handle_make_room(handle, store, code, true, &tries))
-      mode.claim = SPACE_AT_LAST;
-  }
+  while (UNLIKELY(code != MMCMAP_OK) &&
+         handle_try_to_free(handle, store, code, &mode, &tries));
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 

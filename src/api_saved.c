@@ -26,13 +26,14 @@ int mmcmap_snapshot_drop(mmcmap *handle, mmcmap_slice name) {
   struct store *store;
   uint64_t epoch = 0;
   unsigned tries = 0;
+  struct change_mode mode = change_mode_of(handle);
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
   do
-    code = writer_drop_saved(&store->writer, name.data, name.size,
-                             change_mode_of(handle), &epoch);
+    code =
+        writer_drop_saved(&store->writer, name.data, name.size, mode, &epoch);
   while (code != MMCMAP_OK &&
-         handle_make_room(handle, store, code, true, &tries));
+         handle_try_to_free(handle, store, code, &mode, &tries));
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 

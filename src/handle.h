@@ -91,6 +91,11 @@ int handle_copy_name(const struct store *store, mmcmap_slice name,
 bool handle_make_room(const mmcmap *handle, struct store *store, int code,
                       bool for_delete, unsigned *tries);
 
+/* The same for a change that frees space, which in the end takes what is kept for
+   that: whether to try it again, with the `mode` as it is then. */
+bool handle_try_to_free(const mmcmap *handle, struct store *store, int code,
+                        struct change_mode *mode, unsigned *tries);
+
 /* The part of finish_change() that helps with upkeep. */
 int handle_upkeep(const mmcmap *handle, struct store *store);
 

@@ -170,6 +170,18 @@ describe("churn", function()
       end)
   end
 
+  -- What is written ahead is not cut off again.
+  it("of nothing, but insertion in bursts, never makes it shorter", function()
+    open { durability = "async", flush_interval_ms = 2, segment_size = 262144 }
+    local size = db:size()
+    for burst = 1, 60 do
+      for i = 1, 1000 do assert(db:put(burst .. "," .. i, value(i, burst))) end
+      probe.os.sleep_ms(20)
+      assert.is_true(db:size() >= size, ("%d, was %d"):format(db:size(), size))
+      size = db:size()
+    end
+  end)
+
   it("of values that grow and shrink leaves the file small", function()
     open()
     local random = binary.random(SEED + 1)

@@ -13,7 +13,8 @@
 
 enum {
   NODES_PER_LOOK = 256, /* between looks at the clock */
-  DEAD_AFTER_MS = 2000  /* so long without going on */
+  HEADERS_PER_LOOK = 16,
+  DEAD_AFTER_MS = 2000 /* so long without going on */
 };
 
 bool recount_is_ours(const struct recount *recount,
@@ -180,25 +181,47 @@ static int walk(struct recount *recount, const struct space *space,
 
 /* ---- Epochs ---------------------------------------------------------------- */
 
-/* Reads in the headers of segments when they were begun: what is younger than a
-   saved snapshot is not held by it. Of what begins within a value there is none. */
-static void find_epochs(struct recount *recount, const struct space *space) {
+/* What the header of a segment that begins no value says, and of how many segments;
+   0: there is none, or none of before the session. */
+static uint64_t epoch_in_header(const struct recount *recount,
+                                const struct space *space, uint64_t number,
+                                uint64_t *run_out) {
   struct node_source source = space_source(space);
-  uint64_t run = 1;
-  for (uint64_t i = 0; i < recount->segment_count; i += run) {
-    struct segment_header header;
-    uint64_t offset = segment_header_offset(i, space->segment_size);
-    run = 1;
-    if (recount->found[i].is_tail ||
-        !bytes_within(offset, SEGMENT_HEADER_BYTES, source.size) ||
-        segment_decode(source.base + offset, i, space->file_id, offset,
-                       &header) != MMCMAP_OK)
-      continue;
-    if (header.run < recount->segment_count - i) run = header.run;
-    for (uint64_t k = i; k < i + run; k++)
-      if (k == i || recount->found[k].is_tail)
-        recount->found[k].first_epoch = header.sequence;
+  struct segment_header header;
+  uint64_t offset = segment_header_offset(number, space->segment_size);
+  *run_out = 1;
+  if (recount->found[number].is_tail ||
+      !bytes_within(offset, SEGMENT_HEADER_BYTES, source.size) ||
+      segment_decode(source.base + offset, number, space->file_id, offset,
+                     &header) != MMCMAP_OK ||
+      header.sequence >= space->readers->share->header->upkeep.session_epoch)
+    return 0;
+  if (header.run < recount->segment_count - number) *run_out = header.run;
+  return header.sequence;
+}
+
+/* Reads in the headers of segments when they were begun, for a while: what is
+   younger than a saved snapshot is not held by it. */
+static void find_epochs(struct recount *recount, const struct space *space,
+                        uint64_t end_ns, bool *done_out) {
+  mmcmap_error failure;
+  uint64_t run, looked = 0;
+  *done_out = true;
+  mmcmap_last_error(&failure);
+  for (; recount->dated < recount->segment_count; recount->dated += run) {
+    if (++looked % HEADERS_PER_LOOK == 0) {
+      uint64_t now_ns = process_monotonic_ns();
+      atomic_store(recount->alive_ns, now_ns);
+      *done_out = now_ns < end_ns;
+      if (!*done_out) break;
+    }
+    uint64_t first = recount->dated;
+    uint64_t epoch = epoch_in_header(recount, space, first, &run);
+    for (uint64_t i = first; i < first + run; i++)
+      if (i == first || recount->found[i].is_tail)
+        recount->found[i].first_epoch = epoch;
   }
+  error_restore(&failure);
 }
 
 /* ---- Beginning and ending ------------------------------------------------- */
@@ -276,7 +299,7 @@ int recount_continue(struct recount *recount, struct writer *writer,
     atomic_store(&writer->header->upkeep.is_uncountable, 1);
   if (code == MMCMAP_OK && *done_out &&
       writer->header->upkeep.saved_newest != 0)
-    find_epochs(recount, writer->log.space);
+    find_epochs(recount, writer->log.space, end_ns, done_out);
   if (code == MMCMAP_OK && *done_out)
     code = install(recount, writer, timeout_ms);
   if (code != MMCMAP_OK || *done_out) recount_end(recount, writer->readers);
@@ -292,7 +315,6 @@ int recount_at_once(const struct space *space, uint64_t root) {
   if (recount.found == NULL) return error_set(MMCMAP_ENOMEM, "recount");
   int code = add_store(&recount, space, root);
   if (code == MMCMAP_OK) code = walk(&recount, space, UINT64_MAX, &is_done);
-  if (code == MMCMAP_OK) find_epochs(&recount, space);
   for (uint64_t i = 0; i < recount.segment_count && code == MMCMAP_OK; i++)
     usage_count(space, i, &recount.found[i]);
   forget(&recount);

@@ -35,6 +35,7 @@ struct recount {
   struct recount_step steps[COLLISION_LEVEL + 1];
   struct usage_found *found; /* in each segment, so far */
   uint64_t segment_count;
+  uint64_t dated; /* segments of which it is known when they were begun */
   _Atomic uint64_t *alive_ns; /* where it says that it goes on; NULL: nowhere */
   uint64_t total_bytes;       /* more than the file has: the trie is no trie */
 };

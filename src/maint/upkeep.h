@@ -30,7 +30,7 @@ void upkeep_init(struct upkeep *upkeep, struct committer *committer);
 /* Gives up what is under way. */
 void upkeep_destroy(struct upkeep *upkeep);
 
-/* What there is to do, as it was found when a segment was last begun. */
+/* What there is to do, as it was found at the last look at all segments. */
 static inline enum share_need upkeep_need(const struct share_header *header) {
   return (enum share_need)atomic_load_explicit(&header->upkeep.need,
                                                memory_order_relaxed);

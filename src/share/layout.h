@@ -157,7 +157,8 @@ struct share_counts {
    but for these, which are read without it, and some of them written, as
    docs/concurrency.md tells: need, compacting_ns, paid_bytes, recounter,
    recount_serial, recount_ns, recount_appended, is_uncountable, is_full,
-   is_sparse, reserve_bytes, free_count, dropped_records, own_bytes, moved_bytes. */
+   is_sparse, reserve_bytes, free_count, coming_count, session_epoch, saved_newest,
+   dropped_records, own_bytes, moved_bytes, cleaned_count. */
 struct share_upkeep {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint32_t need; /* enum share_need */
   _Atomic uint64_t compacting_ns; /* until then (monotonic) victims are what is
@@ -183,7 +184,11 @@ struct share_upkeep {
                                   when all were last looked at */
   _Atomic uint64_t coming_count; /* empty ones, that will be free */
   _Atomic uint64_t begun_count;  /* segments that were begun since then */
-  _Atomic uint64_t first_free;   /* no segment below that one is free */
+  _Atomic uint64_t first_free;   /* no segment below that one is free, as far as
+                                    was known then */
+  _Atomic uint64_t
+      session_epoch; /* the session's first: what was begun earlier is
+                                     of before it */
   _Atomic uint64_t saved_oldest; /* epochs of the saved snapshots: what lies
                                   between them is held, too */
   _Atomic uint64_t saved_newest; /* 0: there are none */
@@ -198,7 +203,7 @@ struct share_upkeep {
   _Atomic uint64_t own_bytes;  /* appended by the cleaner, */
   _Atomic uint64_t
       moved_bytes; /* and what it has moved, since the session began */
-  _Atomic uint64_t cleaned_count; /* segments that it has emptied */
+  _Atomic uint64_t cleaned_count; /* segments that it has gone through */
   struct share_counts begun;      /* by the transaction that is under way */
 };
 

@@ -176,6 +176,7 @@ void log_store(struct log *log) {
 void log_install(struct log *log, const struct superblock *state) {
   log->salt = state->salt;
   log->epoch = state->next_epoch;
+  atomic_store(&log->header->upkeep.session_epoch, log->epoch);
   log->frame_offset = log->cursor = log->segment_end = 0;
   log->flags = 0;
   log->large = state->heads[HEAD_LARGE];

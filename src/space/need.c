@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How much there is to do for space, which is looked at whenever a segment is
- * begun: what is used beside what is alive, and what is kept in reserve.
+ * How much there is to do for space, which is looked at when some segments
+ * have been begun: what is used beside what is alive, and what is kept in reserve.
  */
 #include "os/process.h"
 #include "space/log.h"
@@ -61,9 +61,9 @@ static enum share_need need_to_clean(const struct log *log,
                                      const struct usage_totals *totals) {
   uint64_t segment = log->space->segment_size;
   uint64_t live = totals->live_bytes - totals->held_live_bytes;
-  uint64_t used =
-      (totals->used_count - totals->held_count + totals->wait_commit_count) *
-      segment;
+  uint64_t used = (totals->used_count - totals->uncounted_count -
+                   totals->held_count + totals->wait_commit_count) *
+                  segment;
   for (int need = SHARE_NEED_NOW; need > SHARE_NEED_NOTHING; need--)
     if (used > live + slack_of(log, live, (enum share_need)need))
       return (enum share_need)need;

@@ -237,7 +237,7 @@ static int fill_hole(struct space *space, uint64_t number, uint64_t run) {
     uint64_t end = begin + space->segment_size;
     /* Of what was free before the session it is not known. */
     if ((usage_state(entry) & SHARE_SEGMENT_HOLE) == 0 &&
-        atomic_load(&entry->first_epoch) != 0)
+        usage_is_of_session(space, entry))
       continue;
     if (end > space->writable_bytes) end = space->writable_bytes;
     if (begin < end) code = file_allocate(space->fd, begin, end - begin);
@@ -286,25 +286,24 @@ int space_check_reserve(struct space *space, uint64_t number, uint64_t run) {
   return code;
 }
 
-/* How much is written ahead of what is used: what is free comes first. */
-static uint64_t ahead_of(const struct space *space, uint64_t size,
-                         uint64_t most) {
-  uint64_t ahead = least(size / 16, most);
-  uint64_t spare = spare_bytes(space);
-  return ahead > spare ? ahead - spare : 0;
+/* How much is written ahead of what is used, in such units. */
+static uint64_t ahead_of(uint64_t size, bool in_pieces, uint64_t *unit_out) {
+  *unit_out = in_pieces ? SPACE_PIECE_BYTES : SPACE_GROWTH_MIN;
+  return least(size / 16, in_pieces ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX);
 }
 
 void space_write_ahead(struct space *space, uint64_t end, bool in_pieces) {
   uint64_t size;
   if (begin_growth(space, &size) != MMCMAP_OK) return;
   in_pieces = in_pieces && size >= SPACE_PIECES_FROM;
-  uint64_t most = in_pieces ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX;
-  uint64_t unit = in_pieces ? SPACE_PIECE_BYTES : SPACE_GROWTH_MIN;
-  uint64_t wanted = ahead_of(space, size, most);
+  uint64_t unit;
+  uint64_t wanted = ahead_of(size, in_pieces, &unit);
   uint64_t ahead = bytes_align_up(size + wanted, unit) - size;
   uint64_t limit = space->map.size_bytes;
   if (space->max_size_bytes != 0) limit = least(limit, space->max_size_bytes);
-  if (wanted > 0 && size == atomic_load(shared_size(space)) && end <= size &&
+  /* What is free comes first. */
+  if (spare_bytes(space) == 0 && size == atomic_load(shared_size(space)) &&
+      end <= size &&
       size - end < behind(space, whole_reserve(space)) + ahead / 2 &&
       size + ahead <= limit &&
       file_allocate(space->fd, size, ahead) == MMCMAP_OK &&
@@ -364,7 +363,8 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
               kind == SEGMENT_LOG ? SHARE_SEGMENT_LOG : SHARE_SEGMENT_LARGE,
               epoch);
   if (number < space->segment_count) use_free(space, run);
-  /* One alone is the lowest; beside a longer run there may be others. */
+  /* One alone is the lowest, but for holes that cannot be filled, which the next
+     sweep finds again; beside a longer run there may be others. */
   if (kind == SEGMENT_LOG)
     space->readers->share->header->upkeep.first_free = number + 1;
   space->segment_count = count;
@@ -373,15 +373,21 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
 
 /* ---- Giving back --------------------------------------------------------- */
 
+/* The most that space_write_ahead() leaves, and somebody may be about to use: much
+   that is free is used first, and then none of it is left. */
+static uint64_t left_ahead(const struct space *space, uint64_t size) {
+  uint64_t unit;
+  uint64_t ahead = ahead_of(size, size >= SPACE_PIECES_FROM, &unit);
+  return spare_bytes(space) > ahead ? 0 : ahead + ahead / 2 + unit;
+}
+
 int space_cut(struct space *space, uint64_t end, bool at_all) {
   uint64_t size;
   if (!at_all) end += behind(space, whole_reserve(space));
   uint64_t kept = bytes_align_up(end, SPACE_GROWTH_MIN);
   int code = begin_growth(space, &size);
   if (code != MMCMAP_OK) return code;
-  uint64_t most =
-      size >= SPACE_PIECES_FROM ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX;
-  uint64_t slack = at_all ? 0 : ahead_of(space, kept, most) + growth_step(kept);
+  uint64_t slack = at_all ? 0 : growth_step(kept) + left_ahead(space, size);
   if (size > kept && size - kept > slack) {
     /* The number first: who dies in between leaves a longer file. */
     space_set_size(space, kept);

@@ -310,15 +310,13 @@ static void free_if_possible(const struct log *log, struct share_segment *entry,
   totals->empty_count--;
   totals->free_count++;
   set_state(entry, SHARE_SEGMENT_FREE);
-  struct share_upkeep *upkeep = &log->header->upkeep;
-  uint64_t number = (uint64_t)(entry - usage_entry(log->space, 0));
-  if (number < upkeep->first_free) upkeep->first_free = number;
 }
 
 static void sweep(struct log *log, const struct limits *limits,
                   struct usage_totals *totals) {
   memset(totals, 0, sizeof *totals);
   totals->snapshot_count = limits->held.count;
+  uint64_t first_free = log->space->segment_count;
   for (uint64_t i = 0; i < log->space->segment_count; i++) {
     struct share_segment *entry = usage_entry(log->space, i);
     bool is_open = is_head(log, i);
@@ -337,10 +335,11 @@ static void sweep(struct log *log, const struct limits *limits,
       free_if_possible(log, entry, limits, totals);
     else
       totals->free_count++;
-    if (usage_is(entry, SHARE_SEGMENT_FREE) &&
-        (usage_state(entry) & SHARE_SEGMENT_HOLE) != 0)
-      totals->hole_count++;
+    if (!usage_is(entry, SHARE_SEGMENT_FREE)) continue;
+    if (i < first_free) first_free = i;
+    if ((usage_state(entry) & SHARE_SEGMENT_HOLE) != 0) totals->hole_count++;
   }
+  log->header->upkeep.first_free = first_free;
 }
 
 void usage_sweep(struct log *log, struct usage_totals *totals_out) {

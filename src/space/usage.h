@@ -30,6 +30,14 @@
 
 struct log;
 
+/* Whether the segment was begun since the session began. */
+static inline bool usage_is_of_session(const struct space *space,
+                                       const struct share_segment *entry) {
+  uint64_t first = atomic_load(&entry->first_epoch);
+  return first != 0 &&
+         first >= space->readers->share->header->upkeep.session_epoch;
+}
+
 /* What there is, after usage_sweep(). */
 struct usage_totals {
   uint64_t live_bytes;          /* alive, as counted */

@@ -119,6 +119,7 @@ bool usage_find_victim(struct log *log, int64_t worth_bytes,
       struct usage_victim *next = &list->all[list->next++];
       if (next->number >= space->segment_count ||
           next->run != run_at(space, next->number) ||
+          is_within_run(space, next->number) ||
           !run_may_be_victim(log, false, next, &held) ||
           live_in(space, next) > next->live_bytes ||
           next->live_bytes >= worth_bytes)

@@ -78,6 +78,18 @@ static void wait_for_load(struct flusher *flusher) {
   }
 }
 
+/* What there is to do for space was found some segments ago: it is looked for once
+   more when nothing has changed for a while. A need that another has found
+   meanwhile stays. */
+static void look_again(struct flusher *flusher) {
+  uint32_t nothing = SHARE_NEED_NOTHING;
+  if (flusher->has_committed)
+    (void)atomic_compare_exchange_strong(
+        &flusher->committer->writer->header->upkeep.need, &nothing,
+        SHARE_NEED_IDLE);
+  flusher->has_committed = false;
+}
+
 /* Sleeps until something has changed: here, or in a process that was killed
    before its own flusher came to it. */
 static void wait_for_change(struct flusher *flusher) {
@@ -85,6 +97,7 @@ static void wait_for_change(struct flusher *flusher) {
   bool was_told = thread_condition_wait_timed(&flusher->wake, &flusher->mutex,
                                               FLUSHER_LOOK_MS);
   if (was_told || atomic_load(&header->commit.failed) != 0) return;
+  look_again(flusher);
   uint64_t age_ns =
       process_monotonic_ns() - atomic_load(&header->commit.last_ns);
   if (atomic_load(&header->change.changed_epoch) >
@@ -118,11 +131,7 @@ static void commit(struct flusher *flusher) {
   /* A seal that found no space or memory is tried again. */
   if (code != MMCMAP_OK && atomic_load(&shared(flusher)->commit.failed) == 0)
     atomic_store(&flusher->is_dirty, true);
-  /* What there is to do was found when a segment was last begun. */
-  uint32_t nothing = SHARE_NEED_NOTHING;
-  (void)atomic_compare_exchange_strong(
-      &flusher->committer->writer->header->upkeep.need, &nothing,
-      SHARE_NEED_IDLE);
+  flusher->has_committed = true;
 }
 
 /* Whether the oldest change that is not committed has waited for long enough,

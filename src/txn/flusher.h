@@ -40,7 +40,8 @@ struct flusher {
   struct sweep *sweep;
   pthread_t thread;
   uint32_t interval_ms;
-  uint64_t dirty_ns; /* when `is_dirty` was last set, monotonic */
+  uint64_t dirty_ns;  /* when `is_dirty` was last set, monotonic */
+  bool has_committed; /* since it has looked for upkeep; the thread's own */
   bool is_running;
   bool is_stopping;
   _Atomic bool is_dirty;  /* there may be changes that nobody has committed */
