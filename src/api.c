@@ -245,11 +245,12 @@ static inline int find_live(struct store *store, const struct trie_key *map,
    no more changes is of interest, and the next change says it. */
 int handle_upkeep(const mmcmap *handle, struct store *store) {
   enum share_need need = upkeep_need(store->share.header);
-  if (need >= SHARE_NEED_SOON && handle->options.durability == MMCMAP_ASYNC)
+  bool has_flusher = handle->options.durability == MMCMAP_ASYNC;
+  if (need >= SHARE_NEED_SOON && has_flusher)
     flusher_call_upkeep(&store->flusher);
   if (need == SHARE_NEED_NOW ||
       (need == SHARE_NEED_SOON && handle->options.durability == MMCMAP_SYNC))
-    (void)upkeep_pay(&store->upkeep, handle->options.timeout_ms);
+    (void)upkeep_pay(&store->upkeep, handle->options.timeout_ms, has_flusher);
   return MMCMAP_OK;
 }
 

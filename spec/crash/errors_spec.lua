@@ -174,6 +174,36 @@ describe("system calls that fail", function()
       end
     end)
 
+  -- Upkeep waits for a superblock alone, not for all that was written since.
+  it("make the store read-only for good when the sync of a superblock fails",
+    function()
+      local path = crash.path("superblock")
+      local db = assert(probe.store.open(path,
+        { durability = "manual", segment_size = SEGMENT }))
+      local ok, code = true, nil
+      probe.os.fail("msync", 1, "EIO")
+      for round = 1, 50 do
+        for i = 1, 200 do
+          if ok then ok, code = db:put("key " .. i, (round .. "."):rep(500)) end
+        end
+        if ok then ok, code = db:step(1000) end
+      end
+      assert.is_nil(ok)
+      assert.equal("EIO", code)
+      local wanted = assert(db:records())
+      ok, code = db:put("other", "value")
+      assert.is_nil(ok)
+      assert.equal("EIO", code)
+      assert.equal(1, probe.os.counts().msync)
+      assert.is_nil((db:close()))
+      probe.os.restore()
+      db = assert(probe.store.open(path, { durability = "sync" }))
+      assert.same(wanted, (assert(db:records())))
+      assert(db:put("other", "value"))
+      assert.same({}, db:check())
+      assert(db:close())
+    end)
+
   it("make the store read-only for good when a sync fails", function()
     local path = crash.path("stopped")
     local db = assert(probe.store.open(path, { durability = "sync" }))

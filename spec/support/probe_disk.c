@@ -214,6 +214,31 @@ static int disk_fdatasync(int fd) {
   return fails ? -1 : 0;
 }
 
+/* Of the first `size` bytes of the file: nothing else is synced that way. */
+static int disk_msync(void *at, size_t size, int flags) {
+  static bool others[PAGES_MAX];
+  (void)at, (void)flags;
+  pthread_mutex_lock(&recorder);
+  bool fails = recording->fails_next;
+  size_t pages = size / DISK_PAGE_BYTES;
+  uint64_t sizes[DISK_SIZES_MAX];
+  disk_cut(recording);
+  recording->fails_next = false;
+  memcpy(others, recording->is_dirty, sizeof others);
+  memset(others, 0, pages * sizeof others[0]);
+  memset(recording->is_dirty + pages, 0,
+         (PAGES_MAX - pages) * sizeof recording->is_dirty[0]);
+  int size_count = recording->size_count;
+  memcpy(sizes, recording->sizes, sizeof sizes);
+  if (!fails) settle(recording);
+  memcpy(recording->sizes, sizes, sizeof sizes);
+  recording->size_count = size_count;
+  memcpy(recording->is_dirty, others, sizeof others);
+  pthread_mutex_unlock(&recorder);
+  errno = EIO;
+  return fails ? -1 : 0;
+}
+
 static int disk_fsync(int fd) {
   (void)fd; /* of the folder */
   return 0;
@@ -257,6 +282,7 @@ struct disk *disk_start(const char *path) {
   os_calls.open = disk_open;
   os_calls.pwrite = disk_pwrite;
   os_calls.fdatasync = disk_fdatasync;
+  os_calls.msync = disk_msync;
   os_calls.fsync = disk_fsync;
   os_calls.ftruncate = disk_ftruncate;
   os_calls.fallocate = disk_fallocate;

@@ -38,7 +38,8 @@
   ENTRY(fdatasync) ENTRY(fsync) ENTRY(ftruncate) ENTRY(fallocate) \
   ENTRY(fstat) ENTRY(stat) ENTRY(statx) ENTRY(fstatfs) ENTRY(fchmod) \
   ENTRY(fchown) ENTRY(realpath) ENTRY(link) ENTRY(rename) ENTRY(unlink) ENTRY(lock) \
-  ENTRY(mmap) ENTRY(munmap) ENTRY(madvise) ENTRY(getrandom)
+  ENTRY(mmap) ENTRY(munmap) ENTRY(madvise) ENTRY(msync) \
+  ENTRY(getrandom)
 /* clang-format on */
 
 #define FAULTS_ENUM(name) FAULTS_##name,
@@ -251,6 +252,10 @@ static void *faults_mmap(void *at, size_t size, int protection, int flags,
 
 static int faults_munmap(void *at, size_t size) {
   return faults_refuse(FAULTS_munmap) ? -1 : faults_real.munmap(at, size);
+}
+
+static int faults_msync(void *at, size_t size, int flags) {
+  return faults_refuse(FAULTS_msync) ? -1 : faults_real.msync(at, size, flags);
 }
 
 static int faults_madvise(void *at, size_t size, int advice) {

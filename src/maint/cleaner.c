@@ -188,16 +188,121 @@ static uint64_t frame_end(const struct node_source *source, uint64_t offset,
   return offset + size;
 }
 
+/* Nodes that follow each other in a frame, and what is known of them. */
+struct batch {
+  struct {
+    uint64_t offset;
+    uint64_t size;
+    enum node_kind kind;
+    bool is_dead;
+  } nodes[TRIE_LANES];
+  unsigned count;
+  bool is_broken; /* what follows is no node */
+};
+
+static void gather(const struct node_source *source, uint64_t offset,
+                   uint64_t end, uint64_t limit, struct batch *batch_out) {
+  struct batch *batch = batch_out;
+  uint64_t first = offset;
+  batch->count = 0;
+  batch->is_broken = false;
+  while (offset < end && offset - first < limit && batch->count < TRIE_LANES) {
+    enum node_kind kind;
+    uint64_t size;
+    batch->is_broken =
+        node_measure(source, offset, end, &kind, &size) != MMCMAP_OK;
+    if (batch->is_broken) return;
+    batch->nodes[batch->count].offset = offset;
+    batch->nodes[batch->count].size = size;
+    batch->nodes[batch->count].is_dead = false;
+    batch->nodes[batch->count++].kind = kind;
+    offset += size;
+  }
+}
+
+/* Where the trie would have the node; whether that can be told from it alone. */
+static bool lead_to(const struct trie *trie, const struct node_source *source,
+                    uint64_t offset, enum node_kind kind,
+                    struct trie_lead *lead_out) {
+  struct record_view record;
+  struct branch_view branch;
+  if (bytes_u32(source->base + offset + NODE_MAP_ID_AT) != trie->map_id)
+    return false;
+  lead_out->level = BRANCH_SECONDARY_LEVEL;
+  if (kind == NODE_RECORD) {
+    if (node_record(source, offset, &record) != MMCMAP_OK) return false;
+    lead_out->primary =
+        hasher_primary(trie->hasher, record.key, record.key_size);
+    return true;
+  }
+  unsigned level =
+      node_meta_flags(bytes_load_relaxed(source->base + offset + NODE_META_AT));
+  if (kind != NODE_BRANCH || level >= BRANCH_SECONDARY_LEVEL ||
+      node_branch(source, offset, level, &branch) != MMCMAP_OK)
+    return false;
+  lead_out->level = level;
+  lead_out->primary = branch_read_place(&branch).primary;
+  return true;
+}
+
+/* Finds out which nodes are dead, all at once: what is dead stays so. And the
+   way to the others is in the caches then. */
+static int find_dead(struct writer *writer, const struct node_source *source,
+                     struct batch *batch) {
+  struct trie_lead leads[TRIE_LANES];
+  uint8_t nodes[TRIE_LANES];
+  unsigned count = 0;
+  struct catalog_map map;
+  const struct trie *trie;
+  if (batch->count == 0) return MMCMAP_OK;
+  uint32_t map_id =
+      bytes_u32(source->base + batch->nodes[0].offset + NODE_MAP_ID_AT);
+  int code =
+      catalog_open_id(&writer->catalog, &writer->names, map_id, &map, &trie);
+  if (code != MMCMAP_OK || trie == NULL) return code;
+  for (unsigned i = 0; i < batch->count; i++)
+    if (lead_to(trie, source, batch->nodes[i].offset, batch->nodes[i].kind,
+                &leads[count]))
+      nodes[count++] = (uint8_t)i;
+  trie_follow_many(source,
+                   atomic_load_explicit(trie->root, memory_order_relaxed),
+                   leads, count);
+  for (unsigned i = 0; i < count; i++)
+    batch->nodes[nodes[i]].is_dead =
+        leads[i].is_known &&
+        (leads[i].slot == SLOT_EMPTY ||
+         slot_offset(leads[i].slot) != batch->nodes[nodes[i]].offset);
+  return MMCMAP_OK;
+}
+
+static int clean_batch(struct writer *writer, const struct node_source *source,
+                       const struct batch *batch, uint64_t *limit) {
+  struct share_upkeep *upkeep = &writer->header->upkeep;
+  for (unsigned i = 0; i < batch->count; i++) {
+    uint64_t size = batch->nodes[i].size;
+    int code = batch->nodes[i].is_dead
+                   ? MMCMAP_OK
+                   : clean_node(writer, source, batch->nodes[i].offset,
+                                batch->nodes[i].kind);
+    if (code != MMCMAP_OK) return code;
+    upkeep->victim_offset = batch->nodes[i].offset + size;
+    *limit -= size < *limit ? size : *limit;
+  }
+  return MMCMAP_OK;
+}
+
 /* Goes on in the victim's frames; `segment_end` is where they end at the
    latest. */
 static int clean_frames(struct writer *writer, uint64_t segment_end,
                         uint64_t *limit) {
   struct share_upkeep *upkeep = &writer->header->upkeep;
   struct node_source source = space_source(writer->log.space);
-  while (*limit > 0 && upkeep->victim_offset < segment_end) {
+  struct batch batch;
+  source.base = writer->log.space->map.write;
+  int code = MMCMAP_OK;
+  while (code == MMCMAP_OK && *limit > 0 &&
+         upkeep->victim_offset < segment_end) {
     uint64_t at = upkeep->victim_offset;
-    enum node_kind kind;
-    uint64_t size;
     if (at >= upkeep->victim_frame_end) {
       uint64_t end = segment_end - at < FRAME_HEADER_BYTES
                          ? 0
@@ -206,18 +311,13 @@ static int clean_frames(struct writer *writer, uint64_t segment_end,
       upkeep->victim_offset = end == 0 ? segment_end : at + FRAME_HEADER_BYTES;
       continue;
     }
-    int code =
-        node_measure(&source, at, upkeep->victim_frame_end, &kind, &size);
-    if (code != MMCMAP_OK) {
+    gather(&source, at, upkeep->victim_frame_end, *limit, &batch);
+    code = find_dead(writer, &source, &batch);
+    if (code == MMCMAP_OK) code = clean_batch(writer, &source, &batch, limit);
+    if (code == MMCMAP_OK && batch.is_broken)
       upkeep->victim_offset = segment_end;
-      break;
-    }
-    code = clean_node(writer, &source, at, kind);
-    if (code != MMCMAP_OK) return code;
-    upkeep->victim_offset = at + size;
-    *limit -= size < *limit ? size : *limit;
   }
-  return MMCMAP_OK;
+  return code;
 }
 
 /* ---- Victims --------------------------------------------------------------- */

@@ -22,7 +22,10 @@ enum {
   PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
   COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
   STUCK_MAX = 4,            /* segments, before all are recounted */
-  ROOM_TRIES = 64           /* looks, until make_room() gives up */
+  WAITING_PARTS = 20,     /* of what is used: as many segments wait for a commit
+                               until it is made, */
+  WAITING_PARTS_MOST = 7, /* and so many until a put makes it */
+  ROOM_TRIES = 64         /* looks, until make_room() gives up */
 };
 
 void upkeep_init(struct upkeep *upkeep, struct committer *committer) {
@@ -109,7 +112,7 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
    made before enough waits for it. */
 static bool wants_commit(const struct upkeep *upkeep,
                          const struct usage_totals *totals) {
-  return totals->wait_commit_count > totals->used_count / 10 + 1 &&
+  return totals->wait_commit_count > totals->used_count / WAITING_PARTS + 1 &&
          commit_frees(upkeep->committer);
 }
 
@@ -255,7 +258,7 @@ static bool is_time_to_look(const struct upkeep *upkeep) {
   return cleaned > seen && cleaned - seen > upkeep->seen_count / 16 + 1;
 }
 
-int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms) {
+int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   struct share_header *header = upkeep->writer->header;
   struct usage_totals totals;
   uint64_t appended = atomic_load(&header->change.appended_bytes) -
@@ -277,6 +280,10 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms) {
   if (code == MMCMAP_OK && wants_recount(upkeep, &totals))
     return recount(upkeep, timeout_ms, process_monotonic_ns() + PAY_RECOUNT_NS,
                    &more);
+  /* The flusher commits while changes go on, as long as it keeps up. */
+  if (has_flusher &&
+      totals.wait_commit_count <= totals.used_count / WAITING_PARTS_MOST + 1)
+    return code;
   if (code == MMCMAP_OK && wants_commit(upkeep, &totals))
     return commit_superblock(upkeep->committer);
   if (code == MMCMAP_OK && !found && totals.wait_commit_count > 0 &&

@@ -53,8 +53,9 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
 /* Ends it early. */
 void upkeep_end_compacting(struct upkeep *upkeep);
 
-/* The part of whoever has made a change, when it is needed now. */
-int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms);
+/* The part of whoever has made a change, when it is needed now. With a flusher that
+   has been called it waits for no sync, unless much waits for one already. */
+int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher);
 
 /* Makes room where there is none left, with what is kept in reserve, to its end if
    something is to be deleted: whether a change may be tried again. */

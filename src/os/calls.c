@@ -75,5 +75,6 @@ struct os_calls os_calls = {
     .mmap = mmap,
     .munmap = munmap,
     .madvise = madvise,
+    .msync = msync,
     .getrandom = getrandom,
 };

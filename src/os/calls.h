@@ -53,6 +53,7 @@ struct os_calls {
                 off_t offset);
   int (*munmap)(void *at, size_t size);
   int (*madvise)(void *at, size_t size, int advice);
+  int (*msync)(void *at, size_t size, int flags);
   ssize_t (*getrandom)(void *data, size_t size, unsigned flags);
 };
 

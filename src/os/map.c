@@ -182,3 +182,9 @@ void map_populate(const struct map *map, uint64_t offset, uint64_t size) {
   os_calls.madvise(map->write + begin, (size_t)(offset - begin + size),
                    MADV_POPULATE_WRITE);
 }
+
+int map_sync(const struct map *map, uint64_t offset, uint64_t size) {
+  if (os_calls.msync(map->write + offset, (size_t)size, MS_SYNC) != 0)
+    return error_set_errno(errno, "msync");
+  return MMCMAP_OK;
+}

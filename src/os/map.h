@@ -55,6 +55,10 @@ int map_anonymous(uint64_t size, uint8_t **at_out);
 /* Of either kind. NULL is allowed: nothing happens. */
 void map_close_shared(uint8_t *at, uint64_t size);
 
+/* Waits until the pages of [offset, offset + size), whole ones, are on disk: those
+   alone, whatever else of the file is dirty. Errors as of file_sync(). */
+int map_sync(const struct map *map, uint64_t offset, uint64_t size);
+
 /* Faults in the pages of [offset, offset + size) for writing, as far as the
    kernel can: an optimisation that may do nothing. */
 void map_populate(const struct map *map, uint64_t offset, uint64_t size);

@@ -237,7 +237,8 @@ enum share_segment_state {
   SHARE_SEGMENT_UNCOUNTED = 16, /* flag: it is not known what is alive */
   SHARE_SEGMENT_STUCK = 32,     /* flag: cleaned, and yet not empty */
   SHARE_SEGMENT_HOLE = 64,      /* flag, if free: its blocks are given back */
-  SHARE_SEGMENT_TAIL = 128 /* flag, of large values: it begins within one */
+  SHARE_SEGMENT_TAIL = 128,    /* flag, of large values: it begins within one */
+  SHARE_SEGMENT_BRANCHES = 256 /* flag, of frames: was begun for branches */
 };
 
 _Static_assert(sizeof(struct share_segment) == 32, "fixed");

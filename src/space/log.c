@@ -357,6 +357,7 @@ int log_make_branch_room(struct log *log, uint64_t size) {
   } else {
     code = begin_segment(log, size, log->epoch, &offset);
     if (code != MMCMAP_OK) return full != MMCMAP_OK ? full : code;
+    usage_note_branches(log->space, offset >> log->space->segment_shift);
     log_count(log);
     if (branches->cursor != 0)
       usage_leave(log, (branches->segment_end - 1) >> log->space->segment_shift,

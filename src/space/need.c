@@ -10,7 +10,7 @@
    while: when nothing else is to do, soon, and at once. Cleaning is the dearer
    the earlier it comes. */
 static const uint64_t slack_percent[] = {
-    [SHARE_NEED_IDLE] = 15, [SHARE_NEED_SOON] = 27, [SHARE_NEED_NOW] = 32};
+    [SHARE_NEED_IDLE] = 15, [SHARE_NEED_SOON] = 22, [SHARE_NEED_NOW] = 27};
 
 enum {
   SLACK_SEGMENTS = 3,
@@ -56,18 +56,22 @@ static uint64_t slack_of(const struct log *log, uint64_t live,
   return slack > fixed + least ? slack - fixed : least;
 }
 
-/* What snapshots hold, and what waits for them, is left out. */
+/* What snapshots hold is left out, and what waits for them. What waits for a
+   commit is soon free, by itself as long as there are changes. */
 static enum share_need need_to_clean(const struct log *log,
                                      const struct usage_totals *totals) {
   uint64_t segment = log->space->segment_size;
   uint64_t live = totals->live_bytes - totals->held_live_bytes;
-  uint64_t used = (totals->used_count - totals->uncounted_count -
-                   totals->held_count + totals->wait_commit_count) *
-                  segment;
-  for (int need = SHARE_NEED_NOW; need > SHARE_NEED_NOTHING; need--)
+  uint64_t used =
+      (totals->used_count - totals->uncounted_count - totals->held_count) *
+      segment;
+  uint64_t waiting = totals->wait_commit_count * segment;
+  for (int need = SHARE_NEED_NOW; need > SHARE_NEED_IDLE; need--)
     if (used > live + slack_of(log, live, (enum share_need)need))
       return (enum share_need)need;
-  return SHARE_NEED_NOTHING;
+  return used + waiting > live + slack_of(log, live, SHARE_NEED_IDLE)
+             ? SHARE_NEED_IDLE
+             : SHARE_NEED_NOTHING;
 }
 
 /* What is free is used first; if it is too much, the file may end earlier. */
@@ -110,7 +114,7 @@ void log_sweep(struct log *log, struct usage_totals *totals_out) {
   header->upkeep.begun_count = 0;
   atomic_store(&header->upkeep.free_count,
                totals_out->free_count - totals_out->hole_count);
-  atomic_store(&header->upkeep.coming_count, totals_out->empty_count);
+  atomic_store(&header->upkeep.coming_count, totals_out->wait_commit_count);
   space_set_reserve(log->space, reserve_of(log, totals_out));
   atomic_store(&header->upkeep.need, need_of(log, totals_out));
   if (totals_out->wait_commit_count > 0 && totals_out->free_count == 0)

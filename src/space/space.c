@@ -64,20 +64,35 @@ static uint64_t free_bytes_of(const struct space *space) {
          space->segment_size;
 }
 
+/* Segments that the next commit frees. */
+static uint64_t coming_bytes(const struct space *space) {
+  return atomic_load_explicit(
+             &space->readers->share->header->upkeep.coming_count,
+             memory_order_relaxed) *
+         space->segment_size;
+}
+
+/* What of a reserve has to be free already: a commit can always be made, and
+   takes no more than the least reserve. */
+static uint64_t reserve_now(const struct space *space, uint64_t reserve) {
+  uint64_t coming = coming_bytes(space);
+  if (reserve <= SPACE_RESERVE_MIN) return reserve;
+  return reserve - SPACE_RESERVE_MIN > coming ? reserve - coming
+                                              : SPACE_RESERVE_MIN;
+}
+
 /* What of a reserve the file must have behind all that is used: what is free
    counts. */
 static uint64_t behind(const struct space *space, uint64_t reserve) {
   uint64_t free_bytes = free_bytes_of(space);
+  reserve = reserve_now(space, reserve);
   return reserve > free_bytes ? reserve - free_bytes : 0;
 }
 
 /* What is free beyond the reserve, or soon will be. */
 static uint64_t spare_bytes(const struct space *space) {
   uint64_t reserve = whole_reserve(space);
-  uint64_t coming =
-      atomic_load_explicit(&space->readers->share->header->upkeep.coming_count,
-                           memory_order_relaxed);
-  uint64_t free_bytes = free_bytes_of(space) + coming * space->segment_size;
+  uint64_t free_bytes = free_bytes_of(space) + coming_bytes(space);
   return free_bytes > reserve ? free_bytes - reserve : 0;
 }
 
@@ -269,7 +284,7 @@ int space_check_reserve(struct space *space, uint64_t number, uint64_t run) {
   uint64_t free_count = atomic_load_explicit(
       &space->readers->share->header->upkeep.free_count, memory_order_relaxed);
   uint64_t begun = space->segment_count << space->segment_shift;
-  uint64_t reserve = reserve_bytes(space);
+  uint64_t reserve = reserve_now(space, reserve_bytes(space));
   uint64_t left =
       free_count > run ? (free_count - run) << space->segment_shift : 0;
   if (number >= space->segment_count || left >= reserve) return MMCMAP_OK;

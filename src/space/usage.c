@@ -402,7 +402,7 @@ bool usage_may_be_moved(const struct log *log, uint64_t number,
   uint32_t state = usage_state(entry);
   uint64_t first =
       atomic_load_explicit(&entry->first_epoch, memory_order_relaxed);
-  state &= ~(uint32_t)SHARE_SEGMENT_TAIL;
+  state &= ~(uint32_t)(SHARE_SEGMENT_TAIL | SHARE_SEGMENT_BRANCHES);
   return (state == SHARE_SEGMENT_LOG || state == SHARE_SEGMENT_LARGE) &&
          !is_head(log, number) &&
          atomic_load_explicit(&entry->last_epoch, memory_order_relaxed) <

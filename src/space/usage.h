@@ -134,6 +134,12 @@ void usage_raise_pages(const struct space *space, uint64_t offset,
 void usage_lower_pages(struct log *log, const struct space *space,
                        uint64_t offset, uint64_t size);
 
+/* The segment has been begun for branches. */
+static inline void usage_note_branches(const struct space *space,
+                                       uint64_t number) {
+  atomic_fetch_or(&usage_entry(space, number)->state, SHARE_SEGMENT_BRANCHES);
+}
+
 /* The log has gone on from these segments to others; `epoch` is that of the last
    node in them, or a later one. */
 void usage_leave(struct log *log, uint64_t number, uint64_t run,
@@ -182,6 +188,7 @@ struct usage_victim {
   uint64_t number;
   uint64_t run;
   int64_t live_bytes; /* of one segment, on average */
+  int64_t rank;       /* those with the least come first */
 };
 
 /* Several, those with least alive first: all segments are not looked at again for

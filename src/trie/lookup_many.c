@@ -90,3 +90,44 @@ void trie_lookup_many(const struct node_source *source,
   for (unsigned i = 0; i < count; i++)
     if (slot_is_record(lanes[i].slot)) take_record(source, &lanes[i]);
 }
+
+/* ---- Hashes --------------------------------------------------------------- */
+
+/* Takes one more step of a hash from a branch of `level`; whether it goes on. */
+static bool take_lead(const struct node_source *source, unsigned level,
+                      struct trie_lead *lead) {
+  int code = node_branch_find(source, slot_offset(lead->slot), level,
+                              branch_way(lead->primary, 0, level), &lead->slot);
+  if (code == MMCMAP_NOTFOUND) lead->slot = SLOT_EMPTY;
+  lead->is_known = code == MMCMAP_NOTFOUND ||
+                   (code == MMCMAP_OK &&
+                    (slot_is_record(lead->slot) || level + 1 == lead->level));
+  if (code != MMCMAP_OK || lead->is_known) return false;
+  prefetch_node(source, lead->slot);
+  return true;
+}
+
+void trie_follow_many(const struct node_source *source, uint64_t root,
+                      struct trie_lead *leads, unsigned count) {
+  CHECK(count <= TRIE_LANES);
+  uint8_t walking[TRIE_LANES];
+  unsigned walking_count = 0;
+  for (unsigned i = 0; i < count; i++) {
+    leads[i].slot = root;
+    leads[i].is_known =
+        root == SLOT_EMPTY || slot_is_record(root) || leads[i].level == 0;
+    if (!leads[i].is_known) walking[walking_count++] = (uint8_t)i;
+  }
+  for (unsigned level = 0; walking_count > 0 && level < BRANCH_SECONDARY_LEVEL;
+       level++) {
+    for (unsigned i = 0; i < walking_count; i++) {
+      const struct trie_lead *lead = &leads[walking[i]];
+      prefetch_slot(source, lead->slot, branch_way(lead->primary, 0, level));
+    }
+    unsigned staying_count = 0;
+    for (unsigned i = 0; i < walking_count; i++)
+      if (take_lead(source, level, &leads[walking[i]]))
+        walking[staying_count++] = walking[i];
+    walking_count = staying_count;
+  }
+}

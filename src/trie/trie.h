@@ -140,6 +140,19 @@ void trie_lookup_many(const struct node_source *source,
                       const struct hasher *hasher, uint64_t root,
                       struct trie_lane *lanes, unsigned count);
 
+/* Where a hash leads: the caller sets `primary`, and the level at which to stop,
+   BRANCH_SECONDARY_LEVEL at most. */
+struct trie_lead {
+  uint64_t primary;
+  uint64_t slot; /* there, or of the record before; SLOT_EMPTY: there is none */
+  unsigned level;
+  bool is_known; /* false: the way goes on, or could not be read */
+};
+
+/* Follows `count` hashes, at most TRIE_LANES, side by side. */
+void trie_follow_many(const struct node_source *source, uint64_t root,
+                      struct trie_lead *leads, unsigned count);
+
 /* ---- path.c ------------------------------------------------------------ */
 
 struct trie_step {

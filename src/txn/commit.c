@@ -12,6 +12,7 @@
 #include "base/errors.h"
 #include "base/testing.h"
 #include "os/file.h"
+#include "os/map.h"
 #include "os/process.h"
 #include "os/thread.h"
 #include "share/owner_lock.h"
@@ -162,16 +163,23 @@ static int complete_frames(struct committer *committer, struct batch *batch) {
   return MMCMAP_OK;
 }
 
-static int sync_file(struct committer *committer) {
+/* Makes durable what has been written to the file, or of it the superblocks. */
+static int sync_pages(struct committer *committer, bool only_superblocks) {
   atomic_fetch_add_explicit(&committer->shared->sync_count, 1,
                             memory_order_relaxed);
   TEST_POINT("sync");
   if (BROKEN(BREAK_DROP_SYNC)) return MMCMAP_OK;
   /* If we are killed in there, nobody is told whether it has failed. */
   atomic_store(&committer->shared->is_syncing, 1);
-  int code = file_sync(committer->superblocks->fd);
+  int code = only_superblocks ? map_sync(&committer->writer->log.space->map, 0,
+                                         SUPERBLOCK_B_OFFSET + SUPERBLOCK_BYTES)
+                              : file_sync(committer->superblocks->fd);
   if (code == MMCMAP_OK) atomic_store(&committer->shared->is_syncing, 0);
   return BROKEN(BREAK_IGNORE_SYNC_ERROR) ? MMCMAP_OK : code;
+}
+
+static int sync_file(struct committer *committer) {
+  return sync_pages(committer, false);
 }
 
 static uint64_t superblock_interval(const struct superblock *state) {
@@ -397,7 +405,9 @@ static int lead_to_superblock(struct committer *committer, bool again) {
   }
   if (code != MMCMAP_OK || superblocks_are_synced(committer->superblocks))
     return code;
-  code = sync_file(committer);
+  /* What it names is durable already: who waits for space does not wait for all
+     that has been written since. */
+  code = sync_pages(committer, true);
   if (code == MMCMAP_OK)
     note_synced_superblock(committer);
   else
