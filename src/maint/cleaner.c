@@ -228,7 +228,7 @@ static bool lead_to(const struct trie *trie, const struct node_source *source,
   struct branch_view branch;
   if (bytes_u32(source->base + offset + NODE_MAP_ID_AT) != trie->map_id)
     return false;
-  lead_out->level = BRANCH_SECONDARY_LEVEL;
+  lead_out->level = COLLISION_LEVEL;
   if (kind == NODE_RECORD) {
     if (node_record(source, offset, &record) != MMCMAP_OK) return false;
     lead_out->primary =
