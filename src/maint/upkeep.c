@@ -112,7 +112,7 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
    made before enough waits for it. */
 static bool wants_commit(const struct upkeep *upkeep,
                          const struct usage_totals *totals) {
-  return totals->wait_commit_count > totals->used_count / WAITING_PARTS + 1 &&
+  return totals->wait_commit_count > totals->used_count / WAITING_PARTS &&
          commit_frees(upkeep->committer);
 }
 
@@ -282,7 +282,7 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
                    &more);
   /* The flusher commits while changes go on, as long as it keeps up. */
   if (has_flusher &&
-      totals.wait_commit_count <= totals.used_count / WAITING_PARTS_MOST + 1)
+      totals.wait_commit_count <= totals.used_count / WAITING_PARTS_MOST)
     return code;
   if (code == MMCMAP_OK && wants_commit(upkeep, &totals))
     return commit_superblock(upkeep->committer);
