@@ -53,6 +53,12 @@ describe("a saved snapshot", function()
     probe.os.wall_ms(0)
   end)
 
+  local function open_small()
+    db:close()
+    path = scratch.path("small segments")
+    db = open({ segment_size = 131072 }, path)
+  end
+
   local function reopen()
     assert(db:close())
     db = open(nil, path)
@@ -285,9 +291,7 @@ describe("a saved snapshot", function()
 
   -- A drop that no superblock tells of is taken back by a power cut.
   it("stays whole until its drop is on disk", function()
-    db:close()
-    path = scratch.path("small segments")
-    db = open({ segment_size = 131072 }, path)
+    open_small()
     local function rewrite(text, first)
       for i = 1, 600 do db:put("k" .. (first or 0) + i, text:rep(100)) end
     end
@@ -352,9 +356,7 @@ describe("a saved snapshot", function()
   -- Of what was there when the store was opened it is not known, before it has been
   -- recounted, when it was begun.
   it("does not hold what sessions after it have written", function()
-    db:close()
-    path = scratch.path("small segments")
-    db = open({ segment_size = 131072 }, path)
+    open_small()
     local function rewrite(word)
       for i = 1, 2000 do assert(db:put("k" .. i, word:rep(100))) end
     end
@@ -422,9 +424,7 @@ describe("a saved snapshot", function()
   for _, is_reopened in ipairs { false, true } do
     it("gives its space back when it is dropped, and nothing else is done, "
       .. (is_reopened and "later" or "at once"), function()
-      db:close()
-      path = scratch.path("small segments")
-      db = open({ segment_size = 131072 }, path)
+      open_small()
       local function rewrite(text)
         for i = 1, 400 do assert(db:put("k" .. i, text:rep(1000))) end
       end

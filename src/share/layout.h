@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 4,
+  SHARE_LAYOUT = 5,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -182,7 +182,7 @@ struct share_upkeep {
   _Atomic uint64_t reserve_bytes; /* kept for what frees space */
   _Atomic uint64_t free_count;   /* free segments that have blocks, as they were
                                   when all were last looked at */
-  _Atomic uint64_t coming_count; /* empty ones, that will be free */
+  _Atomic uint64_t coming_count; /* empty ones, that the next commit frees */
   _Atomic uint64_t begun_count;  /* segments that were begun since then */
   _Atomic uint64_t first_free;   /* no segment below that one is free, as far as
                                     was known then */
