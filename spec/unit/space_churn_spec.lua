@@ -183,6 +183,32 @@ describe("churn", function()
     assert.is_true(changes <= 20, changes .. " changes")
   end)
 
+  -- Without a commit nothing becomes free: there is always a segment for one.
+  it("of small records in a store that is full never ends all changes", function()
+    local random = binary.random(SEED)
+    for _ = 1, 60 do
+      open { durability = "manual", segment_size = 131072,
+        max_size = 131072 * (10 + random(4)) }
+      local count = 0
+      while db:put("k" .. count, ("v"):rep(random(8))) do count = count + 1 end
+      local kept = math.floor(count * (75 + random(25)) / 100)
+      for i = kept, count - 1 do db:delete("k" .. i) end
+      for i = 1, 20000 do
+        if not db:put("k" .. random(kept), ("w"):rep(random(8)))
+          and random(20) == 1 then
+          db:delete("k" .. random(kept))
+        end
+        if i % 2000 == 0 then db:step(5) end
+      end
+      assert(db:sync())
+      assert(db:clear())
+      assert(db:put("again", "here"))
+      assert.same({}, db:check())
+      db:close()
+      os.remove(path)
+    end
+  end)
+
   it("of values that grow and shrink leaves the file small", function()
     open()
     local random = binary.random(SEED + 1)

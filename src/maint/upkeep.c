@@ -280,6 +280,9 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   if (code == MMCMAP_OK && wants_recount(upkeep, &totals))
     return recount(upkeep, timeout_ms, process_monotonic_ns() + PAY_RECOUNT_NS,
                    &more);
+  /* Nothing can be done until a segment is begun. */
+  if (code == MMCMAP_OK && !found)
+    atomic_store(&header->upkeep.need, SHARE_NEED_SOON);
   /* The flusher commits while changes go on, as long as it keeps up. */
   if (has_flusher &&
       totals.wait_commit_count <= totals.used_count / WAITING_PARTS_MOST)
@@ -289,9 +292,6 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   if (code == MMCMAP_OK && !found && totals.wait_commit_count > 0 &&
       commit_frees(upkeep->committer))
     return commit_superblock(upkeep->committer);
-  /* Nothing can be done until a segment is begun. */
-  if (code == MMCMAP_OK && !found)
-    atomic_store(&header->upkeep.need, SHARE_NEED_SOON);
   return code;
 }
 

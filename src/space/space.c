@@ -13,6 +13,9 @@
 #include "share/owner_lock.h"
 #include "space/usage.h"
 
+/* Of fewer segments none can be spared. */
+enum { LIMIT_SEGMENTS_MIN = 4 };
+
 static _Atomic uint64_t *shared_size(const struct space *space) {
   return &space->readers->share->header->live.size_bytes;
 }
@@ -48,13 +51,22 @@ static uint64_t whole_reserve(const struct space *space) {
   return reserve < SPACE_RESERVE_MIN ? SPACE_RESERVE_MIN : reserve;
 }
 
+/* In a store that may not grow a commit has to find a segment to go on in. */
+static uint64_t for_commits(const struct space *space) {
+  bool has_limit =
+      space->max_size_bytes / LIMIT_SEGMENTS_MIN >= space->segment_size;
+  return has_limit && space->claim != SPACE_FOR_COMMITS ? space->segment_size
+                                                        : 0;
+}
+
 /* What whoever has the writer lock leaves. */
 static uint64_t reserve_bytes(const struct space *space) {
   static const uint64_t quarters[] = {[SPACE_FOR_PUTS] = 4,
                                       [SPACE_FOR_UPKEEP] = 3,
                                       [SPACE_FOR_DELETES] = 2,
-                                      [SPACE_AT_LAST] = 0};
-  return whole_reserve(space) / 4 * quarters[space->claim];
+                                      [SPACE_AT_LAST] = 0,
+                                      [SPACE_FOR_COMMITS] = 0};
+  return whole_reserve(space) / 4 * quarters[space->claim] + for_commits(space);
 }
 
 /* Free segments that have blocks, as they were when all were last looked at. */
@@ -72,13 +84,13 @@ static uint64_t coming_bytes(const struct space *space) {
          space->segment_size;
 }
 
-/* What of a reserve has to be free already: a commit can always be made, and
-   takes no more than the least reserve. */
+/* What of a reserve has to be free already: after a commit, for which some is,
+   the rest is. */
 static uint64_t reserve_now(const struct space *space, uint64_t reserve) {
   uint64_t coming = coming_bytes(space);
-  if (reserve <= SPACE_RESERVE_MIN) return reserve;
-  return reserve - SPACE_RESERVE_MIN > coming ? reserve - coming
-                                              : SPACE_RESERVE_MIN;
+  uint64_t floor = SPACE_RESERVE_MIN + for_commits(space);
+  if (reserve <= floor) return reserve;
+  return reserve - floor > coming ? reserve - coming : floor;
 }
 
 /* What of a reserve the file must have behind all that is used: what is free

@@ -40,7 +40,8 @@ enum space_claim {
   SPACE_FOR_PUTS,    /* all four */
   SPACE_FOR_UPKEEP,  /* three */
   SPACE_FOR_DELETES, /* two */
-  SPACE_AT_LAST      /* none: what makes room for deletes, and commits */
+  SPACE_AT_LAST,     /* none, what makes room for deletes; but a segment for */
+  SPACE_FOR_COMMITS  /* commits, without which nothing becomes free */
 };
 
 struct space {

@@ -103,7 +103,7 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
   int code = writer_enter(writer, OWNER_LOCK_FOREVER);
   if (code != MMCMAP_OK) return code;
   writer_seal(writer);
-  space_set_claim(writer->log.space, SPACE_AT_LAST);
+  space_set_claim(writer->log.space, SPACE_FOR_COMMITS);
   code = log_open_frame(&writer->log);
   if (code == MMCMAP_OK) {
     batch_out->end_offset = writer->log.frame_offset;
