@@ -75,6 +75,30 @@ function scratch.usage(db)
   return numbers
 end
 
+-- Lock files are long, and nearly all of one was never written. Its pages that are
+-- not zeros, {offset = bytes}, and its size.
+local PAGE = 4096
+function scratch.read_pages(path)
+  local text, zeros, pages = assert(scratch.read(path)), ("\0"):rep(PAGE), {}
+  for offset = 0, #text - 1, PAGE do
+    local page = text:sub(offset + 1, offset + PAGE)
+    if page ~= zeros then pages[offset] = page end
+  end
+  return pages, #text
+end
+
+-- The file of `size` bytes with these pages, in place.
+function scratch.write_pages(path, pages, size)
+  local file = assert(io.open(path, "wb"))
+  file:seek("set", size - 1)
+  file:write("\0")
+  for offset, page in pairs(pages) do
+    file:seek("set", offset)
+    file:write(page)
+  end
+  file:close()
+end
+
 function scratch.is_root()
   return scratch.shell("id -u") == "0"
 end

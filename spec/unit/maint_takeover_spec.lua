@@ -21,6 +21,8 @@ describe("maint.takeover", function()
     lock_path = path .. "-lock"
   end)
 
+  teardown(crash.remove_folder)
+
   after_each(function()
     probe.os.restore()
     probe.crash.breaks()
@@ -327,13 +329,20 @@ describe("maint.takeover", function()
   -- Every word of the header, one after the other: nothing may crash, hang or
   -- be worse than an error. (The content is believed where the words agree.)
   it("bears any word of the lock file", function()
+    path = crash.path("any-word")
+    lock_path = path .. "-lock"
     leave_a_store()
-    local image, lock_image = scratch.read(path), scratch.read(lock_path)
+    local image = scratch.read(path)
+    local pages, lock_size = scratch.read_pages(lock_path)
+    local header = pages[0]
+    assert.equal("all", opened_as()) -- it is believed as it is
+    db:close()
+    db = nil
     local function try(offset, change)
       scratch.write(path, image)
-      scratch.write(lock_path, lock_image:sub(1, offset)
-        .. change(lock_image:sub(offset + 1, offset + 8))
-        .. lock_image:sub(offset + 9))
+      pages[0] = header:sub(1, offset)
+        .. change(header:sub(offset + 1, offset + 8)) .. header:sub(offset + 9)
+      scratch.write_pages(lock_path, pages, lock_size)
       local text, how, status = probe.child.run(function()
         local own, code = probe.store.open(path, { durability = "manual",
           segment_size = SEGMENT, timeout_ms = 100 })
