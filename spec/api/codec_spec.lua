@@ -243,3 +243,121 @@ describe("a codec", function()
       flag = false, text = "text" }, (helper.records(other)))
   end)
 end)
+
+describe("a codec of a map", function()
+  local db
+  -- Of the store: lists. Of the map: upper case.
+  local upper = { encode = string.upper, decode = string.lower }
+
+  before_each(function() db = helper.store { codec = codec } end)
+  after_each(helper.close_all)
+
+  local function raw(where) return where:map("m", { codec = false }) end
+
+  it("is its own, in all that passes values", function()
+    local map = db:map("m", { codec = upper })
+    assert.is_true(map:put("a", "x"))
+    map.b = "y"
+    assert.is_true(map:put_many { c = "z" })
+    assert.is_true(map:add("d", "w"))
+    assert.is_true(map:replace("d", "v"))
+    assert.is_true(map:cas("d", "v", "u"))
+    assert.equal("u", map:swap("d", "t"))
+    local wanted = { a = "x", b = "y", c = "z", d = "t" }
+    assert.equal("x", map:get("a"))
+    assert.equal("y", map.b)
+    assert.same(wanted, map:get_many { "a", "b", "c", "d" })
+    assert.same(wanted, (helper.records(map)))
+    assert.same({ a = "X", b = "Y", c = "Z", d = "T" }, (helper.records(raw(db))))
+    assert.same({ "X" }, db:map("m"):get("a"))
+    db.a = { "the", "store" }
+    assert.same({ "the", "store" }, db.a)
+  end)
+
+  it("belongs to the object, which is not shared then", function()
+    local plain, own = db:map("m"), db:map("m", { codec = upper })
+    assert.equal(plain, db:map("m"))
+    assert.not_equal(plain, own)
+    assert.not_equal(own, db:map("m", { codec = upper }))
+    assert.same({ "t" }, (function() plain.k = { "t" } return db:map("m").k end)())
+    assert.same({ "t" }, db:map("m", {}).k)
+    assert.same({ "t" }, db:map("m", nil).k)
+  end)
+
+  it("is to be had in an update, and changes nothing if it fails", function()
+    db:update(function(tx)
+      local map = tx:map("m", { codec = upper })
+      map.a = "x"
+      assert.equal("x", map.a)
+      assert.equal("X", raw(tx).a)
+      assert.same({ "X" }, tx:map("m").a)
+      for _, value in map:pairs() do assert.equal("x", value) end
+      assert.same({ a = "x" }, map:get_many { "a" })
+    end)
+    local failing = db:map("m", { codec = {
+      encode = function() error("no words for it", 0) end, decode = error } })
+    local version = db:version()
+    for _, call in ipairs {
+      function() failing.a = "y" end,
+      function() failing:put("a", "y") end,
+      function() failing:add("b", "y") end,
+      function() failing:replace("a", "y") end,
+      function() failing:cas("a", nil, "y") end,
+      function() failing:swap("a", "y") end,
+      function() failing:put_many { a = "y", b = "y" } end,
+    } do
+      helper.raises("no words for it", call)
+    end
+    assert.equal(version, db:version())
+    helper.raises("X", failing.get, failing, "a") -- error() itself
+  end)
+
+  it("is to be had of a snapshot, whose differences are decoded by both", function()
+    raw(db).a = "X"
+    local before = db:snapshot()
+    raw(db).a = "Y"
+    raw(db).b = "Z"
+    local map = before:map("m", { codec = upper })
+    assert.equal("x", map.a)
+    assert.equal("x", map:get("a"))
+    assert.same({ a = "x" }, map:get_many { "a", "b" })
+    assert.same({ a = "x" }, (helper.records(map)))
+    assert.equal("X", raw(before).a)
+    assert.same({ "X" }, before:map("m").a)
+    local after, found = raw(db:snapshot()), {}
+    for key, old, new in db:diff(map, after) do found[key] = { old or false, new } end
+    assert.same({ a = { "x", "Y" }, b = { false, "Z" } }, found)
+  end)
+
+  it("is there where the store has none", function()
+    local plain = helper.store()
+    plain:map("m", { codec = codec }).a = { "1", "2" }
+    assert.equal("1,2", plain:map("m").a)
+    assert.same({ "1", "2" }, plain:map("m", { codec = codec }).a)
+    local map = plain:snapshot():map("m", { codec = codec })
+    assert.same({ a = { "1", "2" } }, map:get_many { "a" })
+    assert.same({ a = { "1", "2" } }, (helper.records(map)))
+    for _, _, new in plain:diff(plain:snapshot():map("other"), map) do
+      assert.same({ "1", "2" }, new)
+    end
+  end)
+
+  it("is misused with an error", function()
+    local raises, snap = helper.raises, db:snapshot()
+    for _, where in ipairs { db, snap } do
+      raises("table expected, got string", where.map, where, "m", "codec")
+      raises("the only option is 'codec'", where.map, where, "m", { coded = upper })
+      raises("the only option is 'codec'", where.map, where, "m", { upper })
+      raises("an object with encode and decode, got boolean", where.map, where, "m",
+        { codec = true })
+      raises("no function 'decode'", where.map, where, "m",
+        { codec = { encode = print } })
+    end
+    assert.same({}, db:maps())
+    local closing = setmetatable({}, { __index = function()
+      db:close()
+      return upper
+    end })
+    raises("closed store", db.map, db, "m", closing)
+  end)
+end)

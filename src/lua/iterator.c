@@ -211,7 +211,7 @@ static lua_iterator *iterator_new(lua_State *L, const lua_store *store,
   lua_iterator *it = lua_newuserdata(L, sizeof *it);
   memset(it, 0, sizeof *it);
   it->child.orphan = iterator_orphan;
-  it->has_codec = store->has_codec;
+  it->has_codec = snapshot ? snapshot->has_codec : store->has_codec;
   it->is_txn = store->is_txn;
   lua_pushlightuserdata(L, &iterator_key);
   lua_rawget(L, LUA_REGISTRYINDEX);

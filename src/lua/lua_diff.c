@@ -102,15 +102,22 @@ static void diff_push_value(lua_State *L, struct scratch *scratch,
   scratch_push_bytes(L, &scratch->buffer, from, value.size);
 }
 
-/* Decodes the value at `index`. */
-static void diff_decode(lua_State *L, int index) {
-  lua_pushvalue(L, index);
-  lua_records_decode(L, 1);
-  lua_replace(L, index);
+/* Decodes the value at `index` as the snapshot does that it is of: the first one, or
+   the second. */
+static void diff_decode(lua_State *L, int which, int index) {
+  compat_get_uservalue(L, 1);
+  lua_rawgeti(L, -1, STORE_ENV_PARENT + which);
+  int owner = lua_gettop(L);
+  const lua_snapshot *snapshot = lua_touserdata(L, owner);
+  if (snapshot->has_codec) {
+    lua_pushvalue(L, index);
+    lua_records_decode(L, owner);
+    lua_replace(L, index);
+  }
+  lua_settop(L, owner - 2);
 }
 
-static int diff_push_change(lua_State *L, const lua_store *store,
-                            struct scratch *scratch,
+static int diff_push_change(lua_State *L, struct scratch *scratch,
                             const mmcmap_change *change) {
   scratch_begin_pushing(scratch);
   diff_push_value(L, scratch, true, change->key);
@@ -118,8 +125,8 @@ static int diff_push_change(lua_State *L, const lua_store *store,
   diff_push_value(L, scratch, change->has_new, change->new_value);
   scratch_end_pushing(scratch);
   int top = lua_gettop(L);
-  if (store->has_codec && change->has_old) diff_decode(L, top - 1);
-  if (store->has_codec && change->has_new) diff_decode(L, top);
+  if (change->has_old) diff_decode(L, 0, top - 1);
+  if (change->has_new) diff_decode(L, 1, top);
   return 3;
 }
 
@@ -132,8 +139,7 @@ static int diff_next(lua_State *L) {
   int code = MMCMAP_NOTFOUND;
   if (diff_running(L, diff)) /* again: a finalizer may have come by */
     code = mmcmap_diff_read(diff->diff, &scratch->buffer, &change);
-  if (code == MMCMAP_OK)
-    return diff_push_change(L, diff->store, scratch, &change);
+  if (code == MMCMAP_OK) return diff_push_change(L, scratch, &change);
   if (code != MMCMAP_NOTFOUND) return diff_fail(L, diff, code);
   diff_end(diff, DIFF_FINISHED);
   lua_pushnil(L);
@@ -210,7 +216,8 @@ value was in `a`, and what it is in `b`. One of the two values is nil if the key
 only in the other snapshot. Each key comes once, in no order; the time that it takes
 follows the number of differences, not the size of the store. But where records may
 expire, every record is looked at. A value that was put again as it was is no
-difference. Either snapshot may be the older one. Raises if it fails.
+difference. Either snapshot may be the older one. Each value is decoded as its snapshot
+does. Raises if it fails.
 @function store:diff
 @tparam snapshot a
 @tparam snapshot b

@@ -117,15 +117,16 @@ static void many_push_values(lua_State *L, const struct many *many, int count) {
 }
 
 /* One group, keys `first` and the next. What it pushes, the caller pops. */
-static int many_get_group(lua_State *L, lua_store *store, lua_many_read *read,
-                          void *self, int first, int count) {
+static int many_get_group(lua_State *L, const struct lua_many_source *source,
+                          int first, int count) {
   struct many many = {.scratch = NULL};
   int bottom = lua_gettop(L);
   for (int i = 0; i < count; i++)
     many_push_key(L, first + i, &many.keys[i]);
-  many.scratch = scratch_take(L, &store->scratch);
+  many.scratch = scratch_take(L, &source->store->scratch);
   many.scratch->buffer.size = 0;
-  int code = read(L, self, many.keys, (size_t)count, many_copy, &many);
+  int code =
+      source->read(L, source->self, many.keys, (size_t)count, many_copy, &many);
   if (code < 0) return code;
   int value = lua_gettop(L);
   many_push_values(L, &many, count);
@@ -133,14 +134,13 @@ static int many_get_group(lua_State *L, lua_store *store, lua_many_read *read,
     if (!many.found[i]) continue;
     lua_pushvalue(L, bottom + 1 + 2 * i);
     lua_pushvalue(L, ++value);
-    if (store->has_codec) lua_records_decode(L, 1);
+    if (source->has_codec) lua_records_decode(L, 1);
     lua_rawset(L, MANY_RESULT);
   }
   return MMCMAP_OK;
 }
 
-int lua_many_get(lua_State *L, lua_store *store, lua_many_read *read,
-                 void *self) {
+int lua_many_get(lua_State *L, const struct lua_many_source *source) {
   luaL_checktype(L, MANY_KEYS, LUA_TTABLE);
   lua_settop(L, MANY_KEYS);
   int count = (int)compat_rawlen(L, MANY_KEYS);
@@ -148,8 +148,8 @@ int lua_many_get(lua_State *L, lua_store *store, lua_many_read *read,
   luaL_checkstack(L, 3 * MANY_GROUP + LUA_MINSTACK, "get_many");
   for (int first = 1; first <= count; first += MANY_GROUP) {
     int left = count - first + 1;
-    int code = many_get_group(L, store, read, self, first,
-                              left < MANY_GROUP ? left : MANY_GROUP);
+    int code =
+        many_get_group(L, source, first, left < MANY_GROUP ? left : MANY_GROUP);
     if (code < 0) return lua_store_fail(L, code);
     lua_settop(L, MANY_RESULT);
   }
@@ -177,7 +177,8 @@ print(found.hello, found.nobody)   -- world   nil
 */
 static int many_get(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  return lua_many_get(L, store, many_read, store);
+  struct lua_many_source source = {store, store->has_codec, many_read, store};
+  return lua_many_get(L, &source);
 }
 
 /* ---- Putting ------------------------------------------------------------- */

@@ -18,13 +18,19 @@ int lua_many_len(lua_State *L);
 int lua_many_pairs(lua_State *L);
 
 /* What reads: calls mmcmap_get_many() or its like, after all that may run code
-   of Lua's. `self` is the object at index 1. */
+   of Lua's. */
 typedef int lua_many_read(lua_State *L, void *self, const mmcmap_slice *keys,
                           size_t count, mmcmap_visit visit, void *context);
 
-/* The method, for the object at index 1, of `store` or what reads from it: takes
-   the keys in the table at index 2. */
-int lua_many_get(lua_State *L, lua_store *store, lua_many_read *read,
-                 void *self);
+/* The object at index 1. */
+struct lua_many_source {
+  lua_store *store; /* it, or what it reads from */
+  bool has_codec;
+  lua_many_read *read;
+  void *self;
+};
+
+/* The method: takes the keys in the table at index 2. */
+int lua_many_get(lua_State *L, const struct lua_many_source *source);
 
 #endif

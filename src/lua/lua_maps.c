@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A map of a store that has been asked for is found again in a table with weak
- * values, as long as somebody has it. Its iterators keep it alive, by its table,
+ * A map of a store that has been asked for without options is found again in a table
+ * with weak values, as long as somebody has it. Its iterators keep it alive, by its table,
  * and it keeps alive what it is of.
  */
 #include "lua_maps.h"
@@ -11,10 +11,13 @@
 #include "lua_list.h"
 #include "lua_many.h"
 #include "lua_records.h"
+#include "options.h"
 
 #include <string.h>
 
 #define MAP_TYPE "mmcmap.map"
+
+enum { MAPS_OPTIONS = 3 }; /* the argument of map() */
 
 /* The address is the key of the metatable in Lua's registry. */
 static char maps_key;
@@ -57,8 +60,24 @@ static void maps_push_cache(lua_State *L) {
   lua_remove(L, -2);
 }
 
-/* Gives the map on top its table. */
-static void maps_set_env(lua_State *L) {
+bool lua_maps_read_codec(lua_State *L, int arg, bool has_codec) {
+  switch (options_push_map_codec(L, arg)) {
+    case OPTIONS_CODEC_NONE:
+      has_codec = false;
+      break;
+    case OPTIONS_CODEC_OWN:
+      lua_rawseti(L, -3, STORE_ENV_DECODE);
+      lua_rawseti(L, -2, STORE_ENV_ENCODE);
+      has_codec = true;
+      break;
+    default:
+      break;
+  }
+  return has_codec;
+}
+
+/* Gives the map on top its table; whether it has a codec. */
+static bool maps_set_env(lua_State *L, bool has_codec) {
   lua_createtable(L, STORE_ENV_OWNER, 0);
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, STORE_ENV_STORE);
@@ -68,19 +87,20 @@ static void maps_set_env(lua_State *L) {
     lua_rawseti(L, -3, i);
   }
   lua_rawseti(L, -2, STORE_ENV_OWNER);
+  has_codec = lua_maps_read_codec(L, MAPS_OPTIONS, has_codec);
   compat_set_uservalue(L, -2);
+  return has_codec;
 }
 
-/* Pushes a map without a handle. */
+/* Pushes a map without a handle, with the options of map(). */
 static lua_store *maps_new(lua_State *L, const lua_store *store) {
   lua_store *map = lua_newuserdata(L, sizeof *map);
   memset(map, 0, sizeof *map);
   map->is_txn = store->is_txn;
-  map->has_codec = store->has_codec;
   lua_pushlightuserdata(L, &maps_key);
   lua_rawget(L, LUA_REGISTRYINDEX);
   lua_setmetatable(L, -2);
-  maps_set_env(L);
+  map->has_codec = maps_set_env(L, store->has_codec);
   return map;
 }
 
@@ -105,8 +125,13 @@ It has the methods and operators of a store that deal with records: `get`, `put`
 `put_many`, `pairs`, `keys`, `count`, `clear`. The first record that is put into it makes
 it; until then it is empty. It lives as long as the store is open. In `update`, the
 transaction has the same method.
+
+Values pass through the codec of the store, or through one of the map's own, which
+belongs to this object: nothing of it is in the file.
 @function map
 @tparam string name of any bytes, up to 65,535
+@tparam[opt] table options `codec`: an object as for `open`, or false: values are
+strings, whatever the store has
 @treturn[1] map
 @treturn[2] nil
 @treturn[2] string message
@@ -115,28 +140,30 @@ transaction has the same method.
 local users = db:map("users")
 users.alice = "admin"
 print(db:map("users"):get("alice"), #users)
+local pages = db:map("pages", { codec = require "cjson" })
+pages.home = { title = "Home", links = { "news", "about" } }
 */
 static int maps_map(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice name = lua_store_bytes(L, 2);
-  lua_settop(L, 2);
-  if (store->is_txn) { /* which knows its maps itself, and is short */
-    lua_pushnil(L);
-  } else {
+  lua_settop(L, MAPS_OPTIONS);
+  /* A transaction knows its maps itself, and is short. */
+  bool is_shared = !store->is_txn && lua_isnil(L, MAPS_OPTIONS);
+  if (is_shared) {
     maps_push_cache(L);
     lua_pushvalue(L, 2);
-    lua_rawget(L, 3);
+    lua_rawget(L, -2);
     const lua_store *found = lua_touserdata(L, -1);
     if (found && found->handle) return 1;
-    lua_settop(L, 3);
+    lua_pop(L, 1);
   }
   lua_store *map = maps_new(L, store);
   int code = maps_open(L, store, name, map);
   if (code < 0) return lua_store_fail(L, code);
-  if (store->is_txn) return 1;
+  if (!is_shared) return 1;
   lua_pushvalue(L, 2);
-  lua_pushvalue(L, 4);
-  lua_rawset(L, 3);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, MAPS_OPTIONS + 1);
   return 1;
 }
 

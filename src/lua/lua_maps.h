@@ -16,6 +16,11 @@ void lua_maps_register(lua_State *L);
 /* map, maps, drop; ends with NULL. Upvalue: the metatable. */
 extern const luaL_Reg lua_maps_methods[];
 
+/* Reads the options of map() at `arg`: puts a codec that they name into the table on
+   top of the stack, which has that of what the map is of, if any; whether there is one
+   now. */
+bool lua_maps_read_codec(lua_State *L, int arg, bool has_codec);
+
 /* Ends all maps of a store or transaction, and what reads from them. Does not
    touch Lua. */
 void lua_maps_end_all(lua_store *store);

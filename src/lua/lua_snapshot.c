@@ -77,6 +77,7 @@ lua_snapshot *lua_snapshot_new(lua_State *L, lua_store *store) {
   memset(snapshot, 0, sizeof *snapshot);
   snapshot->child.orphan = snapshot_orphan;
   snapshot->store = store;
+  snapshot->has_codec = store->has_codec;
   lua_pushlightuserdata(L, &snapshot_key);
   lua_rawget(L, LUA_REGISTRYINDEX);
   lua_setmetatable(L, -2);
@@ -153,7 +154,7 @@ static int snapshot_lookup(lua_State *L, lua_snapshot *snapshot,
                                   &scratch->buffer);
   if (code == MMCMAP_OK) {
     scratch_push(L, scratch);
-    if (snapshot->store->has_codec) lua_records_decode(L, 1);
+    if (snapshot->has_codec) lua_records_decode(L, 1);
   }
   return code;
 }
@@ -241,7 +242,9 @@ for key, value in pairs(snap:get_many { "from", "to" }) do print(key, value) end
 */
 static int snapshot_get_many(lua_State *L) {
   lua_snapshot *snapshot = snapshot_self(L);
-  return lua_many_get(L, snapshot->store, snapshot_read_many, snapshot);
+  struct lua_many_source source = {snapshot->store, snapshot->has_codec,
+                                   snapshot_read_many, snapshot};
+  return lua_many_get(L, &source);
 }
 
 /***
@@ -329,8 +332,9 @@ static int snapshot_keys(lua_State *L) {
 
 /* ---- Maps ---------------------------------------------------------------- */
 
-/* Gives the snapshot on top a table that keeps the one at index 1 alive. */
-static void snapshot_set_parent(lua_State *L) {
+/* Gives the map on top a table that keeps the snapshot at index 1 alive; whether it has
+   a codec. */
+static bool snapshot_set_parent(lua_State *L, bool has_codec) {
   lua_createtable(L, STORE_ENV_PARENT, 0);
   compat_get_uservalue(L, 1);
   for (int i = STORE_ENV_STORE; i < STORE_ENV_PARENT; i++) {
@@ -340,7 +344,9 @@ static void snapshot_set_parent(lua_State *L) {
   lua_pop(L, 1);
   lua_pushvalue(L, 1);
   lua_rawseti(L, -2, STORE_ENV_PARENT);
+  has_codec = lua_maps_read_codec(L, 3, has_codec);
   compat_set_uservalue(L, -2);
+  return has_codec;
 }
 
 /***
@@ -348,6 +354,7 @@ A named map at that moment: a snapshot of that map. A map that was not there is
 empty. It is closed with the snapshot.
 @function map
 @tparam string name
+@tparam[opt] table options `codec`, as for `store:map`
 @treturn[1] snapshot
 @treturn[2] nil
 @treturn[2] string message
@@ -357,9 +364,9 @@ empty. It is closed with the snapshot.
 static int snapshot_map(lua_State *L) {
   lua_snapshot *snapshot = snapshot_self(L);
   mmcmap_slice name = lua_store_bytes(L, 2);
-  lua_settop(L, 2);
+  lua_settop(L, 3);
   lua_snapshot *map = lua_snapshot_new(L, snapshot->store);
-  snapshot_set_parent(L);
+  map->has_codec = snapshot_set_parent(L, snapshot->has_codec);
   int code = mmcmap_snapshot_map(lua_snapshot_handle(L, snapshot), name,
                                  &map->snapshot);
   if (code < 0) return lua_store_fail(L, code);

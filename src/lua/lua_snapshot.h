@@ -16,6 +16,7 @@ typedef struct lua_snapshot {
   mmcmap_snapshot *snapshot;  /* NULL once it is closed */
   lua_store *store;           /* good as long as this userdata is */
   bool is_orphan;             /* it was the store that was closed */
+  bool has_codec;
 } lua_snapshot;
 
 /* Makes the metatable. Once per state. */

@@ -196,6 +196,29 @@ bool options_push_codec(lua_State *L, int arg) {
   return true;
 }
 
+/* Raises unless the table at `arg` has no key but `name`. */
+static void check_only_name(lua_State *L, int arg, const char *name) {
+  luaL_checktype(L, arg, LUA_TTABLE);
+  for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
+    if (lua_type(L, -2) == LUA_TSTRING &&
+        strcmp(lua_tostring(L, -2), name) == 0)
+      continue;
+    lua_pushfstring(L, "the only option is '%s'", name);
+    luaL_argerror(L, arg, lua_tostring(L, -1));
+  }
+}
+
+enum options_codec options_push_map_codec(lua_State *L, int arg) {
+  if (lua_isnoneornil(L, arg)) return OPTIONS_CODEC_INHERITED;
+  check_only_name(L, arg, "codec");
+  lua_getfield(L, arg, "codec");
+  bool is_none = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  if (is_none) return OPTIONS_CODEC_NONE;
+  return options_push_codec(L, arg) ? OPTIONS_CODEC_OWN
+                                    : OPTIONS_CODEC_INHERITED;
+}
+
 const char *options_durability_name(int durability) {
   return durability_names[durability];
 }
@@ -236,13 +259,7 @@ uint64_t options_seconds(lua_State *L, int arg) {
 
 uint64_t options_ttl(lua_State *L, int arg) {
   if (lua_isnoneornil(L, arg)) return 0;
-  luaL_checktype(L, arg, LUA_TTABLE);
-  for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
-    if (lua_type(L, -2) == LUA_TSTRING &&
-        strcmp(lua_tostring(L, -2), "ttl") == 0)
-      continue;
-    luaL_argerror(L, arg, "the only option is 'ttl'");
-  }
+  check_only_name(L, arg, "ttl");
   lua_getfield(L, arg, "ttl");
   uint64_t ttl_ms = read_ttl(L, arg, "option 'ttl'");
   lua_pop(L, 1);

@@ -18,6 +18,16 @@ void options_read(lua_State *L, int arg, mmcmap_options *options_out);
    if the options at `arg` name no codec. */
 bool options_push_codec(lua_State *L, int arg);
 
+enum options_codec {
+  OPTIONS_CODEC_INHERITED,
+  OPTIONS_CODEC_NONE,
+  OPTIONS_CODEC_OWN
+};
+
+/* The same for the options of map(), which name nothing else: `codec` may be false,
+   for none, or missing, for that of the store. */
+enum options_codec options_push_map_codec(lua_State *L, int arg);
+
 /* The option's word for a value of enum mmcmap_durability. */
 const char *options_durability_name(int durability);
 
