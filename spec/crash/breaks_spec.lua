@@ -25,11 +25,11 @@ local CASES = {
   { "SKIP_FRAME_CHECKSUM", ops = "m0m1", durability = "sync" },
   { "SAME_SUPERBLOCK", ops = "p0r_p1r_", durability = "manual" },
   { "EARLY_SUPERBLOCK", ops = "m0m1", durability = "sync" },
-  { "LEAVE_FRAME", ops = "p0n_p1s_", durability = "manual" },
+  { "LEAVE_FRAME", ops = "p0l_p1s_", durability = "manual" },
   { "TRUST_LARGE_VALUES", ops = "p0P1", durability = "sync" },
   { "NO_REWRITE", ops = "p0s_m1f_s_r_m2s_", durability = "manual" },
   { "WRITE_SEALED", ops = "p0p1p0p1", durability = "sync" },
-  { "RECYCLE_SEALED", ops = "c0s_c0s_", durability = "manual" },
+  { "RECYCLE_COMMITTED", ops = "c0s_c0s_", durability = "manual" },
 }
 
 describe("deliberate mistakes", function()
@@ -61,7 +61,7 @@ describe("deliberate mistakes", function()
   it("are noticed: KEEP_SALT with REUSE_EPOCHS, a lost future comes back",
     function()
       -- Frame 1 is lost, 2 is not. The same change again makes the same frame 1.
-      notices({ ops = "m0n_m1s_", durability = "manual", second = 1,
+      notices({ ops = "m0l_m1s_", durability = "manual", second = 1,
         second_ops = "m0s_", second_bound = 60 }, "KEEP_SALT", "REUSE_EPOCHS")
     end)
 

@@ -15,7 +15,7 @@ local scratch = require "spec.support.scratch"
 local processes_share = true -- whether several have a store open for writing
 
 local SKIPPED, SECONDS = 77, 120
-local BREAK_WRITE_SEALED, BREAK_RECYCLE_SEALED = 0x400, 0x1000
+local BREAK_WRITE_SEALED, BREAK_RECYCLE_COMMITTED = 0x400, 0x1000
 local BREAK_TXN_UNSEALED, BREAK_TXN_RECYCLER = 0x8000000, 0x10000000
 
 local kills = os.getenv("MMCMAP_LONG") and 1300 or 40
@@ -94,7 +94,7 @@ describe("processes that are killed", function()
   end
 
   is_found("sealed branches are changed", BREAK_WRITE_SEALED)
-  is_found("recycling lists outlive a seal", BREAK_RECYCLE_SEALED)
+  is_found("recycling lists outlive a seal", BREAK_RECYCLE_COMMITTED)
   is_found("a transaction begins without a seal", BREAK_TXN_UNSEALED)
   is_found("what an aborted transaction recycled is kept", BREAK_TXN_RECYCLER)
 end)

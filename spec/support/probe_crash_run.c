@@ -290,13 +290,11 @@ static int change_in_txn(mmcmap_txn *txn, const struct crash_run *run, int key,
   return put_in_txn(txn, others[1], now->content.tags[others[1]]);
 }
 
-/* The moment before it is sealed when it begins. */
 static bool play_txn(struct crash_run *run, mmcmap *store, char op, int key) {
   int others[2] = {(key + 1) % CRASH_KEYS, (key + 2) % CRASH_KEYS};
   bool is_aborted = op == 'a';
   struct crash_model *now = &run->models[run->done];
   mmcmap_txn *txn;
-  run->is_commit[run->done - 1] = true;
   run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
   crash_set(now, key, crash_tag(run->done, op == 'T' ? 'P' : 'm'));
   crash_set(now, others[0], 0);
@@ -313,8 +311,6 @@ static bool play_txn(struct crash_run *run, mmcmap *store, char op, int key) {
 
 /* Saves a snapshot, or drops it. */
 static bool play_saved(struct crash_run *run, mmcmap *store, int number) {
-  /* The moment before it is sealed. */
-  run->is_commit[run->done - 1] = true;
   run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
   int code = crash_toggle_saved(store, &run->models[run->done], number);
   return settle_change(run, store, code);
@@ -322,7 +318,6 @@ static bool play_saved(struct crash_run *run, mmcmap *store, int number) {
 
 /* A transaction of its own. */
 static bool play_drop(struct crash_run *run, mmcmap *store) {
-  run->is_commit[run->done - 1] = true;
   run->is_commit[run->done] = run->durability == MMCMAP_SYNC;
   for (int key = CRASH_FIRST_IN_MAP; key < CRASH_KEYS; key++)
     crash_set(&run->models[run->done], key, 0);
@@ -342,13 +337,23 @@ static bool play_step(struct crash_run *run, mmcmap *store) {
          go_wrong(run, "not as before a step", code);
 }
 
+/* A seal alone is no commit. */
 static bool play_snapshot(struct crash_run *run, mmcmap *store) {
   mmcmap_snapshot *snapshot;
-  run->is_commit[run->done] = true;
   int code = mmcmap_snapshot_open(store, &snapshot);
   if (code != MMCMAP_OK) return go_wrong(run, "snapshot", code);
   mmcmap_snapshot_close(snapshot);
   return true;
+}
+
+/* Ends what will be one commit, and leaves it to be made with the next. */
+static bool play_close_log(struct crash_run *run, mmcmap *store) {
+  struct writer *writer = &store->store->writer;
+  run->is_commit[run->done] = true;
+  int code = writer_enter(writer, OWNER_LOCK_FOREVER);
+  if (code == MMCMAP_OK)
+    code = writer_end_change(writer, writer_close_log(writer));
+  return code == MMCMAP_OK || go_wrong(run, "close the log", code);
 }
 
 static bool play_reopen(struct crash_run *run, const char *path,
@@ -413,6 +418,8 @@ static bool play_op(struct crash_run *run, const char *path, mmcmap **store,
       return true;
     case 'n':
       return play_snapshot(run, *store);
+    case 'l':
+      return play_close_log(run, *store);
     case 'S':
       return play_saved(run, *store, key % CRASH_SAVED);
     case 'k':

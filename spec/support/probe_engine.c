@@ -6,7 +6,8 @@
  *       secondary_mask=, epoch=, head=, limit=}
  * Methods: close, state, ensure, begin_segments, alloc, alloc_large, note_large,
  * seal, frames, bytes, poke, recycler_put, recycler_take, recycler_clear, tick,
- * advance, pin, unpin; and those of the trie (probe_trie.c).
+ * advance, pin, unpin, hold_snapshot, let_snapshot_go; and those of the trie
+ * (probe_trie.c).
  */
 #include "probe_engine.h"
 
@@ -195,11 +196,11 @@ static int engine_note_large(lua_State *L) {
 /* seal(): with root and count as they are; and the next epoch's frame. */
 static int engine_seal(lua_State *L) {
   struct engine *engine = engine_check(L);
-  struct log_root root = {.root = atomic_load(&engine->root),
+  struct log_root root = {.epoch = engine->log.epoch,
+                          .root = atomic_load(&engine->root),
                           .count = atomic_load(&engine->count)};
-  if ((engine->log.flags & SHARE_LOG_SEALED) == 0)
-    log_seal(&engine->log, &root);
-  return probe_result(L, log_open_frame(&engine->log));
+  if (engine->log.epoch == root.epoch) log_seal(&engine->log);
+  return probe_result(L, log_close(&engine->log, &root));
 }
 
 /* frames(): the frames closed since the last call: {offset=, epoch=, ...}. */
@@ -272,7 +273,7 @@ static int engine_scan(lua_State *L) {
 
 /* ---- Recycler and readers ---------------------------------------------- */
 
-/* recycler_put("branch" or "record", slots or size, offset) */
+/* recycler_put("branch" or "record", slots or size, offset [, epoch]) */
 static int engine_class(lua_State *L) {
   static const char *const kinds[] = {"branch", "record", NULL};
   return luaL_checkoption(L, 2, NULL, kinds) == 0
@@ -282,7 +283,9 @@ static int engine_class(lua_State *L) {
 
 static int engine_recycler_put(lua_State *L) {
   struct engine *engine = engine_check(L);
-  recycler_put(&engine->log.recycler, engine_class(L), probe_check_u64(L, 4));
+  uint64_t epoch = lua_isnoneornil(L, 5) ? 0 : probe_check_u64(L, 5);
+  recycler_put(&engine->log.recycler, engine_class(L), probe_check_u64(L, 4),
+               epoch);
   return 0;
 }
 
@@ -296,7 +299,8 @@ static int engine_recycler_take(lua_State *L) {
 }
 
 static int engine_recycler_clear(lua_State *L) {
-  recycler_clear(&engine_check(L)->log.recycler);
+  struct log *log = &engine_check(L)->log;
+  recycler_clear(&log->recycler, log->first_epoch);
   return 0;
 }
 
@@ -321,6 +325,22 @@ static int engine_unpin(lua_State *L) {
   return probe_result(L, code);
 }
 
+/* hold_snapshot(epoch) */
+static int engine_hold_snapshot(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  uint64_t epoch = probe_check_u64(L, 2);
+  int code = readers_claim_snapshot(&engine->readers, 0, &engine->held);
+  if (code == MMCMAP_OK)
+    atomic_store(&engine->held->snapshot, share_mark(engine->held, epoch));
+  return probe_result(L, code);
+}
+
+static int engine_let_snapshot_go(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  readers_give_back_snapshot(&engine->readers, engine->held);
+  return 0;
+}
+
 void probe_engine_open(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"close", engine_close},
@@ -343,6 +363,8 @@ void probe_engine_open(lua_State *L) {
       {"reused_bytes", engine_reused_bytes},
       {"pin", engine_pin},
       {"unpin", engine_unpin},
+      {"hold_snapshot", engine_hold_snapshot},
+      {"let_snapshot_go", engine_let_snapshot_go},
       {NULL, NULL},
   };
   luaL_newmetatable(L, ENGINE_TYPE);

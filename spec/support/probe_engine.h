@@ -26,7 +26,8 @@ struct engine {
   struct trie trie;
   _Atomic uint64_t root;
   _Atomic uint64_t count;
-  uint64_t first_frame; /* that frames() has not seen */
+  uint64_t first_frame;   /* that frames() has not seen */
+  struct share_row *held; /* of hold_snapshot() */
 };
 
 struct engine *engine_check(lua_State *L);

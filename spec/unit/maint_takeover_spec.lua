@@ -183,7 +183,9 @@ describe("maint.takeover", function()
     leave_a_store()
     die_after(function(own) assert(own:version()) end)
     change_lock_file(function(connection)
-      assert.equal(3, connection:get(good(connection, "log", "flags")))
+      local epoch = connection:get(good(connection, "log", "epoch"))
+      assert.is_true(tonumber(connection:get("change.changed_epoch"), 16)
+        < tonumber(epoch, 16))
     end)
     assert.equal("all", opened_as())
   end)
@@ -241,8 +243,12 @@ describe("maint.takeover", function()
     end },
     { "the salt", function(c) c:set(good(c, "log", "salt"), 1) end },
     { "the epoch", function(c) c:set(good(c, "log", "epoch"), 1) end },
-    { "that the frame is open", function(c)
-      c:set(good(c, "log", "flags"), 3)
+    { "the first epoch that is not committed", function(c)
+      local epoch = tonumber(c:get(good(c, "log", "epoch")), 16)
+      c:set(good(c, "log", "first_epoch"), epoch + 1)
+    end },
+    { "the same, a later one", function(c)
+      c:set(good(c, "log", "first_epoch"), c:get(good(c, "log", "epoch")))
     end },
     { "where the frame is", function(c)
       local name = good(c, "log", "frame_offset")

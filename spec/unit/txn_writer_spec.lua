@@ -147,8 +147,7 @@ describe("txn.writer", function()
       ["a seal"] = function(own) own:version() end,
       ["a frame that opens"] = function(own)
         probe.crash.die_at_point(2, SIGKILL, "storing")
-        own:version()
-        own:put("new", "is not stored")
+        own:sync()
       end,
       ["a segment that begins"] = function(own)
         own:put("large", ("L"):rep(600000))

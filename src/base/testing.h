@@ -23,7 +23,7 @@ enum testing_break {
   BREAK_NO_REWRITE = 1 << 9,          /* recovered frames are not rewritten */
   BREAK_WRITE_SEALED = 1 << 10,       /* sealed branches change in place */
   BREAK_RECYCLE_EARLY = 1 << 11,      /* pins are not looked at */
-  BREAK_RECYCLE_SEALED = 1 << 12,     /* recycling lists outlive a seal */
+  BREAK_RECYCLE_COMMITTED = 1 << 12,  /* recycling lists outlive a commit */
   BREAK_NO_PIN = 1 << 13,             /* readers do not pin */
   BREAK_REUSE_EPOCHS = 1 << 14,       /* epochs seen before a crash return */
   BREAK_NO_FENCE = 1 << 15,           /* a pin is not fenced */
@@ -57,6 +57,7 @@ enum testing_break {
 #define BREAK_OWN_FAILURE BREAK_OF_BIT(46)     /* a failed sync is not shared */
 #define BREAK_TRUST_LAST_CHANGE BREAK_OF_BIT(48) /* takeover does not look */
 #define BREAK_CUT_IS_DAMAGE BREAK_OF_BIT(47) /* few addresses are no reason */
+#define BREAK_RECYCLE_HELD BREAK_OF_BIT(49)  /* what a snapshot holds */
 
 #ifdef MMCMAP_DEBUG_CHECKS
 

@@ -33,16 +33,22 @@ void frame_begin(uint8_t *at, uint64_t salt, uint64_t epoch) {
   bytes_set_u64(at + AT_SALT, salt);
 }
 
-bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t epoch) {
+bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t oldest_epoch,
+                 uint64_t newest_epoch) {
   uint64_t meta = bytes_u64(at + AT_META);
-  return node_meta_kind(meta) == FRAME_KIND && node_meta_epoch(meta) == epoch &&
-         bytes_u64(at + AT_SALT) == salt;
+  uint64_t epoch = node_meta_epoch(meta);
+  return node_meta_kind(meta) == FRAME_KIND && epoch >= oldest_epoch &&
+         epoch <= newest_epoch && bytes_u64(at + AT_SALT) == salt;
+}
+
+static void set_meta(uint8_t *at, const struct frame *frame) {
+  bytes_set_u64(at + AT_META, (uint64_t)FRAME_KIND << 56 |
+                                  (uint64_t)frame->flags << 48 | frame->epoch);
 }
 
 void frame_close(uint8_t *at, const struct frame *frame) {
   CHECK(frame->size_bytes >= FRAME_HEADER_BYTES && frame->size_bytes % 8 == 0);
-  bytes_set_u64(at + AT_META, (uint64_t)FRAME_KIND << 56 |
-                                  (uint64_t)frame->flags << 48 | frame->epoch);
+  set_meta(at, frame);
   bytes_set_u64(at + AT_SALT, frame->salt);
   bytes_set_u64(at + AT_NEXT, frame->next_offset);
   bytes_set_u64(at + AT_ROOT, frame->root);
@@ -53,6 +59,7 @@ void frame_close(uint8_t *at, const struct frame *frame) {
 
 uint64_t frame_complete(uint8_t *at, const struct frame *frame,
                         const struct hasher *hasher) {
+  set_meta(at, frame);
   bytes_set_u64(at + AT_PREVIOUS, frame->previous);
   uint64_t checksum =
       hasher_checksum(hasher, at + AT_META, frame->size_bytes - AT_META);
@@ -61,9 +68,9 @@ uint64_t frame_complete(uint8_t *at, const struct frame *frame,
 }
 
 static bool flags_are_good(const struct frame *frame) {
-  if ((frame->flags & ~(unsigned)(FRAME_ENDS_EPOCH | FRAME_HAS_LARGE)) != 0)
+  if ((frame->flags & ~(unsigned)(FRAME_ENDS_COMMIT | FRAME_HAS_LARGE)) != 0)
     return false;
-  if ((frame->flags & FRAME_ENDS_EPOCH) == 0)
+  if ((frame->flags & FRAME_ENDS_COMMIT) == 0)
     return frame->root == 0 && frame->count == 0 && frame->content_epoch == 0;
   return slot_fits_count(frame->root, frame->count) &&
          frame->content_epoch <= frame->epoch;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A frame: a run of nodes that one epoch appended to a segment. All frames
- * form one chain: each names the next and carries the checksum of the one
- * before, so that recovery accepts exactly the frames that were written one
+ * A frame: a run of nodes that the epochs of one commit appended to a segment.
+ * All frames form one chain: each names the next and carries the checksum of the
+ * one before, so that recovery accepts exactly the frames that were written one
  * after the other under one salt (the write-ahead log of SQLite has the same
- * idea). The header is completed when the epoch is committed.
+ * idea). The header is completed when the epochs are committed.
  */
 #ifndef FORMAT_FRAME_H
 #define FORMAT_FRAME_H
@@ -17,15 +17,15 @@
 
 enum {
   FRAME_HEADER_BYTES = 72,
-  FRAME_KIND = 0x46,    /* where a node's header has its kind */
-  FRAME_ENDS_EPOCH = 1, /* flag: root, count and content epoch are those of the
-                            epoch, which is complete with this frame */
-  FRAME_HAS_LARGE = 2   /* flag: a record in it has pages of its own */
+  FRAME_KIND = 0x46,     /* where a node's header has its kind */
+  FRAME_ENDS_COMMIT = 1, /* flag: root, count and content epoch are those of the
+                            commit, which is complete with this frame */
+  FRAME_HAS_LARGE = 2    /* flag: a record in it has pages of its own */
 };
 
 struct frame {
   uint64_t salt;
-  uint64_t epoch;
+  uint64_t epoch; /* when completed: the newest of the commit */
   unsigned flags;
   uint64_t previous; /* checksum of the frame before */
   uint64_t next_offset;
@@ -39,8 +39,10 @@ struct frame {
    salt and epoch, and a checksum that does not fit. */
 void frame_begin(uint8_t *at, uint64_t salt, uint64_t epoch);
 
-/* Whether a frame of that salt and epoch begins at `at`, closed or not. */
-bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t epoch);
+/* Whether a frame of that salt, opened or closed in one of those epochs, begins
+   at `at`. */
+bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t oldest_epoch,
+                 uint64_t newest_epoch);
 
 /* Says in the header at `at` what the frame holds, when nothing is appended to
    it any more; `previous` and the checksum aside. */

@@ -179,7 +179,7 @@ static int take_commit(const struct node_source *source,
       next.used_bytes = offset + frame.size_bytes;
     if (code == MMCMAP_OK)
       code = follow(source, offset, &frame, &next, recovered);
-  } while (code == MMCMAP_OK && (frame.flags & FRAME_ENDS_EPOCH) == 0);
+  } while (code == MMCMAP_OK && (frame.flags & FRAME_ENDS_COMMIT) == 0);
   if (code != MMCMAP_OK) {
     recovered->range_count = ranges_before;
     return code;

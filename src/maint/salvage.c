@@ -208,7 +208,7 @@ static int find_frames(struct salvage *salvage) {
     }
     int code = add_frame(salvage, at, at + frame.size_bytes);
     if (code != MMCMAP_OK) return code;
-    if ((frame.flags & FRAME_ENDS_EPOCH) != 0 &&
+    if ((frame.flags & FRAME_ENDS_COMMIT) != 0 &&
         frame.epoch >= salvage->top_epoch) {
       salvage->top = frame.root;
       salvage->top_epoch = frame.epoch;

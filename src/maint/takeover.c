@@ -61,11 +61,13 @@ bool takeover_matches(const struct share_header *header,
              0;
 }
 
-static bool nodes_are_there(const struct node_source *source, uint64_t salt,
-                            uint64_t epoch, uint64_t frame_offset,
+static bool nodes_are_there(const struct node_source *source,
+                            const struct log *log, uint64_t frame_offset,
                             uint64_t end) {
   uint64_t offset = frame_offset + FRAME_HEADER_BYTES;
-  if (!frame_is_of(source->base + frame_offset, salt, epoch)) return false;
+  if (!frame_is_of(source->base + frame_offset, log->salt, log->first_epoch,
+                   log->epoch))
+    return false;
   while (offset < end) {
     enum node_kind kind;
     uint64_t size;
@@ -76,16 +78,13 @@ static bool nodes_are_there(const struct node_source *source, uint64_t salt,
   return offset == end;
 }
 
-/* Whether the bytes of the open or sealed frames are nodes up to the cursors. */
+/* Whether the bytes of the open frames are nodes up to the cursors. */
 static bool frame_is_there(const struct log *log) {
   struct node_source source = space_source(log->space);
-  uint64_t epoch =
-      (log->flags & SHARE_LOG_SEALED) != 0 ? log->sealed_epoch : log->epoch;
   const struct log_branches *branches = &log->branches;
-  return nodes_are_there(&source, log->salt, epoch, log->frame_offset,
-                         log->cursor) &&
+  return nodes_are_there(&source, log, log->frame_offset, log->cursor) &&
          (branches->frame_offset == 0 ||
-          nodes_are_there(&source, log->salt, epoch, branches->frame_offset,
+          nodes_are_there(&source, log, branches->frame_offset,
                           branches->cursor));
 }
 
@@ -144,8 +143,8 @@ static int add_frame(const struct node_source *source, uint64_t offset,
   return code;
 }
 
-/* The frames of branches of the epoch that is open, or sealed: nothing in the
-   chain leads to them yet. */
+/* The frames of branches that are not closed for a commit: nothing in the chain
+   leads to them yet. */
 static int add_branch_frames(const struct log *log,
                              const struct node_source *source,
                              struct recovered *ranges) {

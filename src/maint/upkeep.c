@@ -162,11 +162,10 @@ static int descend(struct upkeep *upkeep, uint32_t timeout_ms) {
                                    .claim = SPACE_AT_LAST};
   int code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  writer_seal(writer);
+  code = writer_close_log(writer);
   writer->header->upkeep.compact_epoch = writer->log.epoch;
-  code = log_open_frame(&writer->log);
   if (code == MMCMAP_OK) code = log_descend(&writer->log);
-  if (code == MMCMAP_OK) writer_seal(writer);
+  if (code == MMCMAP_OK) code = writer_close_log(writer);
   return writer_end_change(writer, code);
 }
 

@@ -46,8 +46,7 @@ static bool check_segment_header(const struct node_source *source,
   return code == MMCMAP_OK;
 }
 
-/* The nodes of a frame fill it and are of its epoch; records that the cleaner
-   has moved there are older. */
+/* The nodes of a frame fill it. */
 static void check_nodes(const struct node_source *source, uint64_t offset,
                         const struct frame *frame,
                         struct verify_report *report) {
@@ -61,9 +60,6 @@ static void check_nodes(const struct node_source *source, uint64_t offset,
       verify_fail_as_noted(report, code);
       return;
     }
-    uint64_t epoch = node_epoch(source->base + at);
-    if (epoch > frame->epoch || (kind != NODE_RECORD && epoch != frame->epoch))
-      verify_fail(report, MMCMAP_ECORRUPT, "F27 node epoch", at);
     at += size;
   }
 }

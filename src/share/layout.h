@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 5,
+  SHARE_LAYOUT = 6,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -87,8 +87,6 @@ struct share_expiry {
 
 enum {
   SHARE_LOG_STARTED = 1,  /* the session has begun: there is an open frame */
-  SHARE_LOG_SEALED = 2,   /* the frame belongs to an epoch that is sealed, and
-                             the open epoch has none yet */
   SHARE_LOG_HAS_LARGE = 4 /* a record of the frame has pages of its own */
 };
 
@@ -104,16 +102,13 @@ struct share_log {
   uint64_t segment_count;
   uint64_t large_offset;
   uint64_t large_limit;
-  uint64_t sealed_epoch; /* of a sealed frame, as are the next two */
-  uint64_t sealed_root;
-  uint64_t sealed_count;
-  uint64_t sealed_content_epoch;
+  uint64_t first_epoch;   /* of those that the next commit is made of */
   _Atomic uint32_t flags; /* SHARE_LOG_... */
   /* The second head, for branches. */
   _Alignas(8) _Atomic uint64_t branch_cursor; /* 0: it has no segment */
   uint64_t branch_frame; /* the open frame; 0: there is none */
   uint64_t branch_segment_end;
-  uint64_t branch_first; /* the first frame of the epoch; 0: none */
+  uint64_t branch_first; /* the first frame since then; 0: none */
 };
 
 /* What commits. */

@@ -25,6 +25,7 @@ void log_init(struct log *log, struct space *space, struct readers *readers,
 void log_destroy(struct log *log) {
   recycler_destroy(&log->recycler);
   free(log->stage);
+  free(log->private_words);
   memset(log, 0, sizeof *log);
 }
 
@@ -65,9 +66,8 @@ static const char *bad_state(const struct log *log) {
     return "lock file: large values";
   if (!log_is_started(log)) return NULL;
   if (log->epoch >= NODE_EPOCH_LIMIT) return "lock file: epoch";
-  if ((log->flags & SHARE_LOG_SEALED) != 0 &&
-      (log->sealed_epoch >= log->epoch ||
-       atomic_load(&log->header->change.changed_epoch) > log->sealed_epoch))
+  if (log->first_epoch > log->epoch ||
+      atomic_load(&log->header->change.changed_epoch) > log->epoch)
     return "lock file: seal";
   const struct log_branches *branches = &log->branches;
   if (branches->cursor % 8 != 0 || branches->frame_offset % 8 != 0 ||
@@ -98,11 +98,12 @@ static const char *bad_state(const struct log *log) {
 
 int log_load(struct log *log) {
   const struct share_log *shared = log_shared(log);
-  uint64_t epoch_before = log->epoch;
+  uint64_t first_epoch_before = log->first_epoch;
   log->is_current = log->is_moved = false;
   log->stage_size = log->pages_size = 0;
   space_enter(log->space);
   log->epoch = shared->epoch;
+  log->first_epoch = shared->first_epoch;
   log->salt = shared->salt;
   log->frame_offset = shared->frame_offset;
   log->cursor = atomic_load_explicit(&shared->cursor, memory_order_relaxed);
@@ -117,15 +118,11 @@ int log_load(struct log *log) {
   log->flags = atomic_load_explicit(&shared->flags, memory_order_relaxed);
   log->large.offset = shared->large_offset;
   log->large.limit = shared->large_limit;
-  log->sealed_epoch = shared->sealed_epoch;
-  log->sealed.root = shared->sealed_root;
-  log->sealed.count = shared->sealed_count;
-  log->sealed.content_epoch = shared->sealed_content_epoch;
   log->space->segment_count = shared->segment_count;
   log->appended_bytes = atomic_load(&log->header->change.appended_bytes);
-  if (log->epoch != epoch_before ||
+  if (log->first_epoch != first_epoch_before ||
       (log->is_private && !BROKEN(BREAK_TXN_RECYCLER)))
-    recycler_clear(&log->recycler);
+    recycler_clear(&log->recycler, log->first_epoch);
   log->is_private = false;
   int code = space_check_range(log->space);
   if (code != MMCMAP_OK) return code;
@@ -149,6 +146,7 @@ void log_store(struct log *log) {
   if (BROKEN(BREAK_ONE_LOG)) index ^= 1;
   struct share_log *shared = &log->header->log[index];
   shared->epoch = log->epoch;
+  shared->first_epoch = log->first_epoch;
   shared->salt = log->salt;
   shared->frame_offset = log->frame_offset;
   TEST_POINT("storing");
@@ -161,10 +159,6 @@ void log_store(struct log *log) {
   shared->segment_count = log->space->segment_count;
   shared->large_offset = log->large.offset;
   shared->large_limit = log->large.limit;
-  shared->sealed_epoch = log->sealed_epoch;
-  shared->sealed_root = log->sealed.root;
-  shared->sealed_count = log->sealed.count;
-  shared->sealed_content_epoch = log->sealed.content_epoch;
   atomic_store_explicit(&shared->flags, log->flags, memory_order_relaxed);
   atomic_store_explicit(&change->appended_bytes, log->appended_bytes,
                         memory_order_relaxed);
@@ -175,13 +169,11 @@ void log_store(struct log *log) {
 
 void log_install(struct log *log, const struct superblock *state) {
   log->salt = state->salt;
-  log->epoch = state->next_epoch;
+  log->epoch = log->first_epoch = state->next_epoch;
   atomic_store(&log->header->upkeep.session_epoch, log->epoch);
   log->frame_offset = log->cursor = log->segment_end = 0;
   log->flags = 0;
   log->large = state->heads[HEAD_LARGE];
-  log->sealed_epoch = 0;
-  memset(&log->sealed, 0, sizeof log->sealed);
   log->space->segment_count = state->segment_count;
   log->appended_bytes = 0;
   log->counted_cursor = 0;
@@ -226,7 +218,7 @@ static int open_frame(struct log *log, uint64_t offset) {
   log->frame_offset = offset;
   log->cursor = log->counted_cursor = offset + FRAME_HEADER_BYTES;
   log->segment_end = segment_end_of(log, offset);
-  log->flags &= ~(uint32_t)(SHARE_LOG_HAS_LARGE | SHARE_LOG_SEALED);
+  log->flags &= ~(uint32_t)SHARE_LOG_HAS_LARGE;
   log->appended_bytes += FRAME_HEADER_BYTES;
   return MMCMAP_OK;
 }
@@ -252,20 +244,19 @@ static void leave_segment(struct log *log, uint64_t epoch) {
 }
 
 /* Says in the header of an open frame, which ends at `end`, what it holds. A small one that is
-   staged is written by one pwrite() with what follows it. `root` is NULL if the
-   epoch goes on. */
+   staged is written by one pwrite() with what follows it. `root` is NULL if it is
+   not the last one of the commit. */
 static int close_frame(struct log *log, uint64_t frame_offset, uint64_t end,
-                       uint64_t epoch, uint64_t next_offset,
-                       const struct log_root *root) {
+                       uint64_t next_offset, const struct log_root *root) {
   struct frame frame;
   memset(&frame, 0, sizeof frame);
   frame.salt = log->salt;
-  frame.epoch = epoch;
+  frame.epoch = root != NULL ? root->epoch : log->epoch;
   frame.next_offset = next_offset;
   frame.size_bytes = (uint32_t)(end - frame_offset);
   if ((log->flags & SHARE_LOG_HAS_LARGE) != 0) frame.flags |= FRAME_HAS_LARGE;
   if (root != NULL) {
-    frame.flags |= FRAME_ENDS_EPOCH;
+    frame.flags |= FRAME_ENDS_COMMIT;
     frame.root = root->root;
     frame.count = root->count;
     frame.content_epoch = root->content_epoch;
@@ -289,7 +280,7 @@ int log_prepare(struct log *log, uint64_t salt, uint64_t epoch,
   if (epoch >= LOG_EPOCH_MAX)
     return error_set(MMCMAP_EFULL, "epochs are used up");
   log->salt = salt;
-  log->epoch = epoch;
+  log->epoch = log->first_epoch = epoch;
   log->large = heads[HEAD_LARGE];
   memset(&log->branches, 0, sizeof log->branches);
   log->branches.cursor = log->branches.counted_cursor =
@@ -314,6 +305,7 @@ void log_start(struct log *log) {
   log->is_staging = false;
   (void)open_frame(log, log->frame_offset);
   log->flags |= SHARE_LOG_STARTED;
+  recycler_clear(&log->recycler, log->first_epoch);
   log_store(log);
 }
 
@@ -332,8 +324,7 @@ int log_make_room(struct log *log, uint64_t size) {
   int code = begin_segment(log, size, log->epoch, &offset);
   if (code != MMCMAP_OK) return full != MMCMAP_OK ? full : code;
   leave_segment(log, log->epoch);
-  code = close_frame(log, log->frame_offset, log->cursor, log->epoch, offset,
-                     NULL);
+  code = close_frame(log, log->frame_offset, log->cursor, offset, NULL);
   if (code == MMCMAP_OK) code = open_frame(log, offset);
   log->is_moved = true;
   return code;
@@ -363,8 +354,8 @@ int log_make_branch_room(struct log *log, uint64_t size) {
       usage_leave(log, (branches->segment_end - 1) >> log->space->segment_shift,
                   1, log->epoch);
     if (branches->frame_offset != 0)
-      code = close_frame(log, branches->frame_offset, branches->cursor,
-                         log->epoch, offset, NULL);
+      code = close_frame(log, branches->frame_offset, branches->cursor, offset,
+                         NULL);
     if (code != MMCMAP_OK) return code;
   }
   frame_begin(log_at(log, offset), log->salt, log->epoch);
@@ -427,8 +418,7 @@ int log_descend(struct log *log) {
     code = begin_segment(log, 0, log->epoch, &offset);
     if (code != MMCMAP_OK) return code;
     leave_segment(log, log->epoch);
-    code = close_frame(log, log->frame_offset, log->cursor, log->epoch, offset,
-                       NULL);
+    code = close_frame(log, log->frame_offset, log->cursor, offset, NULL);
     if (code == MMCMAP_OK) code = open_frame(log, offset);
   }
   /* A change, though of nothing that anybody sees: recovery needs what has been
@@ -482,38 +472,32 @@ int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out) {
   return MMCMAP_OK;
 }
 
-void log_seal(struct log *log, const struct log_root *root) {
-  CHECK(log_is_started(log) && (log->flags & SHARE_LOG_SEALED) == 0);
+void log_seal(struct log *log) {
+  CHECK(log_is_started(log));
   log_count(log);
-  log->sealed_epoch = log->epoch;
-  log->sealed = *root;
-  log->flags |= SHARE_LOG_SEALED;
   if (BROKEN(BREAK_SEAL_CLOSES))
-    (void)close_frame(log, log->frame_offset, log->cursor, log->epoch,
-                      log->cursor, root);
+    (void)close_frame(log, log->frame_offset, log->cursor, log->cursor, NULL);
   log->epoch++;
-  recycler_clear(&log->recycler);
   log_store(log);
 }
 
-/* Closes the frames of an epoch, which goes on at `next`: those of branches come
-   last. `root` as of close_frame(). */
-static int close_epoch(struct log *log, uint64_t epoch, uint64_t next,
-                       const struct log_root *root) {
+/* Closes the open frames: those of branches come last. */
+static int close_frames(struct log *log, uint64_t next,
+                        const struct log_root *root) {
   struct log_branches *branches = &log->branches;
   if (branches->frame_offset == 0)
-    return close_frame(log, log->frame_offset, log->cursor, epoch, next, root);
-  int code = close_frame(log, log->frame_offset, log->cursor, epoch,
+    return close_frame(log, log->frame_offset, log->cursor, next, root);
+  int code = close_frame(log, log->frame_offset, log->cursor,
                          branches->first_offset, NULL);
   if (code == MMCMAP_OK)
-    code = close_frame(log, branches->frame_offset, branches->cursor, epoch,
-                       next, root);
+    code =
+        close_frame(log, branches->frame_offset, branches->cursor, next, root);
   branches->frame_offset = branches->first_offset = 0;
   return code;
 }
 
-int log_open_frame(struct log *log) {
-  if ((log->flags & SHARE_LOG_SEALED) == 0) return MMCMAP_OK;
+int log_close(struct log *log, const struct log_root *root) {
+  CHECK(root->epoch >= log->first_epoch && root->epoch < log->epoch);
   uint64_t next = log->cursor;
   int code = MMCMAP_OK;
   if (next + FRAME_HEADER_BYTES > log->segment_end)
@@ -522,14 +506,17 @@ int log_open_frame(struct log *log) {
     code = space_ensure(log->space, next + FRAME_HEADER_BYTES);
   if (code != MMCMAP_OK) return code;
   if (next != log->cursor) leave_segment(log, log->epoch);
-  code = close_epoch(log, log->sealed_epoch, next, &log->sealed);
+  code = close_frames(log, next, root);
   if (code == MMCMAP_OK) code = open_frame(log, next);
   if (code == MMCMAP_OK && log->stage_size > 0) code = log_flush_stage(log);
-  if (code == MMCMAP_OK)
-    log_store(log);
-  else
+  if (code != MMCMAP_OK) {
     log_abandon(log);
-  return code;
+    return code;
+  }
+  log->first_epoch = log->epoch;
+  recycler_clear(&log->recycler, log->first_epoch);
+  log_store(log);
+  return MMCMAP_OK;
 }
 
 /* ---- Transactions -------------------------------------------------------- */
@@ -541,31 +528,57 @@ void log_begin_private(struct log *log) {
   log->is_private = true;
   log->is_moved = true;
   usage_mark(log, &log->header->upkeep.begun);
+  /* What cannot be taken back is not begun. */
+  free(log->private_words);
+  log->private_count = log->space->segment_count;
+  log->private_words = calloc(log->private_count, sizeof *log->private_words);
+  if (log->private_words != NULL) return;
+  log->private_count = 0;
+  recycler_clear(&log->recycler, log->first_epoch);
 }
 
 void log_end_private(struct log *log) {
   log->is_private = false;
   log->is_moved = true;
+  log->private_count = 0;
   atomic_store(&log->header->upkeep.begun.epoch, 0);
 }
 
+/* What lies in the segments of the heads, or in later ones, is set back as a whole
+   by whoever loads the log (usage_return_to()). */
+void log_abandon_private(struct log *log) {
+  for (uint64_t i = 0; i < log->private_count; i++) {
+    int32_t words = log->private_words[i];
+    uint64_t offset = i << log->space->segment_shift;
+    if (words > 0)
+      usage_lower(log, log->space, offset, 8 * (uint64_t)words);
+    else
+      usage_raise(log->space, offset, 8 * (uint64_t)-words);
+  }
+  log->private_count = 0;
+  log_abandon(log);
+}
+
+void log_note_private(struct log *log, uint64_t offset, int64_t size) {
+  uint64_t number = offset >> log->space->segment_shift;
+  if (number < log->private_count)
+    log->private_words[number] += (int32_t)(size / 8);
+}
+
+void log_lower_private(struct log *log, uint64_t offset, uint64_t size) {
+  log_count(log); /* it may have been appended since the last time */
+  log_note_private(log, offset, -(int64_t)size);
+  usage_lower(log, log->space, offset, size);
+}
+
 int log_next_epoch(struct log *log) {
-  uint64_t next = log->cursor;
-  int code = MMCMAP_OK;
   if (log->epoch + 1 >= NODE_EPOCH_LIMIT)
     return error_set(MMCMAP_EFULL, "epochs are used up");
-  if (next + 2 * FRAME_HEADER_BYTES > log->segment_end)
-    code = begin_segment(log, 0, log->epoch + 1, &next);
-  else
-    code = space_ensure(log->space, next + 2 * FRAME_HEADER_BYTES);
-  if (code != MMCMAP_OK) return code;
   log_count(log);
-  if (next != log->cursor) leave_segment(log, log->epoch);
-  code = close_epoch(log, log->epoch, next, NULL);
-  if (code != MMCMAP_OK) return code;
   log->epoch++;
-  recycler_clear(&log->recycler);
-  return open_frame(log, next);
+  log->is_moved = true;
+  recycler_clear(&log->recycler, log->first_epoch);
+  return MMCMAP_OK;
 }
 
 struct superblock_head log_head(const struct log *log) {

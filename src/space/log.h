@@ -19,6 +19,11 @@
  * once is cheaper that way, because a store into a page that has been synced is
  * a page fault; others are cheaper by the mapping.
  *
+ * A seal changes no frame: a frame may hold nodes of all epochs since the last
+ * commit was taken, and nodes of the earlier of them are recycled in the later ones.
+ * log_close() ends the frames when that is to be committed. So recovery comes to
+ * commits alone, and not to the seals in between.
+ *
  * Invariant: behind the open frame there is room for one more frame header in
  * space that is already there, as long as the frame holds a node: so the frame
  * after a change can be opened on a full disk.
@@ -41,21 +46,22 @@
    no session can seal so often that it comes to NODE_EPOCH_LIMIT. */
 #define LOG_EPOCH_MAX (NODE_EPOCH_LIMIT / 2)
 
-/* What a seal fixes of the epoch that it closes. */
+/* What the newest seal has fixed. */
 struct log_root {
+  uint64_t epoch;
   uint64_t root;
   uint64_t count;
   uint64_t content_epoch; /* when the content was changed last */
 };
 
-/* The second head. Its frames come behind those of the first in the epoch's
-   chain; the first one is opened when it is needed. */
+/* The second head. Its frames come behind those of the first in the chain of a
+   commit; the first one is opened when it is needed. */
 struct log_branches {
   uint64_t frame_offset; /* the open frame; 0: none */
   uint64_t cursor;       /* 0: no segment */
   uint64_t counted_cursor;
   uint64_t segment_end;
-  uint64_t first_offset; /* the first frame of the epoch; 0: none */
+  uint64_t first_offset; /* the first frame of the commit; 0: none */
 };
 
 struct log {
@@ -71,16 +77,15 @@ struct log {
 
   uint64_t salt;
   uint64_t epoch;          /* the open epoch */
-  uint64_t frame_offset;   /* the open or sealed frame */
+  uint64_t first_epoch;    /* the first one that log_close() has not ended */
+  uint64_t frame_offset;   /* the open frame */
   uint64_t cursor;         /* where the next node goes */
   uint64_t counted_cursor; /* what lies before it is counted as alive */
   uint64_t segment_end;
   struct log_branches branches;
   uint32_t flags;               /* SHARE_LOG_... */
   struct superblock_head large; /* where the next large value goes */
-  uint64_t sealed_epoch;        /* of a sealed frame */
-  struct log_root sealed;
-  uint64_t appended_bytes; /* handed out since the session began */
+  uint64_t appended_bytes;      /* handed out since the session began */
 
   bool is_staging;     /* what is appended is staged, if it fits */
   uint8_t *stage;      /* LOG_STAGE_BYTES, once something was staged */
@@ -89,6 +94,10 @@ struct log {
 
   uint64_t pages_offset; /* of a large value that is not linked yet */
   uint64_t pages_size;   /* 0: none */
+
+  int32_t *private_words; /* what a transaction has changed in the counts of the
+                             segments that there were when it began */
+  uint64_t private_count; /* of segments; 0: none, or no memory */
 
   struct recycler recycler;
   struct usage_victims victims;
@@ -289,14 +298,14 @@ static inline uint8_t *log_at(const struct log *log, uint64_t offset) {
   return log->space->map.write + offset;
 }
 
-/* Seals the open epoch, which has a frame, and opens the next. Only the lock
-   file is written, so a process that may not write the data file can do it:
-   log_open_frame() does the rest. */
-void log_seal(struct log *log, const struct log_root *root);
+/* Seals the open epoch, and opens the next. Only the lock file is written, so a
+   process that may not write the data file can do it. */
+void log_seal(struct log *log);
 
-/* Closes the sealed frame, if there is one, and opens one of the open epoch.
-   On failure nothing has changed. */
-int log_open_frame(struct log *log);
+/* Closes the open frames, so that all that was sealed is one commit, of `root`, and
+   opens a frame for the next. The open epoch has no change yet. On failure nothing
+   has changed. */
+int log_close(struct log *log, const struct log_root *root);
 
 /*
  * A transaction appends to the working copy alone for as long as it likes, and
@@ -307,9 +316,24 @@ int log_open_frame(struct log *log);
 void log_begin_private(struct log *log);
 void log_end_private(struct log *log);
 
-/* Within a transaction: closes the open frame and opens one of the next epoch,
-   without an end of the first: what was born before is as good as sealed, but
-   both are of one commit. On failure nothing has changed. */
+/* Instead of log_abandon() for whoever has had the lock since it began: takes back,
+   too, what it has changed in the counts of older segments. (Of one that died these
+   stay too high.) */
+void log_abandon_private(struct log *log);
+
+/* The part of log_revive() for a transaction. */
+void log_note_private(struct log *log, uint64_t offset, int64_t size);
+
+/* `size` bytes at `offset` that were recycled are alive again; or, in a draft, are not
+   alive any more. */
+static inline void log_revive(struct log *log, uint64_t offset, uint64_t size) {
+  usage_revive(log->space, offset, size, log->epoch);
+  if (UNLIKELY(log->is_private)) log_note_private(log, offset, (int64_t)size);
+}
+void log_lower_private(struct log *log, uint64_t offset, uint64_t size);
+
+/* Within a transaction: goes on in the next epoch, so that what was born before is
+   as good as sealed. MMCMAP_EFULL: there is none. */
 int log_next_epoch(struct log *log);
 
 /* How far a frame, and the large values, are filled. */

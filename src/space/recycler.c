@@ -56,7 +56,7 @@ static void note_spare(struct recycler *recycler, int class) {
 }
 
 static void put(struct recycler *recycler, int class, uint64_t offset,
-                uint64_t tick) {
+                uint64_t tick, uint64_t epoch) {
   if (class < 0) return;
   CHECK(class < RECYCLER_CLASSES);
   struct recycler_ring *ring = &recycler->rings[class];
@@ -64,16 +64,19 @@ static void put(struct recycler *recycler, int class, uint64_t offset,
   struct recycled *item = ring_item(ring, ring->count++);
   item->offset = offset;
   item->tick = tick;
+  item->epoch = epoch;
   note_spare(recycler, class);
 }
 
-void recycler_put(struct recycler *recycler, int class, uint64_t offset) {
-  put(recycler, class, offset, readers_tick(recycler->readers));
+void recycler_put(struct recycler *recycler, int class, uint64_t offset,
+                  uint64_t epoch) {
+  put(recycler, class, offset, readers_tick(recycler->readers), epoch);
+  recycler->came++;
 }
 
 void recycler_put_unseen(struct recycler *recycler, int class,
                          uint64_t offset) {
-  put(recycler, class, offset, UNSEEN_TICK);
+  put(recycler, class, offset, UNSEEN_TICK, 0);
 }
 
 void recycler_put_rest(struct recycler *recycler, uint32_t slot_count,
@@ -82,22 +85,66 @@ void recycler_put_rest(struct recycler *recycler, uint32_t slot_count,
   recycler_put_unseen(recycler, recycler_class_of_branch(slot_count), offset);
 }
 
+/* R18: the oldest snapshot that may have a node that is here, open or saved. */
+static uint64_t find_held_epoch(const struct recycler *recycler) {
+  const struct share_upkeep *upkeep = &recycler->readers->share->header->upkeep;
+  uint64_t first = recycler->first_epoch;
+  uint64_t held_epoch = UINT64_MAX;
+  struct readers_held held;
+  readers_find_held(recycler->readers, &held);
+  if (atomic_load(&upkeep->ended_tick) >= recycler->horizon) return 0;
+  if (upkeep->saved_newest >= first) held_epoch = first;
+  if (held.count > READERS_HELD_MAX && held.newest >= first) return first;
+  for (uint32_t i = 0; i < held.count && i < READERS_HELD_MAX; i++)
+    if (held.epochs[i] >= first && held.epochs[i] < held_epoch)
+      held_epoch = held.epochs[i];
+  return held_epoch;
+}
+
+static bool is_held(const struct recycler *recycler,
+                    const struct recycled *item) {
+  return item->epoch > recycler->held_epoch && !BROKEN(BREAK_RECYCLE_HELD);
+}
+
+static bool is_usable(const struct recycler *recycler,
+                      const struct recycled *item) {
+  return item->tick == UNSEEN_TICK || BROKEN(BREAK_RECYCLE_EARLY) ||
+         (item->tick < recycler->horizon && !is_held(recycler, item));
+}
+
+static void drop_oldest(struct recycler_ring *ring) {
+  ring->first = (ring->first + 1) & (ring->capacity - 1);
+  ring->count--;
+}
+
+/* Looks for readers again (R15: pins before rows). What a snapshot holds is dropped:
+   it keeps nothing back that was unlinked later. */
+static void look(struct recycler *recycler, struct recycler_ring *ring) {
+  recycler->tries = recycler->came = 0;
+  recycler->horizon = readers_advance(recycler->readers);
+  recycler->held_epoch = find_held_epoch(recycler);
+  while (ring->count > 0 && ring_item(ring, 0)->tick < recycler->horizon &&
+         is_held(recycler, ring_item(ring, 0)))
+    drop_oldest(ring);
+}
+
 static bool take_oldest(struct recycler *recycler, int class,
                         uint64_t *offset_out) {
   struct recycler_ring *ring = &recycler->rings[class];
-  struct recycled *oldest = ring_item(ring, 0);
-  if (oldest->tick != UNSEEN_TICK && oldest->tick >= recycler->horizon &&
-      !BROKEN(BREAK_RECYCLE_EARLY)) {
-    if (++recycler->tries < RECYCLER_TRIES_PER_ADVANCE) return false;
-    recycler->tries = 0;
-    recycler->horizon = readers_advance(recycler->readers);
-    if (oldest->tick >= recycler->horizon) return false;
+  bool is_there = is_usable(recycler, ring_item(ring, 0));
+  if (!is_there) {
+    if (++recycler->tries < RECYCLER_NODES_PER_LOOK &&
+        recycler->came < RECYCLER_NODES_PER_LOOK)
+      return false;
+    look(recycler, ring);
+    is_there = ring->count > 0 && is_usable(recycler, ring_item(ring, 0));
   }
-  *offset_out = oldest->offset;
-  ring->first = (ring->first + 1) & (ring->capacity - 1);
-  ring->count--;
+  if (is_there) {
+    *offset_out = ring_item(ring, 0)->offset;
+    drop_oldest(ring);
+  }
   note_spare(recycler, class);
-  return true;
+  return is_there;
 }
 
 bool recycler_take(struct recycler *recycler, int class, uint64_t *offset_out) {
@@ -120,8 +167,9 @@ bool recycler_take_larger_branch(struct recycler *recycler, uint32_t slot_count,
   return take_oldest(recycler, class, offset_out);
 }
 
-void recycler_clear(struct recycler *recycler) {
-  if (BROKEN(BREAK_RECYCLE_SEALED)) return;
+void recycler_clear(struct recycler *recycler, uint64_t first_epoch) {
+  recycler->first_epoch = first_epoch;
+  if (BROKEN(BREAK_RECYCLE_COMMITTED)) return;
   for (int i = 0; i < RECYCLER_CLASSES; i++)
     recycler->rings[i].count = 0;
   recycler->spare = 0;

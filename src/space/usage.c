@@ -406,7 +406,7 @@ bool usage_may_be_moved(const struct log *log, uint64_t number,
   return (state == SHARE_SEGMENT_LOG || state == SHARE_SEGMENT_LARGE) &&
          !is_head(log, number) &&
          atomic_load_explicit(&entry->last_epoch, memory_order_relaxed) <
-             log->epoch &&
+             log->first_epoch &&
          !is_held(log, held, first, UINT64_MAX) &&
          !is_left(log, first, UINT64_MAX);
 }

@@ -157,7 +157,7 @@ int trie_alloc_branch(const struct trie *trie, uint32_t slot_count,
         recycler, recycler_class_of_branch(slot_count), offset_out);
     if (is_whole) trie_poison(trie, *offset_out, size);
     if (is_whole || cut_larger_branch(trie, slot_count, level, offset_out)) {
-      usage_revive(trie->log->space, *offset_out, size, trie->log->epoch);
+      log_revive(trie->log, *offset_out, size);
       recycler->reused_bytes += size;
       return MMCMAP_OK;
     }
@@ -245,18 +245,23 @@ int trie_publish(const struct trie *trie, const struct trie_path *path,
 
 /* ---- Retiring ------------------------------------------------------------ */
 
-/* Keeps a node of the open epoch to be used again; of a draft at once. */
-static void recycle(const struct trie *trie, int class, uint64_t offset) {
+/* Keeps a node of no commit to be used again; of a draft at once. */
+static void recycle(const struct trie *trie, int class, uint64_t offset,
+                    uint64_t epoch) {
+  struct log *log = trie->log;
   if (trie->draft != NULL)
-    recycler_put_unseen(&trie->log->recycler, class, offset);
+    recycler_put_unseen(&log->recycler, class, offset);
   else
-    recycler_put(&trie->log->recycler, class, offset);
+    recycler_put(&log->recycler, class, offset,
+                 epoch == log->epoch ? 0 : log->epoch);
 }
 
-/* It is not alive any more. What a draft has appended may not be counted yet. */
+/* It is not alive any more. */
 static void lower(const struct trie *trie, uint64_t offset, uint64_t size) {
-  if (trie->draft != NULL) log_count(trie->log);
-  usage_lower(trie->log, trie->log->space, offset, size);
+  if (trie->draft != NULL)
+    log_lower_private(trie->log, offset, size);
+  else
+    usage_lower(trie->log, trie->log->space, offset, size);
 }
 
 void trie_retire_branch(const struct trie *trie,
@@ -266,9 +271,10 @@ void trie_retire_branch(const struct trie *trie,
     return;
   }
   lower(trie, branch->offset, branch_size(branch->slot_count, branch->level));
-  if (epoch != trie->log->epoch || branch->level >= BRANCH_TRAILER_LEVEL)
+  if (epoch < trie->log->first_epoch || branch->level >= BRANCH_TRAILER_LEVEL)
     return;
-  recycle(trie, recycler_class_of_branch(branch->slot_count), branch->offset);
+  recycle(trie, recycler_class_of_branch(branch->slot_count), branch->offset,
+          epoch);
 }
 
 void trie_retire_record(const struct trie *trie,
@@ -283,8 +289,8 @@ void trie_retire_record(const struct trie *trie,
   if (record->is_large)
     usage_lower_pages(log, log->space, record->extent_offset,
                       extent_size(record->value_size));
-  if (record->epoch != log->epoch || record->is_large) return;
-  recycle(trie, recycler_class_of_record(size), record->offset);
+  if (record->epoch < log->first_epoch || record->is_large) return;
+  recycle(trie, recycler_class_of_record(size), record->offset, record->epoch);
 }
 
 void trie_retire_store(const struct trie *trie,

@@ -69,7 +69,7 @@ static int write_record(const struct trie *trie, const struct trie_key *key,
     if (recycler_take(&log->recycler, recycler_class_of_record(size),
                       &offset)) {
       trie_poison(trie, offset, size);
-      usage_revive(log->space, offset, size, log->epoch);
+      log_revive(log, offset, size);
       log->recycler.reused_bytes += size;
     } else {
       code = log_alloc(log, size, &offset);

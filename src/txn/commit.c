@@ -102,9 +102,8 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
   memset(batch_out, 0, sizeof *batch_out);
   int code = writer_enter(writer, OWNER_LOCK_FOREVER);
   if (code != MMCMAP_OK) return code;
-  writer_seal(writer);
   space_set_claim(writer->log.space, SPACE_FOR_COMMITS);
-  code = log_open_frame(&writer->log);
+  code = writer_close_log(writer);
   if (code == MMCMAP_OK) {
     batch_out->end_offset = writer->log.frame_offset;
     batch_out->log_end = log_end(&writer->log);
@@ -132,6 +131,26 @@ static int complete_frame(const struct log *log, bool is_staging,
   return file_write(log->space->fd, copy, FRAME_HEADER_BYTES, offset);
 }
 
+/* The epoch that the last frame of a commit has, `first` being the first one. */
+static int find_commit_epoch(const struct node_source *source,
+                             const struct batch *batch, uint32_t segment_size,
+                             const struct frame *first, uint64_t *epoch_out) {
+  struct frame frame = *first;
+  uint64_t left = source->size;
+  *epoch_out = 0;
+  while ((frame.flags & FRAME_ENDS_COMMIT) == 0) {
+    uint64_t offset = frame.next_offset;
+    int code = offset == batch->end_offset || frame.size_bytes > left
+                   ? error_set_corrupt("F16 frame size", offset)
+                   : frame_read_closed(source, offset, segment_size,
+                                       batch->state.salt, &frame);
+    if (code != MMCMAP_OK) return code;
+    left -= frame.size_bytes;
+  }
+  *epoch_out = frame.epoch;
+  return MMCMAP_OK;
+}
+
 /* Completes the headers of the frames that were closed and are not durable,
    one behind the other. They are read from the file: what cannot be ends it. */
 static int complete_frames(struct committer *committer, struct batch *batch) {
@@ -139,12 +158,17 @@ static int complete_frames(struct committer *committer, struct batch *batch) {
   struct share_chain chain = load_chain(committer);
   uint64_t left = space_look(log->space);
   struct node_source source = space_source(log->space);
+  uint32_t segment_size = log->space->segment_size;
+  uint64_t epoch = 0; /* of the commit that the frame is of; 0: of the next */
   while (chain.next_offset != batch->end_offset) {
     struct frame frame;
-    int code =
-        frame_read_closed(&source, chain.next_offset, log->space->segment_size,
-                          batch->state.salt, &frame);
+    int code = frame_read_closed(&source, chain.next_offset, segment_size,
+                                 batch->state.salt, &frame);
+    if (code == MMCMAP_OK && epoch == 0)
+      code = find_commit_epoch(&source, batch, segment_size, &frame, &epoch);
     if (code != MMCMAP_OK) return code;
+    frame.epoch = epoch;
+    if ((frame.flags & FRAME_ENDS_COMMIT) != 0) epoch = 0;
     if (frame.size_bytes > left)
       return error_set_corrupt("F16 frame size", chain.next_offset);
     left -= frame.size_bytes;

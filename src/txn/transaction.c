@@ -57,7 +57,7 @@ static void leave(struct transaction *transaction) {
 
 void transaction_abort(struct transaction *transaction) {
   if (transaction->is_writing && has_lock(transaction))
-    log_abandon(&transaction->writer->log);
+    log_abandon_private(&transaction->writer->log);
   leave(transaction);
 }
 
@@ -269,9 +269,12 @@ int transaction_freeze(struct transaction *transaction) {
   int code = transaction_check(transaction);
   if (code != MMCMAP_OK || !transaction->is_writing) return code;
   if (BROKEN(BREAK_TXN_UNFROZEN)) return MMCMAP_OK;
+  /* The first node that is born after a freeze is none that was recycled. */
   if (log->frame_offset == frozen->frame_offset &&
-      log->cursor == frozen->cursor && log->branches.frame_offset == 0)
-    return MMCMAP_OK; /* no node has been born since */
+      log->cursor == frozen->cursor &&
+      log->branches.frame_offset == frozen->branch_frame_offset &&
+      log->branches.cursor == frozen->branch_cursor)
+    return MMCMAP_OK; /* none has been since */
   code = log_next_epoch(log);
   if (code != MMCMAP_OK) return code;
   transaction->frozen = log_mark(log);
@@ -326,7 +329,7 @@ int transaction_rollback_to(struct transaction *transaction, size_t number) {
   transaction->draft.count = savepoint->unlinked_count;
   transaction->savepoint_count = number + 1;
   if (!transaction->is_writing) return MMCMAP_OK;
-  recycler_clear(&log->recycler);
+  recycler_clear(&log->recycler, log->first_epoch);
   log_return_to(log, &savepoint->mark);
   log_return_counts(log, atomic_load(&savepoint->counts.epoch) != 0
                              ? &savepoint->counts

@@ -44,6 +44,18 @@ static void store_moment(struct share_header *header,
   atomic_store_explicit(&sealed->sequence, sequence + 1, memory_order_release);
 }
 
+/* That of now, as whoever has the writer lock knows it. */
+static struct moment live_moment(const struct share_header *header) {
+  struct moment moment = {
+      .root = atomic_load_explicit(&header->live.root, memory_order_relaxed),
+      .count =
+          atomic_load_explicit(&header->change.count, memory_order_relaxed),
+      .epoch = atomic_load_explicit(&header->change.changed_epoch,
+                                    memory_order_relaxed),
+      .content_epoch = writer_content_epoch(header)};
+  return moment;
+}
+
 /* R10: the sealed moment is that of now if nothing was changed after it. False
    if something was, or if it is being replaced. */
 static bool load_moment(const struct share_header *header,
@@ -140,13 +152,10 @@ static int repair(struct writer *writer) {
   /* The next intent may be half written over this one. */
   atomic_store(&header->intent_count_place, TRIE_COUNT_NOWHERE);
   if (!is_published) take_intent_back(writer);
-  const struct share_log *shared = log_shared(&writer->log);
-  if ((atomic_load(&shared->flags) & SHARE_LOG_SEALED) == 0) return MMCMAP_OK;
-  struct moment moment = {.root = shared->sealed_root,
-                          .count = shared->sealed_count,
-                          .epoch = shared->sealed_epoch,
-                          .content_epoch = shared->sealed_content_epoch};
-  store_moment(header, &moment);
+  /* It may have sealed, and not said so. */
+  struct moment moment = live_moment(header);
+  if (moment.epoch < log_shared(&writer->log)->epoch)
+    store_moment(header, &moment);
   return MMCMAP_OK;
 }
 
@@ -203,9 +212,6 @@ int writer_prepare(struct writer *writer, struct change_mode mode) {
     code = writer->start(writer->start_context);
   writer->log.is_staging = mode.is_synced;
   writer->log.space->in_pieces = !mode.is_synced;
-  if (code == MMCMAP_OK &&
-      UNLIKELY((writer->log.flags & SHARE_LOG_SEALED) != 0))
-    code = log_open_frame(&writer->log);
   return code;
 }
 
@@ -334,18 +340,22 @@ void writer_seal(struct writer *writer) {
       atomic_load_explicit(&header->change.changed_epoch,
                            memory_order_relaxed) != epoch)
     return;
-  struct moment moment = {
-      .root = atomic_load_explicit(&header->live.root, memory_order_relaxed),
-      .count =
-          atomic_load_explicit(&header->change.count, memory_order_relaxed),
-      .epoch = epoch,
-      .content_epoch = writer_content_epoch(header)};
-  struct log_root root = {.root = moment.root,
-                          .count = moment.count,
-                          .content_epoch = moment.content_epoch};
-  log_seal(&writer->log, &root);
+  struct moment moment = live_moment(header);
+  log_seal(&writer->log);
   TEST_POINT("sealed");
   store_moment(header, &moment);
+}
+
+int writer_close_log(struct writer *writer) {
+  writer_seal(writer);
+  struct moment moment = live_moment(writer->header);
+  if (!log_is_started(&writer->log) || moment.epoch < writer->log.first_epoch)
+    return MMCMAP_OK;
+  struct log_root root = {.epoch = moment.epoch,
+                          .root = moment.root,
+                          .count = moment.count,
+                          .content_epoch = moment.content_epoch};
+  return log_close(&writer->log, &root);
 }
 
 /* The moment is sealed; then the next epoch, which has the record, is opened. */

@@ -135,6 +135,10 @@ int writer_drop_saved(struct writer *writer, const void *name, size_t name_size,
 /* Seals the open epoch if it has changes. The lock is held. */
 void writer_seal(struct writer *writer);
 
+/* Seals, and closes the log: what has been changed since that was done last is one
+   commit, and nothing of it is recycled any more. With the writer lock. */
+int writer_close_log(struct writer *writer);
+
 /* Makes the state that recovery found the one that all processes share. */
 void writer_install(struct writer *writer, const struct superblock *state);
 
