@@ -54,7 +54,10 @@ describe("maint.takeover", function()
   -- Ten records are committed, then there is a sealed frame, which is closed,
   -- and an open one; nothing but the commit is on the medium.
   local function leave_a_store()
-    local function record(i) return "key " .. i, ("value " .. i):rep(i) end
+    local function record(i)
+      local is_long = i > 10 and i <= 15 -- so that a segment is full
+      return "key " .. i, ("value " .. i):rep(is_long and 3500 or i)
+    end
     committed = {}
     for i = 1, 10 do
       local key, value = record(i)
