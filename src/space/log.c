@@ -67,6 +67,7 @@ static const char *bad_state(const struct log *log) {
   if (!log_is_started(log)) return NULL;
   if (log->epoch >= NODE_EPOCH_LIMIT) return "lock file: epoch";
   if (log->first_epoch > log->epoch ||
+      log->first_epoch <= atomic_load(&log->header->commit.durable_epoch) ||
       atomic_load(&log->header->change.changed_epoch) > log->epoch)
     return "lock file: seal";
   const struct log_branches *branches = &log->branches;
