@@ -441,10 +441,15 @@ describe("txn.transaction", function()
       return same
     end
     assert.is_true(story())
-    assert(db:close())
-    os.remove(path)
     probe.crash.breaks("TXN_UNFROZEN")
-    local ok, same = pcall(story)
+    -- With some secrets of a file the walk is never behind the changes.
+    local ok, same = true, true
+    for _ = 1, 10 do
+      if db then db:close() end
+      os.remove(path)
+      ok, same = pcall(story)
+      if not (ok and same) then break end
+    end
     assert.is_false(ok and same)
   end)
 

@@ -25,7 +25,7 @@ void log_init(struct log *log, struct space *space, struct readers *readers,
 void log_destroy(struct log *log) {
   recycler_destroy(&log->recycler);
   free(log->stage);
-  free(log->private_words);
+  log_free_private(log);
   memset(log, 0, sizeof *log);
 }
 
@@ -517,68 +517,6 @@ int log_close(struct log *log, const struct log_root *root) {
   log->first_epoch = log->epoch;
   recycler_clear(&log->recycler, log->first_epoch);
   log_store(log);
-  return MMCMAP_OK;
-}
-
-/* ---- Transactions -------------------------------------------------------- */
-
-void log_begin_private(struct log *log) {
-  CHECK(log->stage_size == 0);
-  log->is_current = false;
-  log->is_staging = false; /* what it has written is read before it settles */
-  log->is_private = true;
-  log->is_moved = true;
-  usage_mark(log, &log->header->upkeep.begun);
-  /* What cannot be taken back is not begun. */
-  free(log->private_words);
-  log->private_count = log->space->segment_count;
-  log->private_words = calloc(log->private_count, sizeof *log->private_words);
-  if (log->private_words != NULL) return;
-  log->private_count = 0;
-  recycler_clear(&log->recycler, log->first_epoch);
-}
-
-void log_end_private(struct log *log) {
-  log->is_private = false;
-  log->is_moved = true;
-  log->private_count = 0;
-  atomic_store(&log->header->upkeep.begun.epoch, 0);
-}
-
-/* What lies in the segments of the heads, or in later ones, is set back as a whole
-   by whoever loads the log (usage_return_to()). */
-void log_abandon_private(struct log *log) {
-  for (uint64_t i = 0; i < log->private_count; i++) {
-    int32_t words = log->private_words[i];
-    uint64_t offset = i << log->space->segment_shift;
-    if (words > 0)
-      usage_lower(log, log->space, offset, 8 * (uint64_t)words);
-    else
-      usage_raise(log->space, offset, 8 * (uint64_t)-words);
-  }
-  log->private_count = 0;
-  log_abandon(log);
-}
-
-void log_note_private(struct log *log, uint64_t offset, int64_t size) {
-  uint64_t number = offset >> log->space->segment_shift;
-  if (number < log->private_count)
-    log->private_words[number] += (int32_t)(size / 8);
-}
-
-void log_lower_private(struct log *log, uint64_t offset, uint64_t size) {
-  log_count(log); /* it may have been appended since the last time */
-  log_note_private(log, offset, -(int64_t)size);
-  usage_lower(log, log->space, offset, size);
-}
-
-int log_next_epoch(struct log *log) {
-  if (log->epoch + 1 >= NODE_EPOCH_LIMIT)
-    return error_set(MMCMAP_EFULL, "epochs are used up");
-  log_count(log);
-  log->epoch++;
-  log->is_moved = true;
-  recycler_clear(&log->recycler, log->first_epoch);
   return MMCMAP_OK;
 }
 

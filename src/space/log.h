@@ -95,9 +95,16 @@ struct log {
   uint64_t pages_offset; /* of a large value that is not linked yet */
   uint64_t pages_size;   /* 0: none */
 
-  int32_t *private_words; /* what a transaction has changed in the counts of the
-                             segments that there were when it began */
-  uint64_t private_count; /* of segments; 0: none, or no memory */
+  struct log_changes {
+    int32_t
+        *words; /* what a transaction has changed in the counts of the segments
+                       that there were when it began */
+    uint64_t count; /* of segments; 0: no transaction, or no memory */
+    uint64_t capacity;
+    uint64_t *touched; /* segments that it has changed words of, some twice */
+    size_t touched_count;
+    size_t touched_capacity;
+  } changes;
 
   struct recycler recycler;
   struct usage_victims victims;
@@ -314,6 +321,7 @@ int log_close(struct log *log, const struct log_root *root);
  * whoever comes to the lock next, after a thread's end perhaps, loads it anew.
  */
 void log_begin_private(struct log *log);
+void log_free_private(struct log *log); /* in log_destroy() */
 void log_end_private(struct log *log);
 
 /* Instead of log_abandon() for whoever has had the lock since it began: takes back,
