@@ -4,6 +4,7 @@
 -- wrong inside; and that none of it can be left half-way.
 
 local mmcmap = require "mmcmap"
+local crash = require "spec.support.crash"
 local helper = require "spec.support.helper"
 
 local unpack_ = table.unpack or unpack -- luacheck: ignore 113
@@ -122,6 +123,24 @@ describe("a store's update", function()
     db.a = "still works"
     assert(db:close())
     assert.equal("still works", helper.store(nil, path).a)
+  end)
+
+  it("takes a million puts, which all are there at once, or never", function()
+    local count = crash.thinning > 1 and 20000 or 1000000
+    for _, is_kept in ipairs { false, true } do
+      local ok = pcall(db.update, db, function(tx)
+        for i = 1, count do tx[i] = i end
+        assert(tx:count() == count and db:count() == 0)
+        if not is_kept then error("no more") end
+      end)
+      assert.equal(is_kept, ok)
+      assert.equal(is_kept and count or 0, db:count())
+    end
+    assert(db:close())
+    db = helper.store(nil, path)
+    assert.equal(count, db:count())
+    for i = 1, count, 997 do assert.equal(tostring(i), db[i]) end
+    assert.is_true(db:check())
   end)
 
   it("says where the error was, also without the debug library", function()

@@ -13,8 +13,8 @@ local SEGMENT = 131072
 
 -- What the process does, call by call: put, delete, sync, a transaction, which
 -- is a list of puts and deletions, put_many, changes of a map, the saving of a snapshot,
--- or a step, which sweeps what has expired. What is put with a time to live has expired
--- for whoever comes after the process.
+-- compact, clear, or a step, which sweeps what has expired. What is put with a time to live
+-- has expired for whoever comes after the process.
 local calls = {}
 for i = 1, 6 do calls[#calls + 1] = { "put", "key " .. i, ("v"):rep(i * 90) } end
 calls[#calls + 1] = { "sync" }
@@ -47,6 +47,9 @@ for i = 1, 3 do calls[#calls + 1] = { "put", "gone " .. i, "soon", 50 } end
 calls[#calls + 1] = { "expire", "key 2", 50 }
 calls[#calls + 1] = { "update", { { "put", "gone 4", "soon", 50 },
   { "put", "gone 5", "soon", 50 } } }
+calls[#calls + 1] = { "add", "gone 6", "soon", 50 }
+calls[#calls + 1] = { "replace", "gone 6", "soon, too", 50 }
+calls[#calls + 1] = { "put_many", { "gone 7", "soon", "gone 8", "soon" }, 50 }
 calls[#calls + 1] = { "pass" }
 calls[#calls + 1] = { "step" }
 calls[#calls + 1] = { "put", "key 2", "back again" }
@@ -57,6 +60,10 @@ calls[#calls + 1] = { "save", "another" }
 calls[#calls + 1] = { "delete", "key 3" }
 calls[#calls + 1] = { "drop_saved", "a snapshot" }
 calls[#calls + 1] = { "sync" }
+calls[#calls + 1] = { "compact" }
+calls[#calls + 1] = { "put", "key 2", "in the compact store" }
+calls[#calls + 1] = { "clear" }
+calls[#calls + 1] = { "put", "key 1", "after all" }
 
 local BEGIN = 1700000000000
 
@@ -91,8 +98,14 @@ end
 -- What a call does to the records, but for one that changes one of them.
 local effects = {}
 
-function effects.put_many(records, list)
-  for i = 1, #list, 2 do records[list[i]] = list[i + 1] end
+function effects.put_many(records, list, ttl)
+  for i = 1, #list, 2 do records[list[i]] = not ttl and list[i + 1] or nil end
+end
+
+function effects.clear(records)
+  for key in pairs(records) do
+    if not key:find("^saved: ") and not key:find("^in map: ") then records[key] = nil end
+  end
 end
 
 function effects.map_put(records, key, value) records[IN_MAP .. key] = value end
@@ -176,7 +189,7 @@ local function matches(records, model)
   return true
 end
 
--- Runs the work in a child with `plan`; whether the child got through.
+-- Runs work() in a child with `plan`; whether the child got through.
 local function die_and_recover(level, plan, where)
   local path = crash.path("dying")
   os.remove(path)
@@ -257,4 +270,64 @@ describe("a process that dies", function()
         end, level)
       end)
   end
+
+  -- It deletes two files, the data file first.
+  it("leaves the whole store, or none, when it dies removing it", function()
+    local path, deaths, found = crash.path("removing"), 0, { whole = 0, none = 0 }
+    repeat
+      os.remove(path)
+      os.remove(path .. "-lock")
+      local child = probe.child.start(function()
+        local db = assert(probe.store.open(path, { segment_size = SEGMENT,
+          durability = "manual" }))
+        for i = 1, 20 do assert(db:put("key " .. i, ("v"):rep(i * 90))) end
+        assert(db:sync())
+        assert(db:put("key 1", "not on disk yet"))
+        probe.os.die("*", deaths + 1)
+        assert(db:remove())
+      end)
+      local text, how, status = child:wait()
+      if how == "exit" then assert.equal(0, status, text) else deaths = deaths + 1 end
+      local is_whole = scratch.read(path) ~= nil
+      local db = assert(probe.store.open(path, { segment_size = SEGMENT }))
+      assert.equal(is_whole and 20 or 0, db:count())
+      assert.equal(is_whole and "not on disk yet" or nil, (db:get("key 1")))
+      assert(db:put("afterwards", "it works on"))
+      assert(db:close())
+      assert.same({}, assert(probe.verify.bytes(scratch.read(path))).failures)
+      local word = is_whole and "whole" or "none"
+      found[word] = found[word] + 1
+    until how == "exit"
+    print(("# removing: died %d times"):format(deaths))
+    assert.is_true(found.whole > 0 and found.none > 1)
+  end)
+
+  it("leaves a whole file, or none, when it dies salvaging", function()
+    local from, to, deaths = crash.path("damaged"), crash.path("salvaged"), 0
+    local db = assert(probe.store.open(from, { segment_size = SEGMENT }))
+    for i = 1, 20 do assert(db:put("key " .. i, ("v"):rep(i * 90))) end
+    assert(db:put("large", ("large"):rep(20000)))
+    assert(db:close())
+    local bytes = scratch.read(from)
+    local through
+    repeat
+      os.remove(to)
+      local child = probe.child.start(function()
+        probe.os.die("*", deaths + 1)
+        assert.equal(21, probe.store.salvage(from, to))
+      end)
+      local text, how, status = child:wait()
+      through = how == "exit"
+      if through then assert.equal(0, status, text) else deaths = deaths + 1 end
+      if through or scratch.read(to) then
+        local rescued = assert(probe.store.open(to, { create = false }))
+        assert.equal(21, rescued:count())
+        assert.same({}, rescued:check())
+        assert(rescued:remove())
+      end
+      assert.is_true(scratch.read(from) == bytes)
+    until through
+    print(("# salvaging: died %d times"):format(deaths))
+    assert.is_true(deaths > 10)
+  end)
 end)

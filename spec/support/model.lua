@@ -288,7 +288,6 @@ function looks.has(run)
 end
 
 function looks.get_many(run)
-  if not run.db.get_many then return end -- a transaction
   local keys = {}
   for i = 1, run.random(40) do keys[i] = run.case.key(run.random) end
   local values = assert(run.db:get_many(keys))
@@ -377,6 +376,24 @@ end
 
 function acts.drop(run)
   if run.random(4) == 1 then drop(run) end
+end
+
+-- What is moved only has the same version.
+function acts.compact(run) assert(run.owner:compact()) end
+
+function acts.stat(run)
+  local stat = assert(run.owner:stat())
+  assert(is_count(stat.count, run.world[DEFAULT]), "what stat counts")
+  assert(stat.snapshot_count >= #run.held, "the snapshots that stat counts")
+  assert(run.owner:size() > 0, "what size says")
+end
+
+-- Of the text the first number.
+function acts.dump(run)
+  local snapshot = assert(run.owner:snapshot())
+  local count = snapshot:dump():match("^(%d+) records, version %d+\n")
+  assert(tonumber(count) == snapshot:count(), "what dump counts")
+  snapshot:close()
 end
 
 -- Equal versions, equal content: a change makes another, nothing else does.
@@ -472,8 +489,16 @@ function Run:let_go(index)
     local held = table.remove(self.held, i)
     assert(held.snapshot:version() == held.version, "a snapshot's version")
     compare(held.snapshot, held.world, "a snapshot")
+    local keys = {}
     for key, value in pairs(held.world[DEFAULT].records) do
       if held.snapshot:get(key) ~= value then fail("a snapshot's get of %q", key) end
+      if #keys < 100 then keys[#keys + 1] = key end
+    end
+    local values = assert(held.snapshot:get_many(keys))
+    for n, key in ipairs(keys) do
+      if values[n] ~= held.world[DEFAULT].records[key] then
+        fail("a snapshot's get_many of %q", key)
+      end
     end
     held.snapshot:close()
   end
@@ -597,6 +622,18 @@ function acts.backup(run)
   assert(copy:remove())
 end
 
+-- Out of a copy that is sound: nothing is missing. (It knows no narrowed hashes.)
+function acts.salvage(run)
+  if run.case.options.primary_mask then return end
+  local path, rescued = scratch.path("backup"), scratch.path("rescued")
+  assert(run.owner:backup(path))
+  assert(probe.store.salvage(path, rescued))
+  local copy = assert(open(rescued, run.case.options))
+  compare(copy, run.world, "what was salvaged")
+  assert(copy:remove())
+  os.remove(path)
+end
+
 function acts.reopen(run)
   local version = run.owner:version()
   run:close()
@@ -624,7 +661,8 @@ end
 local weights = { another_map = 4, put_many = 2, transaction = 3, clear = 1,
   drop = 2, sync = 3, compare = 1, check = 1, version = 2, snapshot = 3,
   let_go = 2, diff = 2, page = 1, backup = 1, reopen = 1, crash = 1, pass = 4,
-  sweep = 3, save = 2, open_saved = 2, drop_saved = 1 }
+  sweep = 3, save = 2, open_saved = 2, drop_saved = 1, compact = 1, stat = 1,
+  dump = 1, salvage = 1 }
 
 local drawn = {}
 for name, weight in pairs(weights) do

@@ -6,12 +6,12 @@
  *   open(path [, {durability=, flush_interval_ms=, readonly=, create=, lock=,
  *       max_size=, timeout_ms=, hash=, segment_size=, primary_mask=,
  *       secondary_mask=}])
- * Store: backup, check, get_many, put, get, has, delete, add, replace, cas, swap,
+ * Store: backup, check, compact, get_many, put, get, has, delete, add, replace, cas, swap,
  * incr, ttl, expire, count, version, size, path, sync, step, stat, snapshot, save, saved,
  * open_saved, drop_saved, records, map, maps, drop, close, remove; and see
  * probe_txn.c, probe_space.c.
  *   salvage(from, to)   how many records
- * Snapshot: diff, dump, get, ttl, count, version, page, records, map, maps, close.
+ * Snapshot: diff, dump, get, get_many, ttl, count, version, page, records, map, maps, close.
  * records() returns {key = value} and how many records a cursor met.
  */
 #include <string.h>
@@ -291,8 +291,8 @@ static int add_found(void *context, size_t index, mmcmap_slice value) {
 
 /* get_many(keys [, most]): {[index of the key] = value}; if there are more than
    `most`, as probe_fail() with EBUSY, the last result being how many came. */
-static int store_get_many(lua_State *L) {
-  struct probe_store *store = store_check(L);
+int probe_store_push_many(lua_State *L, probe_store_read_many *read,
+                          void *self) {
   struct many many = {.L = L, .most = luaL_optinteger(L, 3, 1000000)};
   mmcmap_slice keys[200];
   int count = 0;
@@ -303,13 +303,21 @@ static int store_get_many(lua_State *L) {
     lua_pop(L, 1); /* the table keeps it */
   }
   lua_newtable(L);
-  int code =
-      mmcmap_get_many(store->handle, keys, (size_t)count, add_found, &many);
+  int code = read(self, keys, (size_t)count, add_found, &many);
   if (code == MMCMAP_OK) return 1;
   probe_fail(L, code);
   lua_pop(L, 1);
   lua_pushinteger(L, many.count);
   return 3;
+}
+
+static int store_read_many(void *self, const mmcmap_slice *keys, size_t count,
+                           mmcmap_visit visit, void *context) {
+  return mmcmap_get_many(self, keys, count, visit, context);
+}
+
+static int store_get_many(lua_State *L) {
+  return probe_store_push_many(L, store_read_many, store_check(L)->handle);
 }
 
 static void add_fault(void *context, const mmcmap_fault *fault) {
@@ -371,6 +379,10 @@ static int store_step(lua_State *L) {
   mmcmap *handle = store_check(L)->handle;
   uint64_t budget_ms = probe_opt_u64(L, 2, 1000);
   return probe_result(L, mmcmap_step(handle, budget_ms * UINT64_C(1000000)));
+}
+
+static int store_compact(lua_State *L) {
+  return probe_result(L, mmcmap_compact(store_check(L)->handle, NULL, NULL));
 }
 
 static int store_stat(lua_State *L) {
@@ -581,6 +593,15 @@ static int snapshot_diff(lua_State *L) {
   return 2;
 }
 
+static int snapshot_read_many(void *self, const mmcmap_slice *keys,
+                              size_t count, mmcmap_visit visit, void *context) {
+  return mmcmap_snapshot_get_many(self, keys, count, visit, context);
+}
+
+static int snapshot_get_many(lua_State *L) {
+  return probe_store_push_many(L, snapshot_read_many, snapshot_check(L));
+}
+
 static int snapshot_dump(lua_State *L) {
   mmcmap_buffer text = {0};
   int code = mmcmap_snapshot_dump(snapshot_check(L), &text);
@@ -682,6 +703,7 @@ void probe_store_open(lua_State *L) {
       {"path", store_path},
       {"sync", store_sync},
       {"step", store_step},
+      {"compact", store_compact},
       {"ttl", store_ttl},
       {"expire", store_expire},
       {"stat", store_stat},
@@ -709,19 +731,13 @@ void probe_store_open(lua_State *L) {
       {NULL, NULL},
   };
   static const luaL_Reg snapshot_methods[] = {
-      {"get", snapshot_get},
-      {"count", snapshot_count},
-      {"ttl", snapshot_ttl},
-      {"dump", snapshot_dump},
-      {"version", snapshot_version},
-      {"page", snapshot_page},
-      {"records", snapshot_records},
-      {"map", snapshot_map},
-      {"maps", snapshot_maps},
-      {"diff", snapshot_diff},
-      {"close", snapshot_close},
-      {"__gc", snapshot_close},
-      {NULL, NULL},
+      {"get", snapshot_get},     {"get_many", snapshot_get_many},
+      {"count", snapshot_count}, {"ttl", snapshot_ttl},
+      {"dump", snapshot_dump},   {"version", snapshot_version},
+      {"page", snapshot_page},   {"records", snapshot_records},
+      {"map", snapshot_map},     {"maps", snapshot_maps},
+      {"diff", snapshot_diff},   {"close", snapshot_close},
+      {"__gc", snapshot_close},  {NULL, NULL},
   };
   store_new_type(L, STORE_TYPE, methods);
   store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);

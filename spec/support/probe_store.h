@@ -17,6 +17,13 @@ int probe_store_push_ttl(lua_State *L, int code, uint64_t ttl_ms);
 /* Pushes {key = value} and how many records the cursor met, and closes it. */
 int probe_store_push_records(lua_State *L, mmcmap_cursor *cursor);
 
+/* get_many(keys [, most]) by a function like mmcmap_get_many(), for `self`. */
+typedef int probe_store_read_many(void *self, const mmcmap_slice *keys,
+                                  size_t count, mmcmap_visit visit,
+                                  void *context);
+int probe_store_push_many(lua_State *L, probe_store_read_many *read,
+                          void *self);
+
 /* Methods of a store, and the types behind them. */
 void probe_txn_open(lua_State *L);
 int probe_txn_begin(lua_State *L);

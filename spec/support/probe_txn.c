@@ -89,6 +89,15 @@ static int txn_get(lua_State *L) {
   return 1;
 }
 
+static int txn_read_many(void *self, const mmcmap_slice *keys, size_t count,
+                         mmcmap_visit visit, void *context) {
+  return mmcmap_txn_get_many(self, keys, count, visit, context);
+}
+
+static int txn_get_many(lua_State *L) {
+  return probe_store_push_many(L, txn_read_many, txn_check(L));
+}
+
 static int txn_found(lua_State *L, int code) {
   if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return probe_fail(L, code);
   lua_pushboolean(L, code == MMCMAP_OK);
@@ -406,6 +415,7 @@ static int txn_use_from_thread(lua_State *L) {
 void probe_txn_open(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"get", txn_get},
+      {"get_many", txn_get_many},
       {"has", txn_has},
       {"put", txn_put},
       {"put_from", txn_put_from},

@@ -186,8 +186,7 @@ describe("txn.transaction", function()
 
   it("takes a million changes, and as many records", function()
     open { segment_size = 1048576 }
-    local count = crash.thinning > 1 and 20000 or 200000
-    if crash.is_long then count = 1000000 end
+    local count = crash.thinning > 1 and 20000 or 1000000
     local txn = assert(db:begin())
     for i = 1, count do assert(txn:put("key " .. i, "value " .. i)) end
     assert.equal(0, db:count())
