@@ -42,12 +42,15 @@ static int snapshot_raise_type(lua_State *L, int index) {
 
 lua_snapshot *lua_snapshot_check(lua_State *L, int index) {
   lua_snapshot *snapshot = lua_touserdata(L, index);
-  lua_pushlightuserdata(L, &snapshot_key);
-  lua_rawget(L, LUA_REGISTRYINDEX);
-  if (!snapshot || !lua_getmetatable(L, index) || !lua_rawequal(L, -1, -2))
-    snapshot_raise_type(L, index);
-  lua_pop(L, 2);
-  return snapshot;
+  if (snapshot && lua_getmetatable(L, index)) {
+    lua_pushlightuserdata(L, &snapshot_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    bool same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    if (same) return snapshot;
+  }
+  snapshot_raise_type(L, index);
+  return NULL;
 }
 
 /* The same for index 1. The first upvalue of each function below is the
