@@ -4,6 +4,7 @@
 -- codes, options; links lead somewhere; the first example of the README runs.
 
 local helper = require "spec.support.helper"
+local methods = require "spec.support.methods"
 
 local source = os.getenv("MMCMAP_SOURCE_DIR") or "."
 
@@ -107,19 +108,27 @@ describe("docs/concurrency.md", function()
   end)
 end)
 
--- The rows of the tables of docs/api.md, each {lua = names, c = names, specs = texts}.
+-- What is spec/api/methods_spec.lua without its table.
+local function spec_text(name)
+  local path = "spec/" .. name .. "_spec.lua"
+  assert.is_true(helper.exists(source .. "/" .. path), path)
+  local more = name == "api/methods" and read("spec/support/methods.lua") or ""
+  return read(path) .. more
+end
+
+-- The rows of the tables of docs/api.md, each {lua = names, c = names, proofs = what
+-- stands in the columns behind them, specs = texts of the specs there}.
 local function api_rows()
   local rows = {}
   for line in read("docs/api.md"):gmatch("\n|([^\n]+)|") do
-    local lua, c, specs = line:match("^([^|]*)|([^|]*)|(.+)$")
+    local lua, c, proofs = line:match("^([^|]*)|([^|]*)|(.+)$")
     if lua:find("`") or c:find("`mmcmap_") then
-      local row = { lua = {}, c = {}, specs = {}, line = line }
+      local row = { lua = {}, c = {}, proofs = {}, specs = {}, line = line }
       for name in lua:gmatch("`([%a_0-9]+)`") do row.lua[#row.lua + 1] = name end
       for name in c:gmatch("`([%a_0-9]+)`") do row.c[#row.c + 1] = name end
-      for name in specs:gmatch("%l+/[%l_]+") do
-        local path = "spec/" .. name .. "_spec.lua"
-        assert.is_true(helper.exists(source .. "/" .. path), path)
-        row.specs[#row.specs + 1] = read(path)
+      for proof in proofs:gmatch("[^|]+") do row.proofs[#row.proofs + 1] = proof end
+      for name in proofs:gmatch("%l+/[%l_]+") do
+        row.specs[#row.specs + 1] = spec_text(name)
       end
       rows[#rows + 1] = row
     end
@@ -145,16 +154,32 @@ describe("docs/api.md", function()
   end)
 
   it("has each method of the Lua module, and no other", function()
-    local used = { open = true }
-    for _, name in ipairs(files("ls src/lua/*.c")) do
-      for method in read(name):gmatch('{"(%l[%a_]*)", [%a_]+}') do used[method] = true end
-    end
-    local front = read("lua/mmcmap.lua")
-    for method in front:gmatch("\nfunction methods%.([%a_]+)") do used[method] = true end
-    for name in front:match("\nreturn {(.*)}"):gmatch("\n  (%l[%a_0-9]+) =") do
-      used[name] = name ~= "backend" or nil
+    local used = {} -- of spec/support/methods.lua: its spec says that this is all
+    for _, list in pairs(methods.of) do
+      for name in pairs(list) do used[name] = true end
     end
     assert_same_names(names_of(rows, "lua"), used)
+  end)
+
+  it("says of each what it does, refuses, and bears", function()
+    for _, row in ipairs(rows) do
+      assert.equal(4, #row.proofs, row.line)
+      for _, proof in ipairs(row.proofs) do
+        assert.is_truthy(proof:find("%l+/[%l_]+") or proof:find("^ it %l+ %l+")
+          or proof:find("the last error is each thread's own"), proof .. " in" .. row.line)
+      end
+    end
+  end)
+
+  it("says of no method that it changes nothing if it does", function()
+    for _, row in ipairs(rows) do
+      for _, list in pairs(row.proofs[4]:find("it changes nothing") and methods.of or {}) do
+        for _, name in ipairs(row.lua) do
+          local method = name ~= "close" and list[name] -- of many things
+          assert.is_falsy(method and (method.writes or method.own), row.line)
+        end
+      end
+    end
   end)
 
   it("names specs that use the methods", function()
@@ -178,13 +203,48 @@ describe("docs/api.md", function()
     assert.equal("", missing(names_of(rows, "c"), called))
   end)
 
-  it("has no method of records that the model does not know", function()
+  -- It calls functions of C, by the names that the probe has for them.
+  it("has no method that the model does not know", function()
     local model = read("spec/support/model.lua")
-    local names = names_in_section(read("docs/api.md"),
-      "## Records: of a store, a map, and a transaction in `update`", "`([%l_]+)`")
-    for name in pairs(names) do
-      local known = name == "pairs" and "records" or name == "keys" and "page" or name
-      assert.is_truthy(model:find("[:.]" .. known .. "%f[^%w_]"), name)
+    local in_c = { pairs = "records", keys = "page", next = "page", update = "begin",
+      view = "snapshot", snapshots = "saved", open_snapshot = "open_saved",
+      drop_snapshot = "drop_saved" }
+    local of_no_content = { murmur3 = true, readers = true }
+    for name in pairs(names_of(rows, "lua")) do
+      local known = in_c[name] or name
+      assert.is_truthy(of_no_content[name] or model:find(":" .. known .. "%(")
+        or model:find("probe%.store%." .. known), name)
+    end
+  end)
+end)
+
+describe("the pages that ldoc makes", function()
+  local texts = {}
+  for _, name in ipairs(files("ls src/lua/*.c")) do texts[#texts + 1] = read(name) end
+  local text = table.concat(texts)
+
+  it("have each function that is registered, in front of it", function()
+    local count = 0
+    for name, f in text:gmatch('{"(%l[%a_0-9]*)", ([%a_]+)}') do
+      local before = text:match("^(.*)\n[%l ]*int " .. f .. "%(lua_State %*L%) {")
+      local page = before and before:match(".*/%*%*%*(.-)%*/$") or ""
+      assert.is_truthy(page:find("@function [%a:]*" .. name .. "\n"), name)
+      count = count + 1
+    end
+    assert.is_true(count > 40)
+  end)
+
+  it("have an example of each", function()
+    local seen = {}
+    for page in text:gmatch("/%*%*%*(.-)%*/") do
+      local name = page:match("@function ([^\n]+)")
+      if name then
+        assert.is_truthy(page:find("\n@usage[ \n]+%S"), name)
+        seen[name:match("[%a_0-9]+$")] = true
+      end
+    end
+    for _, list in pairs(methods.of) do
+      for name in pairs(list) do assert.is_true(seen[name], name) end
     end
   end)
 end)
