@@ -11,6 +11,9 @@
  *                                  and in transactions of 10, 100 and 1,000;
  *                                  one transaction that replaces them all; clear;
  *                                  batches that are each on disk
+ *   figures moments FILE [COUNT]   snapshots opened and closed, of a store that stays
+ *                                  as it is and of one that changes in between; the
+ *                                  difference of 1,000 changes among COUNT; medians
  *   figures durable FILE [ROUNDS]  durable puts of 1, 2 and 8 threads, in turns
  *                                  with a bare loop of pwrite 4 KiB and
  *                                  fdatasync on a file written before; medians
@@ -240,6 +243,91 @@ static void batch(const char *path, size_t count) {
   put_durable_batches(path, 1000);
 }
 
+static int compare_doubles(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t count) {
+  qsort(values, count, sizeof *values, compare_doubles);
+  return values[count / 2];
+}
+
+/* ---- moments -------------------------------------------------------------- */
+
+enum { MOMENTS = 100000, CHANGES = 1000, MOMENT_ROUNDS = 21 };
+
+/* What is done between one snapshot and the next. */
+enum moment_kind { MOMENT_ALONE, MOMENT_GET, MOMENT_PUT, MOMENT_PUT_ALONE };
+
+/* Nanoseconds for one of many. */
+static double open_moments(mmcmap *store, const struct keys *keys,
+                           enum moment_kind kind) {
+  double begin = now_seconds();
+  for (size_t i = 0; i < MOMENTS; i++) {
+    mmcmap_slice key = key_at(keys, keys->order[i % keys->count]), value;
+    mmcmap_snapshot *snapshot;
+    if (kind == MOMENT_PUT || kind == MOMENT_PUT_ALONE)
+      must(mmcmap_put(store, key, key), "put");
+    if (kind == MOMENT_PUT_ALONE) continue;
+    must(mmcmap_snapshot_open(store, &snapshot), "snapshot");
+    if (kind == MOMENT_GET)
+      must(mmcmap_snapshot_get(snapshot, key, &value), "get");
+    mmcmap_snapshot_close(snapshot);
+  }
+  return (now_seconds() - begin) / MOMENTS * 1e9;
+}
+
+/* Seconds for the difference that so many changes of random keys make. */
+static double walk_changes(mmcmap *store, const struct keys *keys,
+                           unsigned round) {
+  mmcmap_snapshot *before, *after;
+  mmcmap_diff *diff;
+  mmcmap_change change;
+  size_t seen = 0;
+  must(mmcmap_snapshot_open(store, &before), "snapshot");
+  for (size_t i = 0; i < CHANGES; i++)
+    must(mmcmap_put(store, key_at(keys, keys->order[i]),
+                    slice(&round, sizeof round)),
+         "put");
+  must(mmcmap_snapshot_open(store, &after), "snapshot");
+  double begin = now_seconds();
+  must(mmcmap_diff_open(before, after, &diff), "diff");
+  while (mmcmap_diff_next(diff, &change) == MMCMAP_OK)
+    seen++;
+  mmcmap_diff_close(diff);
+  double seconds = now_seconds() - begin;
+  must_hold(seen == CHANGES, "not every change was seen");
+  mmcmap_snapshot_close(after);
+  mmcmap_snapshot_close(before);
+  return seconds;
+}
+
+static void moments(const char *path, size_t count) {
+  static const char *const names[] = {"open, close", "open, get, close",
+                                      "put, open, close", "put"};
+  struct keys keys = {.count = count};
+  double values[MOMENT_ROUNDS];
+  mmcmap *store;
+  make_keys(&keys);
+  must(mmcmap_open(path, NULL, &store), "open");
+  for (size_t i = 0; i < count; i++)
+    must(mmcmap_put(store, key_at(&keys, i), key_at(&keys, i)), "put");
+  must(mmcmap_sync(store), "sync");
+  for (int kind = MOMENT_ALONE; kind <= MOMENT_PUT_ALONE; kind++) {
+    for (int i = 0; i < MOMENT_ROUNDS; i++)
+      values[i] = open_moments(store, &keys, (enum moment_kind)kind);
+    printf("%-17s %7.0f ns\n", names[kind], median(values, MOMENT_ROUNDS));
+  }
+  for (int i = 0; i < MOMENT_ROUNDS; i++)
+    values[i] = walk_changes(store, &keys, (unsigned)i);
+  printf("diff of %u %12.0f us\n", (unsigned)CHANGES,
+         median(values, MOMENT_ROUNDS) * 1e6);
+  must(mmcmap_remove(store), "remove");
+  free(keys.bytes);
+  free(keys.order);
+}
+
 /* ---- durable -------------------------------------------------------------- */
 
 enum { PUTS_PER_THREAD = 200, THREADS_MAX = 8 };
@@ -303,16 +391,6 @@ static int open_bare(const char *path) {
   return fd;
 }
 
-static int compare_doubles(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double median(double *values, size_t count) {
-  qsort(values, count, sizeof *values, compare_doubles);
-  return values[count / 2];
-}
-
 static void durable(const char *path, size_t rounds) {
   static double bare[ROUNDS_MAX], one[ROUNDS_MAX], two[ROUNDS_MAX],
       eight[ROUNDS_MAX];
@@ -348,12 +426,16 @@ int main(int argc, char **argv) {
     load(argv[2], number == 0 ? 1000000 : number);
   } else if (argc >= 3 && strcmp(argv[1], "batch") == 0) {
     batch(argv[2], number == 0 ? 1000000 : number);
+  } else if (argc >= 3 && strcmp(argv[1], "moments") == 0) {
+    number = number == 0 ? 1000000 : number;
+    moments(argv[2], number < CHANGES ? CHANGES : number);
   } else if (argc >= 3 && strcmp(argv[1], "durable") == 0 &&
              number <= ROUNDS_MAX) {
     durable(argv[2], number == 0 ? 31 : number);
   } else {
     fprintf(stderr, "usage: figures load FILE [COUNT]\n"
                     "       figures batch FILE [COUNT]\n"
+                    "       figures moments FILE [COUNT]\n"
                     "       figures durable FILE [ROUNDS]\n");
     return 2;
   }
