@@ -4,7 +4,8 @@
  * through this table, so that tests can count calls, fail them or die in them
  * (after SQLite's unix syscall table). Only folder os includes it. The entries
  * have the meaning of the calls they are named after; -1 and errno on failure.
- * The table is written by tests only, before they open a store.
+ * Only tests, and programs that measure, write to the table, before they open a
+ * store.
  */
 #ifndef OS_CALLS_H
 #define OS_CALLS_H
