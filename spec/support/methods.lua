@@ -76,9 +76,24 @@ function methods.disturb(db, n)
   if n % 100 == 0 then db:compact() end
 end
 
+-- A frame that a transaction has closed, which goes on or whose writer has died, is
+-- taken for damaged by a check of an earlier moment, until something commits.
+local function sound(db, progress)
+  local is_sound, message, report = db:check(progress)
+  if not is_sound and type(report) == "table" and db:sync() then
+    is_sound, message, report = db:check(progress)
+  end
+  if is_sound then return end
+  local words = { tostring(message) }
+  for _, fault in ipairs(type(report) == "table" and report or {}) do
+    words[#words + 1] = ("%s at %d"):format(fault.rule, fault.offset)
+  end
+  error(table.concat(words, "; "), 2)
+end
+
 -- Raises unless the store is whole.
 function methods.check(db)
-  same(true, db:check())
+  sound(db)
   local snapshot = assert(db:snapshot())
   same(TOTAL, worth(snapshot))
   for _, where in ipairs { snapshot, snapshot:map("own") } do
@@ -384,7 +399,7 @@ local stores = {
       { "mmcmap.snapshot expected, got table", {}, {} } } },
   check = { args = {}, use = function(db)
     local last
-    same(true, db:check(function(done, total) last = done == total end))
+    sound(db, function(done, total) last = done == total end)
     same(true, last)
   end, wrong = no_function("function expected") },
   backup = { args = function(db) return { methods.path(db) } end,
