@@ -54,6 +54,8 @@ local CASES = {
   { 3, 2, "manual", "--points", "--all-die", shares = true },
   { 4, 3, "mixed", "--all-die", shares = true },
   { 3, 3, "mixed", "--points", shares = true },
+  { 2, 2, "mixed", "--upkeep", "--all-die", shares = true },
+  { 2, 2, "mixed", "--upkeep", "--points", shares = true },
 }
 
 describe("processes that are killed", function()

@@ -11,6 +11,8 @@
  *     --seed=N
  *     --points        processes die at points of base/testing.h (a build with
  *                     debug checks)
+ *     --upkeep        the cleaner runs after every operation, and stores are
+ *                     compacted and backed up all the time
  *     --all-die       at times all are killed before new ones are started
  *     --breaks=N      deliberate mistakes of base/testing.h (the same)
  *
@@ -451,12 +453,14 @@ static bool take_option(struct parent *parent, const char *option) {
   } else if (strcmp(option, "--points") == 0) {
     need_checks(option);
     soak->has_points = true;
+  } else if (strcmp(option, "--upkeep") == 0) {
+    soak->has_upkeep = true;
   } else if (strcmp(option, "--all-die") == 0) {
     parent->all_die = true;
   } else if ((text = after(option, "--breaks=")) != NULL) {
     need_checks(option);
 #ifdef MMCMAP_DEBUG_CHECKS
-    testing_breaks = (unsigned)strtoul(text, NULL, 0);
+    testing_breaks = strtoull(text, NULL, 0);
 #endif
   } else {
     return false;

@@ -40,8 +40,9 @@ enum {
   VALUE_SIZE_MAX = 400 * 1024,
   POINTS_MAX = 64,
   POINT_NAME_MAX = 32,
-  SPARE_MS = 20,   /* who has waited longer is not killed: it may hang */
-  STUCK_MS = 10000 /* who has waited longer does */
+  SPARE_MS = 20,         /* who has waited longer is not killed: it may hang */
+  STUCK_MS = 10000,      /* who has waited longer does */
+  SEGMENT_BYTES = 131072 /* with --upkeep */
 };
 
 /* The first two own keys are a pair, put in turn and never deleted: the first
@@ -93,8 +94,11 @@ enum doing {
   DOING_CLOSE,
   DOING_EXIT,
   DOING_VERIFY,
+  DOING_CLEAN,
+  DOING_COMPACT,
+  DOING_BACKUP,
   DOINGS,
-  DOINGS_MAX = 16
+  DOINGS_MAX = 32
 };
 
 /* What a thread is doing, for the watch. */
@@ -138,6 +142,8 @@ struct soak {
   unsigned thread_count; /* of each worker */
   int level;             /* enum mmcmap_durability or LEVEL_MIXED */
   bool has_points;
+  bool
+      has_upkeep; /* the cleaner runs after every operation, in small segments */
   uint64_t seed;
 
   _Atomic bool stops; /* workers are to close the store and end */

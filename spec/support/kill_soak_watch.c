@@ -20,9 +20,9 @@
 
 const char *watch_name(enum doing doing) {
   static const char *const names[DOINGS] = {
-      "nothing",  "start", "open",  "get",  "put",
-      "delete",   "move",  "count", "sync", "step",
-      "snapshot", "walk",  "close", "exit", "verify"};
+      "nothing", "start", "open",   "get",   "put",      "delete",
+      "move",    "count", "sync",   "step",  "snapshot", "walk",
+      "close",   "exit",  "verify", "clean", "compact",  "backup"};
   return names[doing];
 }
 

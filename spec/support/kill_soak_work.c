@@ -7,6 +7,7 @@
  */
 #include "kill_soak.h"
 
+#include <glob.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +16,13 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "handle.h"
+#include "maint/cleaner.h"
 #include "os/process.h"
+#include "share/owner_lock.h"
+#include "store.h"
+
+enum { CLEAN_BYTES = 32768 };
 
 struct worker {
   struct soak *soak;
@@ -198,6 +205,70 @@ static void sync_or_step(struct worker *worker) {
   if (code != MMCMAP_OK) soak_fail(worker->soak, "sync or step", code);
 }
 
+/* ---- Upkeep ----------------------------------------------------------------- */
+
+static void clean(struct worker *worker) {
+  const struct change_mode mode = {.timeout_ms = OWNER_LOCK_FOREVER};
+  struct writer *writer = &worker->store->store->writer;
+  bool found;
+  mark_begin(worker->mark, DOING_CLEAN, 0);
+  int code = writer_begin_change(writer, mode);
+  if (code == MMCMAP_OK)
+    code =
+        writer_end_change(writer, cleaner_clean(writer, CLEAN_BYTES, &found));
+  mark_end(worker->soak, worker->mark);
+  if (code != MMCMAP_OK) soak_fail(worker->soak, "clean", code);
+}
+
+static void compact(struct worker *worker) {
+  mark_begin(worker->mark, DOING_COMPACT, 0);
+  int code = mmcmap_compact(worker->store, NULL, NULL);
+  mark_end(worker->soak, worker->mark);
+  if (code != MMCMAP_OK) soak_fail(worker->soak, "compact", code);
+}
+
+/* What whoever was killed has left of backups. */
+static void remove_files(const char *path, const char *more) {
+  char pattern[sizeof((struct soak *)0)->path + 40];
+  glob_t found;
+  snprintf(pattern, sizeof pattern, "%s%s", path, more);
+  if (glob(pattern, 0, NULL, &found) == 0)
+    for (size_t i = 0; i < found.gl_pathc; i++)
+      unlink(found.gl_pathv[i]);
+  globfree(&found);
+}
+
+static void back_up(struct worker *worker) {
+  char path[sizeof worker->soak->path + 20];
+  mmcmap *copy;
+  mmcmap_options options;
+  snprintf(path, sizeof path, "%s-backup-%u-", worker->soak->path,
+           worker->writer);
+  remove_files(path, "*");
+  mark_begin(worker->mark, DOING_BACKUP, 0);
+  int code = mmcmap_backup(worker->store, path, NULL, NULL);
+  if (code != MMCMAP_OK) soak_fail(worker->soak, "backup", code);
+  mmcmap_options_init(&options);
+  options.readonly = true;
+  code = mmcmap_open(path, &options, &copy);
+  if (code != MMCMAP_OK) soak_fail(worker->soak, "open a backup", code);
+  code = mmcmap_check(copy, NULL, NULL, NULL);
+  if (code != MMCMAP_OK) soak_fail(worker->soak, "check a backup", code);
+  (void)mmcmap_close(copy);
+  mark_end(worker->soak, worker->mark);
+  remove_files(path, "*");
+}
+
+static void do_upkeep(struct worker *worker) {
+  uint64_t dice = chance_below(&worker->chance, 1000);
+  if (dice < 5)
+    compact(worker);
+  else if (dice < 10)
+    back_up(worker);
+  else
+    clean(worker);
+}
+
 /* ---- Threads ---------------------------------------------------------------- */
 
 static void work_once(struct worker *worker) {
@@ -251,6 +322,7 @@ static void *work_thread(void *context) {
   settle(worker);
   while (!must_stop(worker)) {
     work_once(worker);
+    if (worker->soak->has_upkeep) do_upkeep(worker);
     if (burst-- > 0) continue;
     burst = chance_below(&worker->chance, 40);
     sleep_us(chance_below(&worker->chance, 2000));
@@ -273,7 +345,10 @@ static void open_store(struct worker *worker, struct mark *mark) {
   /* Whoever waits too long is to be seen by the watch. */
   options.timeout_ms = 6 * STUCK_MS;
   mark_begin(mark, DOING_OPEN, 0);
-  int code = mmcmap_open(soak->path, &options, &worker->store);
+  struct store_internals internals = {
+      soak->has_upkeep ? SEGMENT_BYTES : SEGMENT_SIZE_DEFAULT, UINT64_MAX,
+      UINT64_MAX};
+  int code = mmcmap_open_with(soak->path, &options, &internals, &worker->store);
   mark_end(soak, mark);
   if (code != MMCMAP_OK) soak_fail(soak, "open", code);
 }

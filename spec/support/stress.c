@@ -486,7 +486,7 @@ static void stress_linger(const char *point) {
 #endif
 
 /* False if nothing can be broken in this build. */
-static bool stress_break(unsigned breaks) {
+static bool stress_break(uint64_t breaks) {
 #ifdef MMCMAP_DEBUG_CHECKS
   testing_breaks = breaks;
   testing_hook = stress_linger;
@@ -503,7 +503,7 @@ int main(int argc, char **argv) {
   unsigned seconds = (unsigned)strtoul(argv[2], NULL, 10);
   unsigned readers = (unsigned)strtoul(argv[3], NULL, 10);
   stress_writers = (unsigned)strtoul(argv[4], NULL, 10);
-  unsigned breaks = argc > 5 ? (unsigned)strtoul(argv[5], NULL, 0) : 0;
+  uint64_t breaks = argc > 5 ? strtoull(argv[5], NULL, 0) : 0;
   unsigned count = argc > 6 ? (unsigned)strtoul(argv[6], NULL, 10) : 0;
   if (readers > STRESS_THREADS_MAX || stress_writers == 0 ||
       stress_writers > STRESS_THREADS_MAX || count > STRESS_PROCESSES_MAX)

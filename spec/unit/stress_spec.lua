@@ -13,6 +13,7 @@
 local scratch = require "spec.support.scratch"
 
 local SECONDS = os.getenv("MMCMAP_LONG") and 60 or 2
+local BREAK_RECYCLE_HELD = 1 << 49
 local BREAK_WRITE_SEALED, BREAK_RECYCLE_EARLY, BREAK_NO_PIN, BREAK_TXN_UNSEALED =
   0x400, 0x800, 0x2000, 0x8000000
 local TESTING_POISON = 0x40000000 -- what is used again is poisoned before
@@ -86,6 +87,7 @@ describe("a store under readers and writers", function()
   is_found("readers of other processes do not pin",
     BREAK_NO_PIN + TESTING_POISON, 1, 3, "a process has ended badly")
   is_found("nodes are recycled before the horizon", BREAK_RECYCLE_EARLY)
+  is_found("nodes that a snapshot has are recycled", BREAK_RECYCLE_HELD)
   is_found("sealed branches are changed", BREAK_WRITE_SEALED)
   is_found("a transaction begins without a seal", BREAK_TXN_UNSEALED)
 end)
