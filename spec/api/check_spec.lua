@@ -172,6 +172,29 @@ describe("check", function()
     assert.is_true(grown > 0)
   end)
 
+  -- The frame that the transaction closes is of its epoch, and holds older nodes too.
+  it("is no false alarm in an update, or after one whose process has died", function()
+    fill(db, 100)
+    db:update(function(tx)
+      for i = 1, 3000 do tx["new " .. i] = ("v"):rep(500) end
+      assert(db:check())
+    end)
+    local peer = peers.start(path, { open = "{ durability = 'manual' }" })
+    peer:count([[
+      db:update(function(tx)
+        for i = 1, 3000 do tx["newer " .. i] = ("v"):rep(500) end
+        reports(1)
+        while true do probe.os.sleep_ms(100) end
+      end)
+    ]], 1)
+    peer:kill()
+    assert(db:check())
+    assert(db:put("k", "v"))
+    assert(db:check())
+    assert(db:sync())
+    assert(db:check())
+  end)
+
   it("finds damage, and says what and where", function()
     fill(db, 300)
     db:put("large", ("z"):rep(400000))

@@ -76,13 +76,8 @@ function methods.disturb(db, n)
   if n % 100 == 0 then db:compact() end
 end
 
--- A frame that a transaction has closed, which goes on or whose writer has died, is
--- taken for damaged by a check of an earlier moment, until something commits.
 local function sound(db, progress)
   local is_sound, message, report = db:check(progress)
-  if not is_sound and type(report) == "table" and db:sync() then
-    is_sound, message, report = db:check(progress)
-  end
   if is_sound then return end
   local words = { tostring(message) }
   for _, fault in ipairs(type(report) == "table" and report or {}) do

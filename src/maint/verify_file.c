@@ -13,7 +13,7 @@
 #include "maint/usage_table.h"
 #include "maint/verify.h"
 
-enum { FRAME_SALT_AT = 16, FRAME_PREVIOUS_AT = 24 };
+enum { FRAME_CHECKSUM_AT = 0, FRAME_SALT_AT = 16, FRAME_PREVIOUS_AT = 24 };
 
 static void check_superblocks(const struct node_source *source,
                               struct verify_report *report) {
@@ -78,12 +78,16 @@ static int read_frame(const struct node_source *source,
                     frame_out, &checksum);
 }
 
-/* Whether the frame may be one that has not been committed yet. */
+/* Whether the frame may be one that has not been committed yet. One that was closed
+   after the moment, by a transaction that goes on or whose writer has died too, is
+   of a later epoch, though it holds nodes of the moment; it has no checksum yet. */
 static bool is_unfinished(const struct node_source *source, uint64_t offset,
                           uint64_t durable_epoch, uint64_t newest_epoch) {
   if (!bytes_within(offset, FRAME_HEADER_BYTES, source->size)) return false;
-  uint64_t epoch = node_epoch(source->base + offset);
-  return epoch > durable_epoch && epoch <= newest_epoch;
+  const uint8_t *at = source->base + offset;
+  uint64_t epoch = node_epoch(at);
+  return epoch > durable_epoch &&
+         (epoch <= newest_epoch || bytes_u64(at + FRAME_CHECKSUM_AT) == 0);
 }
 
 /* Reads the frames of a segment, one behind the other, as far as there are nodes
