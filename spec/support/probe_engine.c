@@ -4,10 +4,10 @@
  *
  *   new{path=, segment_size=, max_size=, address_bytes=, primary_mask=,
  *       secondary_mask=, epoch=, head=, limit=}
- * Methods: close, state, ensure, begin_segments, alloc, alloc_large, note_large,
- * seal, frames, bytes, poke, recycler_put, recycler_take, recycler_clear, tick,
- * advance, pin, unpin, hold_snapshot, let_snapshot_go; and those of the trie
- * (probe_trie.c).
+ * Methods: close, state, ensure, begin_segments, begin_next, set_segment,
+ * set_upkeep, victim, alloc, alloc_large, note_large, seal, frames, bytes, poke,
+ * recycler_put, recycler_take, recycler_clear, tick, advance, pin, unpin,
+ * hold_snapshot, let_snapshot_go; and those of the trie (probe_trie.c).
  */
 #include "probe_engine.h"
 
@@ -127,6 +127,7 @@ static int engine_state(lua_State *L) {
   fields_set_u64(L, "frame_offset", log->frame_offset);
   fields_set_u64(L, "cursor", log->cursor);
   fields_set_u64(L, "segment_end", log->segment_end);
+  fields_set_u64(L, "branch_end", log->branches.segment_end);
   fields_set_u64(L, "large_offset", log->large.offset);
   fields_set_u64(L, "large_limit", log->large.limit);
   fields_set_u64(L, "written_bytes", log->appended_bytes);
@@ -152,6 +153,51 @@ static int engine_begin_segments(lua_State *L) {
                                   engine->log.epoch);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   probe_push_u64(L, number);
+  return 1;
+}
+
+/* begin_next(left): the segment that a head which leaves that one begins. */
+static int engine_begin_next(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  uint64_t number = space_choose_next(&engine->space, probe_check_u64(L, 2));
+  uint64_t end = (number << engine->space.segment_shift) + EXTENT_PAGE_BYTES;
+  int code = space_begin_segments(&engine->space, SEGMENT_LOG, number, 1, end,
+                                  engine->log.epoch);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  probe_push_u64(L, number);
+  return 1;
+}
+
+/* set_segment(number, state, live_bytes): as if it had been left long ago. */
+static int engine_set_segment(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  struct share_segment *entry =
+      usage_entry(&engine->space, probe_check_u64(L, 2));
+  atomic_store(&entry->first_epoch, 1);
+  atomic_store(&entry->last_epoch, 0);
+  atomic_store(&entry->live_words, probe_check_int(L, 4) / 8);
+  atomic_store(&entry->state, probe_check_u32(L, 3));
+  return 0;
+}
+
+/* set_upkeep{is_sparse=, is_full=, compacting_ns=, first_free=} */
+static int engine_set_upkeep(lua_State *L) {
+  struct share_upkeep *upkeep = &engine_check(L)->share.header->upkeep;
+  upkeep->is_sparse = (uint32_t)fields_u64(L, 2, "is_sparse");
+  upkeep->is_full = (uint32_t)fields_u64(L, 2, "is_full");
+  upkeep->compacting_ns = fields_u64(L, 2, "compacting_ns");
+  upkeep->first_free = fields_u64(L, 2, "first_free");
+  return 0;
+}
+
+/* victim(worth_bytes): the best one, all segments being looked at; nil. */
+static int engine_victim(lua_State *L) {
+  struct engine *engine = engine_check(L);
+  struct usage_victim victim;
+  engine->log.victims.count = engine->log.victims.next = 0;
+  if (!usage_find_victim(&engine->log, probe_check_int(L, 2), &victim))
+    return 0;
+  probe_push_u64(L, victim.number);
   return 1;
 }
 
@@ -348,6 +394,10 @@ void probe_engine_open(lua_State *L) {
       {"state", engine_state},
       {"ensure", engine_ensure},
       {"begin_segments", engine_begin_segments},
+      {"begin_next", engine_begin_next},
+      {"set_segment", engine_set_segment},
+      {"set_upkeep", engine_set_upkeep},
+      {"victim", engine_victim},
       {"trim", engine_trim},
       {"alloc", engine_alloc},
       {"alloc_large", engine_alloc_large},

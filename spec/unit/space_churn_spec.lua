@@ -145,6 +145,26 @@ describe("churn", function()
     end)
   end
 
+  -- Large enough for pieces of the file to be used as a whole.
+  it("of a large store leaves the file small", function()
+    local keys, size, random = 6000, 4000, binary.random(SEED)
+    local rounds, largest = crash.thinning > 1 and 2 or 4, 0
+    open { segment_size = 262144 }
+    local model = {}
+    for i = 1, keys * rounds do
+      local key = "k" .. (i <= keys and i or random(keys))
+      model[key] = ("%d: "):format(i) .. ("v"):rep(size)
+      assert(db:put(key, model[key]))
+      if i % 100 == 0 then largest = math.max(largest, db:size()) end
+    end
+    assert.is_true(largest <= 1.6 * usage().live_bytes, largest .. " bytes")
+    local now = settle()
+    assert.equal(0, now.low)
+    assert.is_true(now.used * 262144 <= 1.15 * now.live_bytes + 6 * 262144)
+    assert.same(model, (assert(db:records())))
+    is_sound()
+  end)
+
   for _, level in ipairs { "manual", "async", "sync" } do
     it("of insertion and deletion in turns leaves the file small, " .. level,
       function()

@@ -10,6 +10,7 @@
 #include "base/errors.h"
 #include "maint/cleaner.h"
 #include "os/process.h"
+#include "space/piece.h"
 
 enum {
   QUANTUM_BYTES = 4096,        /* of a segment, looked through with the lock */
@@ -19,13 +20,14 @@ enum {
   PAY_LEAST_BYTES = 512 << 10, /* at once: what is moved together shares copies
                                   of the branches above it */
   PAY_MAX_BYTES = 1 << 20,
-  PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
-  COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
-  STUCK_MAX = 4,            /* segments, before all are recounted */
-  WAITING_PARTS = 20,     /* of what is used: as many segments wait for a commit
-                               until it is made, */
-  WAITING_PARTS_MOST = 7, /* and so many until a put makes it */
-  ROOM_TRIES = 64         /* looks, until make_room() gives up */
+  PAY_RECOUNT_NS = 1000000,  /* of a recount, in its place */
+  COMPACT_BEAT_MS = 5000,    /* so long compacting goes on by itself */
+  STUCK_MAX = 4,             /* segments, before all are recounted */
+  WAITING_PARTS = 20,        /* of what is used: as many segments wait for a
+                                commit until it is made, */
+  WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
+  WAITING_PARTS_MOST = 7,    /* and so many until a put makes it */
+  ROOM_TRIES = 64            /* looks, until make_room() gives up */
 };
 
 void upkeep_init(struct upkeep *upkeep, struct committer *committer) {
@@ -112,7 +114,9 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
    made before enough waits for it. */
 static bool wants_commit(const struct upkeep *upkeep,
                          const struct usage_totals *totals) {
-  return totals->wait_commit_count > totals->used_count / WAITING_PARTS &&
+  bool has_pieces = piece_segments(upkeep->writer->log.space) > 1;
+  uint64_t parts = has_pieces ? WAITING_PARTS_PIECES : WAITING_PARTS;
+  return totals->wait_commit_count > totals->used_count / parts &&
          commit_frees(upkeep->committer);
 }
 

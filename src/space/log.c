@@ -224,18 +224,27 @@ static int open_frame(struct log *log, uint64_t offset) {
   return MMCMAP_OK;
 }
 
-/* Begins a segment with room for a frame that can hold `size` bytes; the frame
-   is not opened yet. */
-static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
-                         uint64_t *frame_offset_out) {
+/* Begins a segment with room for a frame that can hold `size` bytes, the one that
+   a head goes on in whose segment ends at `left_end` (0: the lowest that is free);
+   the frame is not opened yet. */
+static int begin_segment_after(struct log *log, uint64_t left_end,
+                               uint64_t size, uint64_t epoch,
+                               uint64_t *frame_offset_out) {
   struct space *space = log->space;
   log_look(log, 1);
-  uint64_t number = space_choose_segments(space, SEGMENT_LOG, 1);
+  uint64_t number =
+      space_choose_next(space, (left_end - 1) >> space->segment_shift);
   uint64_t first =
       segment_header_offset(number, space->segment_size) + SEGMENT_HEADER_BYTES;
   *frame_offset_out = first;
   return space_begin_segments(space, SEGMENT_LOG, number, 1,
                               first + 2 * FRAME_HEADER_BYTES + size, epoch);
+}
+
+static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
+                         uint64_t *frame_offset_out) {
+  return begin_segment_after(log, log->segment_end, size, epoch,
+                             frame_offset_out);
 }
 
 /* The log leaves the segment of the open frame. */
@@ -347,7 +356,8 @@ int log_make_branch_room(struct log *log, uint64_t size) {
   if (fits) {
     if (full != MMCMAP_OK || branches->frame_offset != 0) return full;
   } else {
-    code = begin_segment(log, size, log->epoch, &offset);
+    code = begin_segment_after(log, branches->segment_end, size, log->epoch,
+                               &offset);
     if (code != MMCMAP_OK) return full != MMCMAP_OK ? full : code;
     usage_note_branches(log->space, offset >> log->space->segment_shift);
     log_count(log);
@@ -416,7 +426,7 @@ int log_descend(struct log *log) {
   if (leaves_large) leave_large(log);
   log->is_moved = true;
   if (leaves_log) {
-    code = begin_segment(log, 0, log->epoch, &offset);
+    code = begin_segment_after(log, 0, 0, log->epoch, &offset);
     if (code != MMCMAP_OK) return code;
     leave_segment(log, log->epoch);
     code = close_frame(log, log->frame_offset, log->cursor, offset, NULL);

@@ -3,7 +3,6 @@
  * How much there is to do for space, which is looked at when some segments
  * have been begun: what is used beside what is alive, and what is kept in reserve.
  */
-#include "os/process.h"
 #include "space/log.h"
 
 /* How many percent more than what is alive may be in use until upkeep is worth
@@ -33,8 +32,7 @@ void log_drop_unknown(struct log *log) {
 }
 
 bool log_is_compacting(const struct log *log) {
-  uint64_t until_ns = atomic_load(&log->header->upkeep.compacting_ns);
-  return until_ns != 0 && process_monotonic_ns() < until_ns;
+  return space_is_compacting(log->space);
 }
 
 /* Segments that the log goes on in. */

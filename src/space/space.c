@@ -10,7 +10,9 @@
 #include "base/errors.h"
 #include "base/testing.h"
 #include "os/file.h"
+#include "os/process.h"
 #include "share/owner_lock.h"
+#include "space/piece.h"
 #include "space/usage.h"
 
 /* Of fewer segments none can be spared. */
@@ -343,6 +345,24 @@ void space_write_ahead(struct space *space, uint64_t end, bool in_pieces) {
 
 /* ---- Segments ------------------------------------------------------------ */
 
+bool space_is_compacting(const struct space *space) {
+  uint64_t until_ns =
+      atomic_load(&space->readers->share->header->upkeep.compacting_ns);
+  return until_ns != 0 && process_monotonic_ns() < until_ns;
+}
+
+static _Atomic uint64_t *first_free(const struct space *space) {
+  return &space->readers->share->header->upkeep.first_free;
+}
+
+uint64_t space_choose_next(struct space *space, uint64_t left) {
+  uint64_t number;
+  if (piece_find_free(space, left, &number) &&
+      fill_hole(space, number, 1) == MMCMAP_OK)
+    return number;
+  return space_choose_segments(space, SEGMENT_LOG, 1);
+}
+
 uint64_t space_choose_segments(struct space *space, enum segment_kind kind,
                                uint64_t run) {
   uint64_t first = kind == SEGMENT_LOG ? 0 : 1;
@@ -350,7 +370,12 @@ uint64_t space_choose_segments(struct space *space, enum segment_kind kind,
   bool has_failed = false;
   /* On a full disk holes stay holes, and what has blocks is taken. */
   while (usage_find_free(space, first, run, &number)) {
-    if (fill_hole(space, number, run) == MMCMAP_OK) return number;
+    if (fill_hole(space, number, run) == MMCMAP_OK) {
+      /* It is the lowest, but for holes that cannot be filled, which the next
+         sweep finds again; below a longer run there may be others. */
+      if (kind == SEGMENT_LOG) *first_free(space) = number;
+      return number;
+    }
     has_failed = true;
     first = number + 1;
   }
@@ -390,10 +415,7 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
               kind == SEGMENT_LOG ? SHARE_SEGMENT_LOG : SHARE_SEGMENT_LARGE,
               epoch);
   if (number < space->segment_count) use_free(space, run);
-  /* One alone is the lowest, but for holes that cannot be filled, which the next
-     sweep finds again; beside a longer run there may be others. */
-  if (kind == SEGMENT_LOG)
-    space->readers->share->header->upkeep.first_free = number + 1;
+  if (number == *first_free(space)) *first_free(space) = number + 1;
   space->segment_count = count;
   return MMCMAP_OK;
 }

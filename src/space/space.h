@@ -2,7 +2,8 @@
 /*
  * The space of the data file: how long it is, which segments have been begun,
  * growing it by really allocated bytes, and giving back what is free. Free
- * segments are begun again, the lowest first. The writer lock guards all but the
+ * segments are begun again, the lowest first, or those of one piece after each
+ * other (space/piece.h). The writer lock guards all but the
  * length, which readers compare offsets with and which changes under a lock of
  * its own; it becomes less under both.
  *
@@ -123,6 +124,13 @@ void space_write_ahead(struct space *space, uint64_t end, bool in_pieces);
    no blocks may have got some. */
 uint64_t space_choose_segments(struct space *space, enum segment_kind kind,
                                uint64_t run);
+
+/* Where one segment may be begun for the log, by a head that leaves segment
+   `left`: as of piece_find_free(), or as of space_choose_segments(). */
+uint64_t space_choose_next(struct space *space, uint64_t left);
+
+/* Whether somebody compacts the store. */
+bool space_is_compacting(const struct space *space);
 
 /* Begins the segments that space_choose_segments() has chosen, in the open epoch
    `epoch`, with blocks up to `end`, and writes their header. */

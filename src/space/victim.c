@@ -5,11 +5,16 @@
  * 1992, who found better ones for long-lived data; here branches, which die
  * young, have segments of their own).
  */
+#include "space/piece.h"
 #include "space/log.h"
 
 enum {
-  LARGE_WASTE_PARTS = 6,  /* of what is alive there */
-  BRANCH_WEIGHT_PARTS = 8 /* tenths that a branch's byte counts more for */
+  LARGE_WASTE_PARTS = 6,   /* of what is alive there */
+  BRANCH_WEIGHT_PARTS = 8, /* tenths that a branch's byte counts more for */
+  PIECE_PARTS = 5,
+  PIECE_PARTS_MOST =
+      4 /* of a segment may be alive, if it is to come earlier for
+                          the sake of its piece */
 };
 
 /* A value that is longer than a segment moves as a whole. */
@@ -83,13 +88,46 @@ bool usage_find_last(const struct log *log, struct usage_victim *victim_out) {
 /* Branches are a small part of what is alive and the larger part of what is
    written: the cost of cleaning all is least if they have more of what is dead
    beside them than records have (in proportion to the root of size times rate). */
-static int64_t rank_of(const struct space *space,
-                       const struct usage_victim *run) {
-  uint32_t state = usage_state(usage_entry(space, run->number));
-  int64_t live = run->live_bytes;
-  return (state & SHARE_SEGMENT_BRANCHES) == 0
+static int64_t rank_of(const struct share_segment *entry, int64_t live) {
+  return (usage_state(entry) & SHARE_SEGMENT_BRANCHES) == 0
              ? live
              : live + live * BRANCH_WEIGHT_PARTS / 10;
+}
+
+/* The piece that was looked at last. */
+struct seen_piece {
+  uint64_t size;
+  uint64_t begin;
+  uint64_t end; /* 0: none yet */
+  int64_t rank; /* of a segment of it, on average */
+};
+
+static void see_piece(const struct space *space, uint64_t number,
+                      struct seen_piece *piece) {
+  int64_t sum = 0;
+  piece_bounds(space, number, piece->size, &piece->begin, &piece->end);
+  for (uint64_t i = piece->begin; i < piece->end; i++) {
+    const struct share_segment *entry = usage_entry(space, i);
+    int64_t live = usage_live_bytes(entry);
+    if ((usage_state(entry) & SHARE_SEGMENT_UNCOUNTED) != 0)
+      live = space->segment_size;
+    if (live > 0) sum += rank_of(entry, live);
+  }
+  piece->rank = sum / (int64_t)(piece->end - piece->begin);
+}
+
+/* A segment whose neighbours are nearly empty comes earlier, so that all of its
+   piece is free in the end: unless it is nearly full itself. */
+static int64_t rank_in_piece(const struct space *space,
+                             const struct usage_victim *run,
+                             struct seen_piece *piece) {
+  int64_t rank = rank_of(usage_entry(space, run->number), run->live_bytes);
+  if (piece->size == 1 ||
+      run->live_bytes > space->segment_size / PIECE_PARTS * PIECE_PARTS_MOST)
+    return rank;
+  if (run->number < piece->begin || run->number >= piece->end)
+    see_piece(space, run->number, piece);
+  return (rank + piece->rank) / 2;
 }
 
 /* Sorted in, by rank, unless the list has better ones. */
@@ -111,13 +149,14 @@ static void list_victims(const struct log *log, const struct readers_held *held,
   const struct space *space = log->space;
   uint64_t most = space->segment_count / USAGE_VICTIM_PARTS + 1;
   struct usage_victim run = {0};
+  struct seen_piece piece = {.size = piece_segments(space)};
   if (most > USAGE_VICTIMS) most = USAGE_VICTIMS;
   list->count = list->next = 0;
   for (; run.number < space->segment_count; run.number += run.run) {
     run.run = run_at(space, run.number);
     if (!run_may_be_victim(log, false, &run, held)) continue;
     run.live_bytes = live_in(space, &run);
-    run.rank = rank_of(space, &run);
+    run.rank = rank_in_piece(space, &run, &piece);
     add_victim(list, (unsigned)most, &run);
   }
 }
