@@ -390,7 +390,7 @@ describe("space", function()
       -- A recount finds what was under it.
       local dropped = settle()
       assert.equal(0, dropped.high)
-      assert.is_true(dropped.used <= before.used - 4,
+      assert.is_true(dropped.used <= before.used - 3,
         ("%d segments used, were %d"):format(dropped.used, before.used))
       is_tight(dropped)
       for round = 7, 12 do

@@ -10,7 +10,6 @@
 #include "base/errors.h"
 #include "maint/cleaner.h"
 #include "os/process.h"
-#include "space/piece.h"
 
 enum {
   QUANTUM_BYTES = 4096,        /* of a segment, looked through with the lock */
@@ -20,14 +19,12 @@ enum {
   PAY_LEAST_BYTES = 512 << 10, /* at once: what is moved together shares copies
                                   of the branches above it */
   PAY_MAX_BYTES = 1 << 20,
-  PAY_RECOUNT_NS = 1000000,  /* of a recount, in its place */
-  COMPACT_BEAT_MS = 5000,    /* so long compacting goes on by itself */
-  STUCK_MAX = 4,             /* segments, before all are recounted */
-  WAITING_PARTS = 20,        /* of what is used: as many segments wait for a
-                                commit until it is made, */
-  WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
-  WAITING_PARTS_MOST = 7,    /* and so many until a put makes it */
-  ROOM_TRIES = 64            /* looks, until make_room() gives up */
+  PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
+  COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
+  STUCK_MAX = 4,            /* segments, before all are recounted */
+  WAITING_PARTS_MOST = 7,   /* of what is used: as many segments wait for a
+                               commit until a put makes it */
+  ROOM_TRIES = 64           /* looks, until make_room() gives up */
 };
 
 void upkeep_init(struct upkeep *upkeep, struct committer *committer) {
@@ -42,21 +39,29 @@ void upkeep_destroy(struct upkeep *upkeep) {
 
 /* ---- Pieces --------------------------------------------------------------- */
 
-/* Looks at all segments, and gives back what need not be kept. */
-static int look(struct upkeep *upkeep, uint32_t timeout_ms,
-                struct usage_totals *totals_out) {
+/* Looks at all segments, and gives back what need not be kept; if nothing is being
+   changed, more of it, for as long as there is `more_out`. */
+static int look_idly(struct upkeep *upkeep, uint32_t timeout_ms, bool is_idle,
+                     struct usage_totals *totals_out, bool *more_out) {
   struct writer *writer = upkeep->writer;
   struct log *log = &writer->log;
   int code = writer_enter(writer, timeout_ms);
   memset(totals_out, 0, sizeof *totals_out);
+  *more_out = false;
   if (code != MMCMAP_OK) return code;
   if (log_is_started(log)) {
     log_sweep(log, totals_out);
     upkeep->seen_count = totals_out->used_count;
     upkeep->seen_cleaned = writer->header->upkeep.cleaned_count;
-    code = log_give_back(log, totals_out);
+    code = log_give_back(log, totals_out, is_idle, more_out);
   }
   return writer_end_change(writer, code);
+}
+
+static int look(struct upkeep *upkeep, uint32_t timeout_ms,
+                struct usage_totals *totals_out) {
+  bool more;
+  return look_idly(upkeep, timeout_ms, false, totals_out, &more);
 }
 
 /* Goes on with a recount, if it is this process that does it. */
@@ -114,9 +119,7 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
    made before enough waits for it. */
 static bool wants_commit(const struct upkeep *upkeep,
                          const struct usage_totals *totals) {
-  bool has_pieces = piece_segments(upkeep->writer->log.space) > 1;
-  uint64_t parts = has_pieces ? WAITING_PARTS_PIECES : WAITING_PARTS;
-  return totals->wait_commit_count > totals->used_count / parts &&
+  return log_wants_commit(&upkeep->writer->log, totals) &&
          commit_frees(upkeep->committer);
 }
 
@@ -185,8 +188,10 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
                     uint32_t timeout_ms, uint64_t end_ns, bool *more_out) {
   struct share_header *header = upkeep->writer->header;
   struct usage_totals totals;
+  bool gives;
   *more_out = false;
-  int code = look(upkeep, timeout_ms, &totals);
+  int code =
+      look_idly(upkeep, timeout_ms, least == SHARE_NEED_IDLE, &totals, &gives);
   if (code != MMCMAP_OK || totals.used_count == 0) return code;
   if (wants_recount(upkeep, &totals))
     return recount(upkeep, timeout_ms, end_ns, more_out);
@@ -194,7 +199,8 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
     *more_out = true;
     return commit_superblock(upkeep->committer);
   }
-  if (upkeep_need(header) < least) return MMCMAP_OK;
+  *more_out = gives;
+  if (gives || upkeep_need(header) < least) return MMCMAP_OK;
   if (header->upkeep.is_sparse != 0 && least == SHARE_NEED_IDLE &&
       !log_is_compacting(&upkeep->writer->log))
     code = descend(upkeep, timeout_ms);
@@ -245,7 +251,8 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
     code = commit_superblock(upkeep->committer);
   if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
   if (code == MMCMAP_OK) code = commit_superblocks_again(upkeep->committer);
-  if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
+  for (bool gives = true; code == MMCMAP_OK && gives;)
+    code = look_idly(upkeep, timeout_ms, true, &totals, &gives);
   upkeep_end_compacting(upkeep);
   return code;
 }

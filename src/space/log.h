@@ -380,6 +380,9 @@ bool log_has_dropped(const struct log *log, const struct usage_totals *totals);
    most of what there is. */
 void log_drop_unknown(struct log *log);
 
+/* Whether so many segments wait for a commit that it is worth it. */
+bool log_wants_commit(const struct log *log, const struct usage_totals *totals);
+
 /* Looks at all segments, and says in the lock file whether there is upkeep to
    do. */
 void log_sweep(struct log *log, struct usage_totals *totals_out);
@@ -390,7 +393,8 @@ void log_look(struct log *log, uint64_t count);
 
 /* Gives back what is free at the file's end, and the blocks of what is free
    beyond what will soon be used; after log_sweep(). */
-int log_give_back(struct log *log, const struct usage_totals *totals);
+int log_give_back(struct log *log, const struct usage_totals *totals,
+                  bool is_idle, bool *more_out);
 
 /* Where the open frame begins: the head that a superblock names if all closed
    frames are on disk. */

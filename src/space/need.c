@@ -4,6 +4,7 @@
  * have been begun: what is used beside what is alive, and what is kept in reserve.
  */
 #include "space/log.h"
+#include "space/piece.h"
 
 /* How many percent more than what is alive may be in use until upkeep is worth
    while: when nothing else is to do, soon, and at once. Cleaning is the dearer
@@ -13,6 +14,9 @@ static const uint64_t slack_percent[] = {
 
 enum {
   SLACK_SEGMENTS = 3,
+  WAITING_PARTS = 20,        /* of what is used: as many segments wait for a
+                                commit until it is made, */
+  WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned */
   BEGUN_PARTS = 64, /* one of so many is begun between two looks at all */
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
@@ -81,6 +85,13 @@ static enum share_need need_to_shrink(const struct usage_totals *totals) {
                                                          : SHARE_NEED_NOTHING;
 }
 
+bool log_wants_commit(const struct log *log,
+                      const struct usage_totals *totals) {
+  bool has_pieces = piece_segments(log->space) > 1;
+  uint64_t parts = has_pieces ? WAITING_PARTS_PIECES : WAITING_PARTS;
+  return totals->wait_commit_count > totals->used_count / parts;
+}
+
 static enum share_need need_of(struct log *log,
                                const struct usage_totals *totals) {
   struct share_upkeep *upkeep = &log->header->upkeep;
@@ -90,7 +101,10 @@ static enum share_need need_of(struct log *log,
   if (atomic_load(&upkeep->is_uncountable) == 0 &&
       (totals->uncounted_count > 0 || log_has_dropped(log, totals)))
     return SHARE_NEED_SOON;
-  if (log_is_compacting(log) && to_clean < SHARE_NEED_SOON)
+  /* What waits is not there: the file would grow. */
+  bool waits = log_wants_commit(log, totals) &&
+               totals->wait_commit_count > totals->free_count;
+  if ((log_is_compacting(log) || waits) && to_clean < SHARE_NEED_SOON)
     return SHARE_NEED_SOON;
   return to_clean > to_shrink ? to_clean : to_shrink;
 }
@@ -143,10 +157,23 @@ static void forget_last(struct log *log) {
   log_store(log);
 }
 
-int log_give_back(struct log *log, const struct usage_totals *totals) {
+/* Whether so many segments have blocks that some should be given back, but for
+   `kept_out` of them. While the store is being changed, they may be needed soon. */
+static bool has_too_many_blocks(const struct log *log,
+                                const struct usage_totals *totals, bool is_idle,
+                                uint64_t *kept_out) {
+  uint64_t live_count = totals->live_bytes >> log->space->segment_shift;
+  uint64_t enough = is_idle ? live_count / 4 : totals->used_count;
+  *kept_out = enough / 2 + 2;
+  return totals->free_count > totals->hole_count + enough + 4;
+}
+
+int log_give_back(struct log *log, const struct usage_totals *totals,
+                  bool is_idle, bool *more_out) {
   struct space *space = log->space;
   const struct share_commit *commit = &log->header->commit;
-  uint64_t live_count = totals->live_bytes >> space->segment_shift;
+  uint64_t kept;
+  *more_out = false;
   forget_last(log);
   /* Neither of the two superblocks may name more than the file has. */
   uint64_t end = usage_end(log) + 2 * FRAME_HEADER_BYTES;
@@ -159,7 +186,7 @@ int log_give_back(struct log *log, const struct usage_totals *totals) {
                  ? space_cut(space, end, log_is_compacting(log))
                  : MMCMAP_OK;
   forget_last(log);
-  if (totals->free_count > totals->hole_count + live_count / 4 + 4)
-    space_punch(space, live_count / 8 + 2);
+  if (has_too_many_blocks(log, totals, is_idle, &kept))
+    *more_out = space_punch(space, kept) && is_idle;
   return code;
 }

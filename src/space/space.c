@@ -448,25 +448,44 @@ int space_cut(struct space *space, uint64_t end, bool at_all) {
   return code;
 }
 
-void space_punch(struct space *space, uint64_t kept) {
+static bool may_be_punched(const struct space *space, uint64_t number) {
+  uint64_t end = (number + 1) << space->segment_shift;
+  return number > 0 && end <= space->writable_bytes &&
+         usage_state(usage_entry(space, number)) == SHARE_SEGMENT_FREE;
+}
+
+/* The flags first: who dies in between leaves no hole that looks like blocks. */
+static bool punch(struct space *space, uint64_t number, uint64_t run) {
+  for (uint64_t i = number; i < number + run; i++)
+    atomic_store(&usage_entry(space, i)->state,
+                 SHARE_SEGMENT_FREE | SHARE_SEGMENT_HOLE);
+  if (file_punch(space->fd, number << space->segment_shift,
+                 run << space->segment_shift) == MMCMAP_OK)
+    return true;
+  for (uint64_t i = number; i < number + run; i++)
+    atomic_store(&usage_entry(space, i)->state, SHARE_SEGMENT_FREE);
+  return false;
+}
+
+bool space_punch(struct space *space, uint64_t kept) {
+  uint64_t left = SPACE_PUNCH_MAX >> space->segment_shift;
+  uint64_t run = 0;
+  if (left == 0) left = 1;
   for (uint64_t i = 0; i < space->segment_count; i++) {
-    struct share_segment *entry = usage_entry(space, i);
-    uint64_t begin = i << space->segment_shift;
-    uint64_t end = begin + space->segment_size;
-    if (usage_state(entry) != SHARE_SEGMENT_FREE) continue;
-    if (kept > 0) {
+    if (usage_state(usage_entry(space, i)) == SHARE_SEGMENT_FREE && kept > 0) {
       kept--;
       continue;
     }
-    if (i == 0 || end > space->writable_bytes) continue;
-    /* The flag first: who dies in between leaves no hole that looks like
-       blocks. */
-    atomic_store(&entry->state, SHARE_SEGMENT_FREE | SHARE_SEGMENT_HOLE);
-    if (file_punch(space->fd, begin, space->segment_size) != MMCMAP_OK) {
-      atomic_store(&entry->state, SHARE_SEGMENT_FREE);
-      return;
-    }
+    if (!may_be_punched(space, i)) continue;
+    if (left == 0) return true;
+    for (run = 1; run < left && i + run < space->segment_count &&
+                  may_be_punched(space, i + run);)
+      run++;
+    if (!punch(space, i, run)) return false;
+    left -= run;
+    i += run - 1;
   }
+  return false;
 }
 
 int space_trim(struct space *space, uint64_t end) {

@@ -27,6 +27,7 @@
 enum {
   SPACE_FILE_SIZE_MIN = 65536,         /* of a new file */
   SPACE_GROWTH_MIN = 65536,            /* the file grows by at least this, */
+  SPACE_PUNCH_MAX = 4 << 20,           /* given back at once at most */
   SPACE_AHEAD_MAX = 1 << 20,           /* written ahead at once at most */
   SPACE_GROWTH_MAX = 32 * 1024 * 1024, /* at most this, a 64th in between */
   SPACE_PIECE_BYTES = 2 << 20,      /* what a processor maps at once; files */
@@ -146,9 +147,9 @@ void space_enter(struct space *space);
    behind `end` is in use. */
 int space_cut(struct space *space, uint64_t end, bool at_all);
 
-/* Gives the blocks of free segments back, all but the first `kept`. The writer
-   lock is held. */
-void space_punch(struct space *space, uint64_t kept);
+/* Gives the blocks of some free segments back, of those after the first `kept`: so
+   many as does not take long. Whether there are more. The writer lock is held. */
+bool space_punch(struct space *space, uint64_t kept);
 
 /* Cuts the file down to what lies before `end`. Nobody else may use the store
    any more: the end of the file moves below pages that were mapped. */

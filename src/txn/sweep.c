@@ -23,7 +23,7 @@
 
 /* So many times as long as a round took is the pause after it, if it was mostly
    in vain. */
-enum { PAUSE_FACTOR = 20 };
+enum { PAUSE_FACTOR = 4 };
 
 void sweep_init(struct sweep *sweep, struct writer *writer) {
   memset(sweep, 0, sizeof *sweep);
@@ -70,7 +70,7 @@ static int begin_round(struct sweep *sweep, uint32_t timeout_ms) {
   if (expiry_is_due(shared(sweep)))
     sweep->round = expiry_begin_round(shared(sweep));
   writer_leave(sweep->writer);
-  sweep->begin_ns = process_monotonic_ns();
+  sweep->work_ns = 0;
   sweep->earliest_ms = UINT64_MAX;
   sweep->looked_count = sweep->deleted_count = 0;
   sweep->is_in_map = sweep->is_named = sweep->is_behind_key = false;
@@ -89,7 +89,7 @@ static uint64_t choose_pause(struct sweep *sweep) {
     sweep->pause_ns /= 2;
   else if (deleted < looked / 16)
     sweep->pause_ns *= 2;
-  uint64_t least = PAUSE_FACTOR * (process_monotonic_ns() - sweep->begin_ns);
+  uint64_t least = PAUSE_FACTOR * sweep->work_ns;
   if (sweep->pause_ns < least) sweep->pause_ns = least;
   if (sweep->pause_ns < PAUSE_MIN_NS) sweep->pause_ns = PAUSE_MIN_NS;
   if (sweep->pause_ns > PAUSE_MAX_NS) sweep->pause_ns = PAUSE_MAX_NS;
@@ -281,7 +281,8 @@ static int go_on(struct sweep *sweep, uint32_t timeout_ms,
 static struct sweep_outcome run(struct sweep *sweep, uint32_t timeout_ms,
                                 uint64_t end_ns) {
   struct sweep_outcome outcome = {.has_more = true};
-  while (process_monotonic_ns() < end_ns) {
+  uint64_t begin_ns = process_monotonic_ns();
+  for (uint64_t now_ns = begin_ns; now_ns < end_ns; begin_ns = now_ns) {
     int code = MMCMAP_OK;
     if (sweep->round == 0) {
       if (expiry_is_due(shared(sweep))) code = begin_round(sweep, timeout_ms);
@@ -289,6 +290,8 @@ static struct sweep_outcome run(struct sweep *sweep, uint32_t timeout_ms,
       if (!outcome.has_more) break;
     }
     code = go_on(sweep, timeout_ms, &outcome);
+    now_ns = process_monotonic_ns();
+    sweep->work_ns += now_ns - begin_ns;
     if (code == MMCMAP_OK) continue;
     end_round(sweep, timeout_ms, code == MMCMAP_NOTFOUND);
     outcome.has_more = code == MMCMAP_NOTFOUND;

@@ -40,8 +40,8 @@ struct sweep_bytes {
 struct sweep {
   struct writer *writer;
   _Atomic bool is_busy;
-  uint64_t round; /* the one under way; 0: none */
-  uint64_t begin_ns;
+  uint64_t round;   /* the one under way; 0: none */
+  uint64_t work_ns; /* how long it has taken so far */
   uint64_t pause_ns;
   uint64_t earliest_ms; /* of the records that it has met, and left */
   uint64_t looked_count;
