@@ -9,7 +9,7 @@ local mmcmap = require "mmcmap"
 local probe = require "mmcmap_probe"
 
 -- Another file with the same code: the loader maps it a second time.
-local function load_copy()
+local function copy_of_module()
   local original
   for template in package.cpath:gmatch("[^;]+") do -- 5.1 has no searchpath
     local file = io.open((template:gsub("%?", "mmcmap/core")), "rb")
@@ -20,7 +20,11 @@ local function load_copy()
   local file = assert(io.open(path, "wb"))
   file:write((assert(original)))
   file:close()
-  local open = assert(package.loadlib(path, "luaopen_mmcmap_core"))
+  return path
+end
+
+local function load_copy()
+  local open = assert(package.loadlib(copy_of_module(), "luaopen_mmcmap_core"))
   return open()
 end
 
@@ -144,6 +148,23 @@ describe("two Lua states with one engine", function()
     assert.equal("true", third:run("return db:remove()"))
     third:close()
     assert.is_false(helper.exists(path))
+  end)
+
+  -- A state that is closed unloads its modules; but what a thread has claimed is
+  -- given back when the thread ends, and what is to happen around fork() is asked
+  -- of the module for as long as the process lives.
+  it("leave the code where it is when the last of them is closed", function()
+    local code = ([[
+      local open = assert(package.loadlib(%q, "luaopen_mmcmap_core"))
+      local db = assert(open().open(%q))
+      assert(db:put("k", "v") and db:get("k") == "v")
+      assert(db:close())
+    ]]):format(copy_of_module(), helper.path())
+    local text, how, status = probe.child.run(function()
+      for _ = 1, 3 do assert(probe.vm.run_in_thread(code)) end
+      return "went on " .. select(3, probe.child.run(function() return "" end))
+    end)
+    assert.same({ "went on 0", "exit", 0 }, { text, how, status })
   end)
 
   it("end in any order", function()

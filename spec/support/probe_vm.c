@@ -7,8 +7,12 @@
  *   vm:run(code, ...)   the code's one result as a string, or raises its error;
  *                       the code gets the other arguments, strings, as `...`
  *   vm:close()          the state with all that is in it
+ *   run_in_thread(code)   a state of its own in a thread of its own, both of
+ *                       which have ended when this returns: whether the code
+ *                       raised no error
  */
 #include <lualib.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "probe.h"
@@ -67,6 +71,33 @@ static int vm_close(lua_State *L) {
   return 0;
 }
 
+struct vm_task {
+  const char *code;
+  bool has_succeeded;
+};
+
+static void *vm_work(void *context) {
+  struct vm_task *task = context;
+  lua_State *state = luaL_newstate();
+  if (state == NULL) return NULL;
+  luaL_openlibs(state);
+  task->has_succeeded =
+      luaL_loadbuffer(state, task->code, strlen(task->code), "=vm") == 0 &&
+      lua_pcall(state, 0, 0, 0) == 0;
+  lua_close(state);
+  return NULL;
+}
+
+static int vm_run_in_thread(lua_State *L) {
+  struct vm_task task = {.code = luaL_checkstring(L, 1)};
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, vm_work, &task) != 0)
+    return luaL_error(L, "no thread");
+  pthread_join(thread, NULL);
+  lua_pushboolean(L, task.has_succeeded);
+  return 1;
+}
+
 void probe_vm_open(lua_State *L) {
   static const luaL_Reg methods[] = {
       {"run", vm_run}, {"close", vm_close}, {"__gc", vm_close}, {NULL, NULL}};
@@ -77,4 +108,6 @@ void probe_vm_open(lua_State *L) {
   lua_pop(L, 1);
   lua_pushcfunction(L, vm_open);
   lua_setfield(L, -2, "open");
+  lua_pushcfunction(L, vm_run_in_thread);
+  lua_setfield(L, -2, "run_in_thread");
 }
