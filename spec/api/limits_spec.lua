@@ -150,6 +150,32 @@ describe("processes of several number spaces", function()
       end)
   end
 
+  -- The reader's number is one that nobody has in the other's space.
+  it_in_namespaces("leave each other's places alone", function()
+    local db = helper.store(nil, path)
+    for i = 1, 100 do db:put("key " .. i, ("old "):rep(50)) end
+    local words = { (unpack or table.unpack)(PID_SPACE) } -- luacheck: ignore 113
+    words[#words - 1] = "for i in 1 2 3 4 5 6 7 8; do (exit 0); done; "
+      .. words[#words - 1]
+    local reader = peers.start(path, { through = words })
+    local other = peers.start(path, { through = PID_SPACE })
+    reader:ask("next_record, state = db:pairs() next_record(state)")
+    assert.equal("4", other:ask([[
+      for round = 1, 200 do
+        for i = 1, 100 do db:put("key " .. i, ("new "):rep(50)) end
+      end
+      return #db:readers()
+    ]]))
+    assert.equal("99", reader:ask([[
+      local count = 0
+      for key, value in next_record, state do
+        assert(value == ("old "):rep(50), "the snapshot moved")
+        count = count + 1
+      end
+      return count
+    ]]))
+  end)
+
   it_in_namespaces("survive one that is killed while it waits", function()
     if is_hookless() then return end
     local holder = start_holder { through = PID_SPACE }

@@ -5,6 +5,9 @@
 local helper = require "spec.support.helper"
 local mmcmap = require "mmcmap"
 local peers = require "spec.support.peers"
+local probe = require "mmcmap_probe"
+
+local SIGSTOP = 19
 
 local db, path
 
@@ -219,11 +222,50 @@ describe("a snapshot", function()
     writer:answer()
   end)
 
+  -- It has read which moment is the newest, and then stands still for so long
+  -- that the moment passes, and what it consists of is used again.
+  it("is of a moment that is still there when it is opened", function()
+    if not probe.crash.has_hooks then
+      return pending("needs --enable-debug-checks")
+    end
+    local function put_all(word)
+      for i = 1, 300 do assert(db:put("key " .. i, word .. i)) end
+    end
+    put_all("old ")
+    put_all("older ")
+    local function is_whole(breaks)
+      db:snapshot():close()
+      local reader = peers.launch(path)
+      reader:ask("db = assert(probe.store.open(path))")
+      reader:ask("if ... ~= 'none' then probe.crash.breaks(...) end", breaks)
+      reader:ask("probe.crash.die_at_point(1, tonumber((...)), 'moment')", SIGSTOP)
+      reader:tell([[
+        local snapshot = assert(db:snapshot())
+        local records, code = snapshot:records()
+        if not records then return code end
+        local word
+        for key, value in pairs(records) do
+          word = word or value:match("^%a+ ")
+          if value ~= word .. key:match("%d+") then return "mixed" end
+        end
+        return word
+      ]])
+      reader:await_stopped()
+      for round = 1, 20 do put_all(("x"):rep(round % 5 + 1) .. " ") end
+      put_all("new ")
+      reader:go_on()
+      local text = reader:answer()
+      reader:kill()
+      return text == "new " or text
+    end
+    assert.is_true(is_whole("none"))
+    assert.not_equal(true, is_whole("NO_RECHECK"))
+  end)
+
   it("ends when it is older than it may become", function()
     local other = helper.store({ max_snapshot_age = 0.02 }, path)
     other:put("k", "v")
     local snap = other:snapshot()
-    local probe = require "mmcmap_probe"
     probe.os.sleep_ms(40)
     local value, message, code = snap:get("k")
     assert.is_nil(value)

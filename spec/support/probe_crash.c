@@ -532,6 +532,8 @@ static const struct {
     CRASH_BREAK(REUSE_UNCOMMITTED),
     CRASH_BREAK(COUNT_LOW),
     CRASH_BREAK(NO_REVIVAL),
+    CRASH_BREAK(FLAT_PINS),
+    CRASH_BREAK(TRUST_PIDS),
 };
 
 static uint64_t breaks_of_environment;

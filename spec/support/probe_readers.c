@@ -11,6 +11,11 @@
  *                             unpin so often, while this one advances: how
  *                             many rows there were, and whether the horizon
  *                             ever passed a pin
+ *   table:race(milliseconds)  a thread that pins, loads a root and looks at it,
+ *                             against this one, which stores one root after the
+ *                             other and gives up what the horizon has passed: how
+ *                             often the thread saw that its root was given up, and
+ *                             how often it looked
  */
 #include <stdlib.h>
 #include <string.h>
@@ -264,19 +269,86 @@ static int readers_do_crowd(lua_State *L) {
   return 2;
 }
 
+/* ---- A pin against an advance ------------------------------------------- */
+
+enum { RACE_LINES = 8, RACE_LOOKS = 8, RACE_PAUSES = 61 };
+
+/* Roots are numbers that go up: whoever pins and loads one may look at it until it
+   unpins, and must not find meanwhile that it was given up. */
+struct readers_race {
+  struct readers *table;
+  struct share_row *row; /* the reader's */
+  uint64_t seen_late;    /* the reader's: roots that were given up too early */
+  uint64_t reads;
+  _Alignas(64) _Atomic uint64_t root;
+  _Alignas(64) _Atomic uint64_t first_kept; /* those below are given up */
+  atomic_bool stops;
+  /* Lines that both write to: a processor that has to fetch them keeps its later
+     stores back for as long, the pin among them. */
+  struct {
+    _Alignas(64) _Atomic uint64_t word;
+  } lines[RACE_LINES];
+};
+
+static void race_write_lines(struct readers_race *race, uint64_t word) {
+  for (int i = 0; i < RACE_LINES; i++)
+    atomic_store_explicit(&race->lines[i].word, word, memory_order_relaxed);
+}
+
+static void *race_read(void *context) {
+  struct readers_race *race = context;
+  if (readers_row(race->table, &race->row) != MMCMAP_OK) return NULL;
+  while (!atomic_load_explicit(&race->stops, memory_order_relaxed)) {
+    race_write_lines(race, ++race->reads);
+    readers_pin(race->table, race->row);
+    uint64_t root = atomic_load_explicit(&race->root, memory_order_acquire);
+    bool is_late = false;
+    for (int i = 0; i < RACE_LOOKS; i++) {
+      thread_pause();
+      is_late |= atomic_load(&race->first_kept) > root;
+    }
+    readers_unpin(race->row);
+    race->seen_late += is_late ? 1 : 0;
+  }
+  return NULL;
+}
+
+/* Puts another root in the old one's place, and gives that up if it may. */
+static void race_write(struct readers_race *race, uint64_t root) {
+  atomic_store_explicit(&race->root, root, memory_order_release);
+  uint64_t unlinked = readers_tick(race->table);
+  if (unlinked < readers_advance(race->table))
+    atomic_store(&race->first_kept, root);
+  race_write_lines(race, root);
+  for (uint64_t i = root % RACE_PAUSES; i > 0; i--)
+    thread_pause();
+}
+
+static int readers_do_race(lua_State *L) {
+  struct readers_race race = {.table = readers_check(L)};
+  uint64_t end_ns =
+      process_monotonic_ns() + probe_check_u64(L, 2) * UINT64_C(1000000);
+  pthread_t reader;
+  int code = thread_start(&reader, "race", race_read, &race);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  for (uint64_t root = 1; process_monotonic_ns() < end_ns; root++)
+    race_write(&race, root);
+  atomic_store(&race.stops, true);
+  thread_join(reader);
+  if (race.row == NULL) return luaL_error(L, "the reader has no row");
+  lua_pushnumber(L, (lua_Number)race.seen_late);
+  lua_pushnumber(L, (lua_Number)race.reads);
+  return 2;
+}
+
 void probe_readers_open(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"pin", readers_do_pin},
-      {"unpin", readers_do_unpin},
-      {"tick", readers_do_tick},
-      {"advance", readers_do_advance},
-      {"row_count", readers_row_count},
-      {"owned_rows", readers_owned_rows},
-      {"worker", readers_worker},
-      {"crowd", readers_do_crowd},
-      {"destroy", readers_do_destroy},
-      {"__gc", readers_do_destroy},
-      {NULL, NULL},
+      {"pin", readers_do_pin},          {"unpin", readers_do_unpin},
+      {"tick", readers_do_tick},        {"advance", readers_do_advance},
+      {"row_count", readers_row_count}, {"owned_rows", readers_owned_rows},
+      {"worker", readers_worker},       {"crowd", readers_do_crowd},
+      {"race", readers_do_race},        {"destroy", readers_do_destroy},
+      {"__gc", readers_do_destroy},     {NULL, NULL},
   };
   static const luaL_Reg worker_methods[] = {
       {"pin", readers_worker_pin},

@@ -174,6 +174,26 @@ describe("share.readers", function()
     assert.equal(tick + 1, table_:advance())
   end)
 
+  -- Two processors' doing: with the fence of R1, and without. What goes wrong then
+  -- takes hardly longer than a store needs to become visible; it is tried for a
+  -- while.
+  it("sees every pin that came too late to see what was unlinked", function()
+    if (os.getenv("MMCMAP_RUN_WITH") or ""):find("valgrind", 1, true) then
+      return pending("needs two threads at a time")
+    end
+    local late, reads = table_:race(500)
+    assert.equal(0, late)
+    assert.is_true(reads > 1000)
+    if not probe.crash.has_hooks then return end
+    probe.crash.breaks("NO_FENCE")
+    for _ = 1, 20 do
+      late = table_:race(500)
+      if late > 0 then break end
+    end
+    probe.crash.breaks()
+    assert.is_true(late > 0)
+  end)
+
   -- A child that closed its parent's store freed the table in it, which was
   -- still in the list that a thread's end goes through.
   it("forgets the parent's tables in a child", function()

@@ -7,7 +7,8 @@
 -- One is not looked for here: a pin without its fence (BREAK_NO_FENCE). The
 -- store of the pin would have to stay in the processor's buffer while the
 -- writer unlinks a node, scans the pins and takes the node again, which takes
--- much longer; x86 could not be brought to it. The models of the protocol
+-- much longer; x86 could not be brought to it. A pin against a scan, and nothing
+-- else (spec/unit/share_readers_spec.lua), and the models of the protocol
 -- (spec/model/litmus_spec.lua) do find it.
 
 local scratch = require "spec.support.scratch"

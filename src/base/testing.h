@@ -58,6 +58,8 @@ enum testing_break {
 #define BREAK_TRUST_LAST_CHANGE BREAK_OF_BIT(48) /* takeover does not look */
 #define BREAK_CUT_IS_DAMAGE BREAK_OF_BIT(47) /* few addresses are no reason */
 #define BREAK_RECYCLE_HELD BREAK_OF_BIT(49)  /* what a snapshot holds */
+#define BREAK_FLAT_PINS BREAK_OF_BIT(50) /* an inner pin's end is the outer's */
+#define BREAK_TRUST_PIDS BREAK_OF_BIT(51) /* a process is dead by its number */
 
 #ifdef MMCMAP_DEBUG_CHECKS
 

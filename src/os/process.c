@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -148,6 +149,12 @@ int process_boot_id(uint8_t id_out[PROCESS_BOOT_ID_BYTES]) {
 }
 
 uint32_t process_id(void) { return (uint32_t)getpid(); }
+
+#ifdef MMCMAP_DEBUG_CHECKS
+bool process_exists(uint32_t id) {
+  return kill((pid_t)id, 0) == 0 || errno != ESRCH;
+}
+#endif
 
 uint32_t process_thread_id(void) {
   static _Thread_local struct {

@@ -7,6 +7,7 @@
 #define OS_PROCESS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,5 +54,10 @@ int process_boot_id(uint8_t id_out[PROCESS_BOOT_ID_BYTES]);
    none tells whether a process is still there. */
 uint32_t process_id(void);
 uint32_t process_thread_id(void);
+
+#ifdef MMCMAP_DEBUG_CHECKS
+/* Whether a process has that number here: for a deliberate mistake alone. */
+bool process_exists(uint32_t id);
+#endif
 
 #endif

@@ -378,14 +378,24 @@ bool readers_is_nobody(struct readers *readers, uint32_t owner) {
   return is_nobody;
 }
 
-bool readers_hold_dead(struct readers *readers, uint32_t owner) {
+/* Whether the process of chunk `index` is dead: then the chunk's lock is held. */
+static bool hold_if_dead(struct readers *readers, uint32_t index) {
   int code;
+#ifdef MMCMAP_DEBUG_CHECKS
+  if (BROKEN(BREAK_TRUST_PIDS))
+    return !process_exists(
+        atomic_load(&share_chunk(readers->share, index)->process));
+#endif
+  return share_take_chunk(readers->share, index, &code);
+}
+
+bool readers_hold_dead(struct readers *readers, uint32_t owner) {
   if (!is_row(owner) || readers->share->fd < 0) return false;
   uint32_t index = chunk_of_owner(owner);
   pthread_mutex_lock(&claims);
   if (!owns_chunk(readers, index) &&
       index < atomic_load(&readers->share->header->chunk_count) &&
-      share_take_chunk(readers->share, index, &code))
+      hold_if_dead(readers, index))
     return true;
   pthread_mutex_unlock(&claims);
   return false;
@@ -400,11 +410,9 @@ void readers_let_dead_go(struct readers *readers, uint32_t owner) {
 static void bury_if_dead(struct readers *readers, uint32_t index) {
   struct share *share = readers->share;
   uint32_t rows;
-  int code;
   if (owns_chunk(readers, index)) return;
   if (owned_chunk(readers, index, &rows) == NULL) return;
-  if (!BROKEN(BREAK_BURY_ALIVE) && !share_take_chunk(share, index, &code))
-    return;
+  if (!BROKEN(BREAK_BURY_ALIVE) && !hold_if_dead(readers, index)) return;
   struct share_chunk *chunk = share_chunk(share, index);
   if (chunk != NULL && !owns_lock(readers, index)) clear_chunk(chunk);
   if (!BROKEN(BREAK_BURY_ALIVE)) share_give_chunk(share, index);

@@ -82,7 +82,7 @@ static inline void readers_pin(struct readers *readers, struct share_row *row) {
 /* R2: all loads from the map come before the pin is withdrawn. */
 static inline void readers_unpin(struct share_row *row) {
   CHECK_SLOW(row->depth > 0);
-  if (--row->depth > 0) return;
+  if (--row->depth > 0 && !BROKEN(BREAK_FLAT_PINS)) return;
   atomic_store_explicit(&row->pin, 0, memory_order_release);
 }
 

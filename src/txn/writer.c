@@ -467,6 +467,7 @@ int writer_open_snapshot(struct writer *writer, struct share_row *row,
   struct moment again;
   memset(moment_out, 0, sizeof *moment_out);
   if (load_moment(writer->header, moment_out)) {
+    TEST_POINT("moment");
     atomic_store_explicit(&row->snapshot, share_mark(row, moment_out->epoch),
                           memory_order_relaxed);
     /* R13: the row is seen by whoever looks for what may be used again, or
