@@ -198,6 +198,33 @@ describe("a store in several processes", function()
     end))
   end)
 
+  -- Each of them has a flusher, and one commits for all.
+  it_if_shared("is committed once per interval, however many write", function()
+    local db, interval = helper.store({ durability = "manual" }, path), 0.05
+    db:put("k", "v")
+    assert(db:sync())
+    local crowd = {}
+    for i = 1, 6 do
+      crowd[i] = peers.start(path, { open = "{ flush_interval = 0.05 }" })
+    end
+    local before, begin = db:stat().commit_count, probe.os.monotonic_ns()
+    for i = 1, 6 do
+      crowd[i]:tell([[
+        local i, limit = 0, probe.os.monotonic_ns() + 1.5e9
+        repeat
+          i = i + 1
+          assert(db:put(... .. i % 100, i))
+          probe.os.sleep_ms(1)
+        until probe.os.monotonic_ns() > limit
+      ]], i .. " ")
+    end
+    for i = 1, 6 do crowd[i]:answer() end
+    local commits = db:stat().commit_count - before
+    local most = (probe.os.monotonic_ns() - begin) / 1e9 / interval
+    assert.is_true(commits > 2 and commits < 1.6 * most,
+      ("%d commits, one for all would make %.1f"):format(commits, most))
+  end)
+
   it_if_shared("is a clean file once the last of them has closed it", function()
     local db, other = helper.store(nil, path), peers.start(path)
     db:put("k", "v")

@@ -301,9 +301,13 @@ static int sync_batch(struct committer *committer, struct batch *batch) {
   return code;
 }
 
-static bool is_durable(const struct committer *committer, uint64_t epoch) {
+static uint64_t durable_epoch(const struct committer *committer) {
   return atomic_load_explicit(&committer->shared->durable_epoch,
-                              memory_order_acquire) >= epoch;
+                              memory_order_acquire);
+}
+
+static bool is_durable(const struct committer *committer, uint64_t epoch) {
+  return durable_epoch(committer) >= epoch;
 }
 
 /* Makes durable all that is visible. A seal that finds no space has spoilt
@@ -386,8 +390,12 @@ static int check_waits_for_nobody(struct committer *committer) {
   return code;
 }
 
-int commit_epoch(struct committer *committer, uint64_t epoch) {
+/* Unless `left_out` is NULL, it is enough that a leader that was waited for has
+   committed something: what that has left out is younger than its commit. */
+static int commit_or_follow(struct committer *committer, uint64_t epoch,
+                            bool *left_out) {
   struct share_commit *shared = committer->shared;
+  uint64_t before = durable_epoch(committer);
   if (is_durable(committer, epoch)) return MMCMAP_OK;
   int allowed = check_waits_for_nobody(committer);
   if (UNLIKELY(allowed != MMCMAP_OK)) return allowed;
@@ -405,7 +413,21 @@ int commit_epoch(struct committer *committer, uint64_t epoch) {
     thread_wait_for_change(&shared->sequence, sequence, FOLLOWER_TIMEOUT_MS);
     /* Nobody has finished in all that time: perhaps nobody leads. */
     probe = atomic_load(&shared->sequence) == sequence;
+    uint64_t now = durable_epoch(committer);
+    if (left_out == NULL || now == before) continue;
+    *left_out = now < epoch;
+    return MMCMAP_OK;
   }
+}
+
+int commit_epoch(struct committer *committer, uint64_t epoch) {
+  return commit_or_follow(committer, epoch, NULL);
+}
+
+int commit_as_flusher(struct committer *committer, uint64_t epoch,
+                      bool *left_out) {
+  *left_out = false;
+  return commit_or_follow(committer, epoch, left_out);
 }
 
 bool commit_frees(const struct committer *committer) {

@@ -40,7 +40,12 @@ void committer_install(struct committer *committer,
    thread has the writer lock, for a transaction. */
 int commit_epoch(struct committer *committer, uint64_t epoch);
 
-/* The same for all that was visible before the call. */
+/* The same for a flusher, of which one is to commit for all: if it finds another
+   leader, and that one commits, it leaves `epoch` to the next interval. */
+int commit_as_flusher(struct committer *committer, uint64_t epoch,
+                      bool *left_out);
+
+/* Like commit_epoch() for all that was visible before the call. */
 int commit_all(struct committer *committer);
 
 /* Commits, and has a superblock on disk that names the last change: then the

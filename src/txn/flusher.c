@@ -125,11 +125,14 @@ static void do_upkeep(struct flusher *flusher) {
 
 static void commit(struct flusher *flusher) {
   uint64_t epoch;
+  bool is_left = false;
   atomic_store(&flusher->is_dirty, false);
   int code = changed_epoch(flusher, &epoch);
-  if (code == MMCMAP_OK) code = commit_epoch(flusher->committer, epoch);
+  if (code == MMCMAP_OK)
+    code = commit_as_flusher(flusher->committer, epoch, &is_left);
   /* A seal that found no space or memory is tried again. */
-  if (code != MMCMAP_OK && atomic_load(&shared(flusher)->commit.failed) == 0)
+  if (is_left ||
+      (code != MMCMAP_OK && atomic_load(&shared(flusher)->commit.failed) == 0))
     atomic_store(&flusher->is_dirty, true);
   flusher->has_committed = true;
 }

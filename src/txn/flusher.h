@@ -9,7 +9,8 @@
  * upkeep; if there is more to do, it goes on, and commits in between.
  *
  * Each process that changes something has one; which of them comes to commit is
- * decided by the leadership (txn/commit.h).
+ * decided by the leadership (txn/commit.h): who finds that another leads, or has
+ * just committed, lets an interval pass again.
  */
 #ifndef TXN_FLUSHER_H
 #define TXN_FLUSHER_H
