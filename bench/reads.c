@@ -5,15 +5,22 @@
  *   reads FILE [COUNT]   a store of COUNT keys of 32 random letters
  *                        (1,000,000), value = key: opening and closing a
  *                        snapshot; get_many against get; the
- *                        difference of two snapshots
+ *                        difference of two snapshots; what a pin costs; two
+ *                        threads that read; one that reads beside one that
+ *                        writes; how soon another process sees a put
  *
  * Every value is checked. FILE is made and removed. Let nothing else run
  * meanwhile, and compare figures of one run only.
  */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "mmcmap.h"
 
@@ -196,6 +203,207 @@ static void measure_diff(mmcmap *store, const struct keys *keys, int changes) {
   printf("diff of %5d changes               %7.0f us\n", changes, best / 1000);
 }
 
+/* ---- Beside others ------------------------------------------------------- */
+
+/* What a thread does until it is told to stop, and how often it has. */
+struct work {
+  void (*once)(struct work *work);
+  mmcmap *store;
+  mmcmap_snapshot *snapshot;
+  const struct keys *keys;
+  uint64_t random_state;
+  mmcmap_buffer value;
+  double each_ns; /* of the thread's own time on a processor */
+  uint64_t count;
+};
+
+static atomic_bool stops;
+
+static mmcmap_slice next_key(struct work *work) {
+  work->random_state ^= work->random_state << 13;
+  work->random_state ^= work->random_state >> 7;
+  work->random_state ^= work->random_state << 17;
+  return key_at(work->keys,
+                (size_t)(work->random_state >> 11) % work->keys->count);
+}
+
+static void check_own_value(const struct work *work, mmcmap_slice key) {
+  must_hold(work->value.size == key.size &&
+                memcmp(work->value.data, key.data, key.size) == 0,
+            "a wrong value");
+}
+
+static void get_once(struct work *work) {
+  mmcmap_slice key = next_key(work);
+  must(mmcmap_get(work->store, key, &work->value), "get");
+  check_own_value(work, key);
+}
+
+static void get_sealed_once(struct work *work) {
+  mmcmap_slice key = next_key(work);
+  must(mmcmap_snapshot_read(work->snapshot, key, &work->value), "read");
+  check_own_value(work, key);
+}
+
+static void put_once(struct work *work) {
+  mmcmap_slice key = next_key(work);
+  must(mmcmap_put(work->store, key, key), "put");
+}
+
+static void spin_once(struct work *work) { (void)next_key(work); }
+
+static double thread_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+}
+
+static void *run_work(void *context) {
+  struct work *work = context;
+  double begin = thread_ns();
+  for (; !atomic_load_explicit(&stops, memory_order_relaxed); work->count++)
+    work->once(work);
+  work->each_ns = (thread_ns() - begin) / (double)work->count;
+  return NULL;
+}
+
+/* Does both at once for a while, or the first alone if there is no other. The
+   processors' time counts: there may be more to do than there are of them. */
+static void run_both(struct work *work, struct work *other) {
+  const struct timespec while_ = {0, 400000000};
+  pthread_t threads[2];
+  struct work *works[2] = {work, other};
+  int count = other == NULL ? 1 : 2;
+  atomic_store(&stops, false);
+  for (int i = 0; i < count; i++) {
+    works[i]->count = 0;
+    must_hold(pthread_create(&threads[i], NULL, run_work, works[i]) == 0,
+              "no thread");
+  }
+  nanosleep(&while_, NULL);
+  atomic_store(&stops, true);
+  for (int i = 0; i < count; i++)
+    pthread_join(threads[i], NULL);
+}
+
+static int compare_doubles(const void *a, const void *b) {
+  const double *x = a, *y = b;
+  return (*x > *y) - (*x < *y);
+}
+
+enum { PAIRS = 15 };
+
+static double median(double *values) {
+  qsort(values, PAIRS, sizeof values[0], compare_doubles);
+  return values[PAIRS / 2];
+}
+
+/* Figures of one round are compared with each other; then medians. */
+static void measure_beside(mmcmap *store, const struct keys *keys) {
+  struct work reader = {.once = get_once, .store = store, .keys = keys};
+  struct work second = reader, sealed = reader, writer = reader, busy = reader;
+  double get[PAIRS], pin[PAIRS], two[PAIRS], loop[PAIRS], beside[PAIRS],
+      puts[PAIRS];
+  struct work *works[] = {&reader, &second, &sealed, &writer, &busy};
+  for (size_t i = 0; i < sizeof works / sizeof works[0]; i++)
+    works[i]->random_state = 88172645463325252u + i;
+  sealed.once = get_sealed_once;
+  writer.once = put_once;
+  busy.once = spin_once;
+  for (int i = 0; i < PAIRS; i++) {
+    must(mmcmap_snapshot_open(store, &sealed.snapshot), "snapshot");
+    run_both(&sealed, NULL);
+    mmcmap_snapshot_close(sealed.snapshot);
+    run_both(&reader, NULL);
+    double alone = get[i] = reader.each_ns;
+    pin[i] = alone - sealed.each_ns;
+    run_both(&reader, &second);
+    two[i] = alone / reader.each_ns + alone / second.each_ns;
+    run_both(&reader, &busy);
+    loop[i] = reader.each_ns / alone;
+    double beside_loop = reader.each_ns;
+    run_both(&reader, &writer);
+    beside[i] = reader.each_ns / beside_loop;
+    puts[i] = writer.each_ns;
+    must(mmcmap_sync(store), "sync");
+  }
+  printf("get                                %7.0f ns\n", median(get));
+  printf("get - the same of a snapshot       %7.0f ns\n", median(pin));
+  printf("two threads that get               %7.2f of one\n", median(two));
+  printf("a get beside a loop                %7.2f of one alone\n",
+         median(loop));
+  printf("a get beside puts                  %7.2f of one beside a loop\n",
+         median(beside));
+  printf("those puts                         %7.0f ns\n", median(puts));
+  for (size_t i = 0; i < sizeof works / sizeof works[0]; i++)
+    mmcmap_buffer_free(&works[i]->value);
+}
+
+/* ---- Another process ----------------------------------------------------- */
+
+/* A page that both see. */
+struct meeting {
+  _Atomic uint64_t begun; /* the number of the put that has begun, */
+  _Atomic uint64_t done;  /* and of the last that has returned */
+  _Atomic uint64_t seen;  /* the last that the other has found */
+};
+
+static uint64_t number_of(mmcmap *store, mmcmap_buffer *value) {
+  uint64_t number;
+  must(mmcmap_get(store, (mmcmap_slice){"ball", 4}, value), "get");
+  must_hold(value->size == sizeof number, "a wrong value");
+  memcpy(&number, value->data, sizeof number);
+  return number;
+}
+
+/* The child: looks until it sees each. Whoever looks when the put has returned must
+   see it. */
+static void watch(mmcmap *store, struct meeting *meeting, uint64_t last) {
+  static mmcmap_buffer value;
+  for (uint64_t seen = 0; seen < last;) {
+    uint64_t done = atomic_load(&meeting->done);
+    uint64_t found = number_of(store, &value);
+    must_hold(found >= done, "a put that had returned was not seen");
+    must_hold(found >= seen && found <= atomic_load(&meeting->begun),
+              "a number that was not put");
+    seen = found;
+    atomic_store(&meeting->seen, seen);
+  }
+}
+
+static void measure_another_process(mmcmap *store) {
+  enum { PUTS = 100000, RARELY = 1000 };
+  static double waits[PUTS];
+  struct meeting *meeting = mmap(NULL, sizeof *meeting, PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  uint64_t number = 0;
+  must_hold(meeting != MAP_FAILED, "no memory");
+  mmcmap_slice key = {"ball", 4}, value = {&number, sizeof number};
+  must(mmcmap_put(store, key, value), "put");
+  fflush(stdout);
+  pid_t child = fork();
+  must_hold(child >= 0, "fork");
+  if (child == 0) {
+    watch(store, meeting, PUTS);
+    _exit(0);
+  }
+  for (number = 1; number <= PUTS; number++) {
+    double begin = now_ns();
+    atomic_store(&meeting->begun, number);
+    must(mmcmap_put(store, key, value), "put");
+    atomic_store(&meeting->done, number);
+    while (atomic_load(&meeting->seen) < number)
+      ;
+    waits[number - 1] = now_ns() - begin;
+  }
+  int status;
+  must_hold(waitpid(child, &status, 0) == child && status == 0, "the child");
+  qsort(waits, PUTS, sizeof waits[0], compare_doubles);
+  printf("a put and another process's look   %7.0f ns, 1 in %d %.0f ns\n",
+         waits[PUTS / 2], RARELY, waits[PUTS - PUTS / RARELY]);
+  munmap(meeting, sizeof *meeting);
+}
+
 int main(int argc, char **argv) {
   struct keys keys = {.count = 1000000};
   mmcmap_options options;
@@ -216,6 +424,8 @@ int main(int argc, char **argv) {
   must(mmcmap_sync(store), "sync");
   measure_snapshots(store, &keys);
   measure_get_many(store, &keys);
+  measure_beside(store, &keys);
+  measure_another_process(store);
   measure_diff(store, &keys, 1);
   measure_diff(store, &keys, 1000);
   must(mmcmap_remove(store), "remove");
