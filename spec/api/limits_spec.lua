@@ -102,6 +102,20 @@ describe("a crowd", function()
     end)
 end)
 
+describe("a reader", function()
+  it("calls nothing of the system, and allocates nothing", function()
+    prepare()
+    if os.getenv("MMCMAP_RUN_WITH") or os.getenv("LD_PRELOAD") then
+      return pending("checking tools call the system")
+    end
+    local output = scratch.shell(("%s quiet %s 2000 20000 2>&1; echo status=$?")
+      :format(scratch.quoted(os.getenv("MMCMAP_BUILD_DIR") .. "/sharer"),
+        scratch.quoted(path)))
+    if output == "status=77" then return pending("needs seccomp") end
+    assert.equal("status=0", output)
+  end)
+end)
+
 describe("processes of several number spaces", function()
   before_each(prepare)
   after_each(clean_up)

@@ -56,6 +56,26 @@ describe("a store in several processes", function()
     assert.equal(6, #helper.store(nil, path))
   end)
 
+  it_if_shared("is made by one of many that open it at once", function()
+    for _ = 1, 4 do
+      prepare()
+      local crowd = {}
+      for i = 1, 6 do crowd[i] = peers.launch(path) end
+      for i = 1, 6 do
+        crowd[i]:tell([[
+          db = assert(mmcmap.open(path))
+          return db:put(..., "v")
+        ]], i)
+      end
+      for i = 1, 6 do assert.equal("true", crowd[i]:answer()) end
+      for i = 1, 6 do
+        assert.equal("6", crowd[i]:ask("return db:count()"))
+        crowd[i]:finish()
+      end
+      assert.same({}, peers.faults(path))
+    end
+  end)
+
   it_if_shared("shows a put of one to the others at once", function()
     local db, other = helper.store(nil, path), peers.start(path)
     for i = 1, 200 do

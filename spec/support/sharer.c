@@ -13,10 +13,14 @@
  *       forks children, one after the other, while threads write: each reads
  *       and writes through the inherited handle, and finds the inherited
  *       snapshot refused
+ *   sharer quiet PATH KEYS READS
+ *       reads of all kinds, which may call nothing of the system, on pain of
+ *       death by the kernel, and allocate nothing
  *
- * Exit status 0, or 1 and what was wrong.
+ * Exit status 0, or 1 and what was wrong; 77: it cannot be tried here.
  */
 #include <errno.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -25,6 +29,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,7 +44,8 @@ enum {
   THREADS_MAX = 16,
   THREAD_KEYS = 32, /* of each writing thread, in turn */
   FILL_BYTES_MAX = 700,
-  HEADER_BYTES = 16
+  HEADER_BYTES = 16,
+  EXIT_SKIP = 77
 };
 
 /* Of FILL_BYTES_MAX, as many bytes as the number says. */
@@ -332,6 +339,75 @@ static int forks(const char *path, unsigned long children,
   return status;
 }
 
+/* ---- Reads that call nothing ------------------------------------------------ */
+
+/* The linker gives these the calls of all of the program. */
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *memory, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *memory, size_t size);
+
+static _Atomic uint64_t allocations;
+
+void *__wrap_malloc(size_t size) {
+  atomic_fetch_add(&allocations, 1);
+  return __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size) {
+  atomic_fetch_add(&allocations, 1);
+  return __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *memory, size_t size) {
+  atomic_fetch_add(&allocations, 1);
+  return __real_realloc(memory, size);
+}
+
+static int visit_nothing(void *context, size_t index, mmcmap_slice value) {
+  (void)index;
+  *(size_t *)context += value.size;
+  return MMCMAP_OK;
+}
+
+/* One read of each kind; whether the key is there. */
+static bool read_all_ways(mmcmap_snapshot *snapshot, mmcmap_slice key,
+                          mmcmap_buffer *value) {
+  mmcmap_slice sealed;
+  uint64_t count;
+  size_t bytes = 0;
+  int code = mmcmap_get(store, key, value);
+  bool agree =
+      mmcmap_has(store, key) == code &&
+      mmcmap_snapshot_get(snapshot, key, &sealed) == code &&
+      mmcmap_get_many(store, &key, 1, visit_nothing, &bytes) == MMCMAP_OK &&
+      mmcmap_count(store, &count) == MMCMAP_OK;
+  if (!agree) raise(SIGKILL); /* nothing more could be said */
+  return code == MMCMAP_OK;
+}
+
+static int quiet(const char *path, unsigned long keys, unsigned long reads) {
+  mmcmap_snapshot *snapshot;
+  mmcmap_buffer value = {.data = NULL};
+  unsigned long found = 0;
+  char text[64];
+  open_store(path, MMCMAP_MANUAL);
+  write_keys("quiet", 1, keys);
+  expect(mmcmap_snapshot_open(store, &snapshot), MMCMAP_OK, "snapshot");
+  /* A thread's first read claims its row, and the largest value makes room. */
+  for (unsigned long i = 1; i <= keys; i++)
+    (void)read_all_ways(snapshot, key_of("quiet", i, text), &value);
+  uint64_t before = atomic_load(&allocations);
+  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0) return EXIT_SKIP;
+  for (unsigned long i = 1; i <= reads; i++)
+    found += read_all_ways(snapshot, key_of("quiet", i, text), &value);
+  if (found != keys || atomic_load(&allocations) != before) raise(SIGKILL);
+  syscall(SYS_exit, 0); /* that of a thread: no other may be called */
+  return 1;
+}
+
 /* ---- The command line ------------------------------------------------------ */
 
 int main(int argc, char **argv) {
@@ -341,6 +417,8 @@ int main(int argc, char **argv) {
     return crowd(argv[2], number_of(argv[3]), number_of(argv[4]));
   if (argc == 5 && strcmp(command, "forks") == 0)
     return forks(argv[2], number_of(argv[3]), number_of(argv[4]));
+  if (argc == 5 && strcmp(command, "quiet") == 0)
+    return quiet(argv[2], number_of(argv[3]), number_of(argv[4]));
   bool crashes = strcmp(command, "crash") == 0;
   bool checks = strcmp(command, "check") == 0;
   if (argc != 6 || (!crashes && !checks && strcmp(command, "write") != 0)) {
