@@ -87,15 +87,16 @@ enum {
 
 /* One pass; `done` counts bytes. */
 static int compact_once(const mmcmap *handle, struct store *store,
-                        struct watch *caller, uint64_t *done) {
+                        enum compact_from from, struct watch *caller,
+                        uint64_t *done) {
   bool more = true;
   int code = MMCMAP_OK;
-  for (bool is_first = true; code == MMCMAP_OK && more; is_first = false) {
+  for (; code == MMCMAP_OK && more; from = COMPACT_ON) {
     uint64_t end_ns =
         process_monotonic_ns() + COMPACT_SLICE_MS * UINT64_C(1000000);
     uint64_t before = store->share.header->upkeep.moved_bytes;
     code = upkeep_compact(&store->upkeep, handle->options.timeout_ms, end_ns,
-                          is_first, &more);
+                          from, &more);
     *done += store->share.header->upkeep.moved_bytes - before;
     if (code == MMCMAP_OK && more) code = tell_progress(caller, *done);
   }
@@ -111,7 +112,8 @@ int mmcmap_compact(mmcmap *handle, mmcmap_progress progress, void *context) {
   code = commit_all(&store->committer);
   caller.total = space_look(&store->space);
   for (int i = 0; i < COMPACT_PASSES && code == MMCMAP_OK; i++)
-    code = compact_once(handle, store, &caller, &done);
+    code = compact_once(handle, store, i == 0 ? COMPACT_FIRST : COMPACT_AGAIN,
+                        &caller, &done);
   if (code == MMCMAP_OK) code = tell_progress(&caller, caller.total);
   if (code != MMCMAP_OK) upkeep_end_compacting(&store->upkeep);
   return code;

@@ -24,6 +24,72 @@ local function delete_all_but_each(step, last)
   end
 end
 
+-- ---- How small ----------------------------------------------------------------
+
+local random
+
+local function next_random(below)
+  random = (random * 16807) % 2147483647
+  return random % below
+end
+
+local function value(size)
+  return ("%08d"):format(next_random(100000000)):rep(math.ceil(size / 8))
+end
+
+-- Puts `total` bytes, then overwrites records and deletes some, in no order.
+local function churn(size_of, total)
+  local expected, put = {}, 0
+  local count = 0
+  random = 4711
+  while put < total do
+    count = count + 1
+    expected[count] = value(size_of())
+    put = put + #expected[count]
+    assert(db:put("key " .. count, expected[count]))
+  end
+  for _ = 1, count do
+    local id = next_random(count) + 1
+    if next_random(3) == 0 then
+      expected[id] = nil
+      db:delete("key " .. id)
+    else
+      expected[id] = value(size_of())
+      assert(db:put("key " .. id, expected[id]))
+    end
+  end
+  return expected
+end
+
+local function holds_all(expected)
+  for id, is in pairs(expected) do
+    if db:get("key " .. id) ~= is then error("another value of " .. id) end
+  end
+  assert.is_true(db:check())
+end
+
+-- The most that a file may have that is compact.
+local function most(factor)
+  local stat = db:stat()
+  return factor * stat.live_bytes + 3 * stat.segment_bytes
+end
+
+local sizes = {
+  -- Branches are copied as long as anything moves.
+  { "100 bytes", function() return 100 end, 8 * MIB, 1.1 },
+  { "5 KB", function() return 5000 end, 24 * MIB, 1.05 },
+  -- Six fill a segment but for 22 KB.
+  { "40 KB", function() return 40000 end, 24 * MIB, 1.09 },
+  -- What is longer than a segment finds less room side by side.
+  { "300 KB", function() return 300000 end, 48 * MIB, 1.1 },
+  { "64 bytes to 128 KB", function()
+    return 64 * 2 ^ next_random(11)
+  end, 32 * MIB, 1.06 },
+  { "1 KB to 1 MB", function()
+    return 1000 + next_random(1000) ^ 2
+  end, 48 * MIB, 1.13 },
+}
+
 describe("compact", function()
   before_each(function()
     path = helper.path()
@@ -110,5 +176,29 @@ describe("compact", function()
   it("has nothing to do in an empty store", function()
     assert.is_true(db:compact())
     assert.is_true(db:size() <= MIB, db:size())
+  end)
+
+  for _, case in ipairs(sizes) do
+    it("leaves little beside values of " .. case[1], function()
+      local expected = churn(case[2], case[3])
+      assert.is_true(db:compact())
+      assert.is_true(db:size() <= most(case[4]),
+        ("%.0f of %.0f"):format(db:size(), most(case[4])))
+      holds_all(expected)
+    end)
+  end
+
+  it("leaves little while others write", function()
+    local expected = churn(sizes[5][2], sizes[5][3])
+    assert.is_true(db:compact(function(done, all)
+      if done == all then return end
+      local id = next_random(100) + 1
+      expected[id] = value(sizes[5][2]())
+      assert(db:put("key " .. id, expected[id]))
+    end))
+    -- Puts have the file grow ahead of them.
+    assert.is_true(db:size() <= most(1.06) + 2 * MIB,
+      ("%.0f of %.0f"):format(db:size(), most(1.06)))
+    holds_all(expected)
   end)
 end)

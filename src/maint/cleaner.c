@@ -354,7 +354,10 @@ static bool choose_victim(struct writer *writer) {
   const struct space *space = log->space;
   struct usage_victim victim;
   int64_t worth = (int64_t)(space->segment_size / 64 * worth_parts(writer));
-  if (upkeep->is_sparse == 0 || !find_last(log, &victim)) {
+  bool last_first =
+      upkeep->is_sparse != 0 || (log->slide.was_one && log_is_compacting(log));
+  bool slides = usage_find_next(log, &victim);
+  if (!slides && !(last_first && find_last(log, &victim))) {
     if (!usage_find_victim(log, worth, &victim) && !find_last(log, &victim))
       return false;
   }

@@ -24,6 +24,8 @@ enum {
   STUCK_MAX = 4,            /* segments, before all are recounted */
   WAITING_PARTS_MOST = 7,   /* of what is used: as many segments wait for a
                                commit until a put makes it */
+  SLIDE_WAITING_PARTS = 20, /* of what is used wait while compacting slides, */
+  SLIDE_WAITING = 8,        /* and segments more, to find room side by side */
   ROOM_TRIES = 64           /* looks, until make_room() gives up */
 };
 
@@ -119,7 +121,11 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
    made before enough waits for it. */
 static bool wants_commit(const struct upkeep *upkeep,
                          const struct usage_totals *totals) {
-  return log_wants_commit(&upkeep->writer->log, totals) &&
+  uint64_t least = 0;
+  if (atomic_load(&upkeep->writer->log.slide.end) != 0)
+    least = totals->used_count / SLIDE_WAITING_PARTS + SLIDE_WAITING;
+  return totals->wait_commit_count > least &&
+         log_wants_commit(&upkeep->writer->log, totals) &&
          commit_frees(upkeep->committer);
 }
 
@@ -208,6 +214,7 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
   code = clean(upkeep, background(timeout_ms), look_bytes(upkeep, &totals),
                end_ns, more_out);
   if (is_full(code)) {
+    atomic_store(&upkeep->writer->log.slide.end, 0); /* it takes more room */
     struct change_mode mode = background(timeout_ms);
     if (!is_mostly_alive(upkeep, &totals)) mode.claim = SPACE_AT_LAST;
     return make_some_room(upkeep, mode, &totals, more_out);
@@ -233,14 +240,28 @@ int upkeep_run(struct upkeep *upkeep, enum share_need least,
   return code;
 }
 
+/* Begins a pass, unless one has been made and another would gain little. */
+static int begin_pass(struct upkeep *upkeep, uint32_t timeout_ms,
+                      enum compact_from from, bool *more_out) {
+  struct writer *writer = upkeep->writer;
+  struct usage_totals totals;
+  int code = writer_enter(writer, timeout_ms);
+  if (code != MMCMAP_OK) return code;
+  log_sweep(&writer->log, &totals);
+  *more_out = usage_begin_slide(&writer->log, &totals, from == COMPACT_FIRST) ||
+              from == COMPACT_FIRST;
+  code = writer_end_change(writer, code);
+  return code == MMCMAP_OK && *more_out ? descend(upkeep, timeout_ms) : code;
+}
+
 int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
-                   bool is_first, bool *more_out) {
+                   enum compact_from from, bool *more_out) {
   struct writer *writer = upkeep->writer;
   struct share_upkeep *shared = &writer->header->upkeep;
   int code = MMCMAP_OK;
   *more_out = true;
-  if (is_first) code = descend(upkeep, timeout_ms);
-  if (code != MMCMAP_OK) return code;
+  if (from != COMPACT_ON) code = begin_pass(upkeep, timeout_ms, from, more_out);
+  if (code != MMCMAP_OK || !*more_out) return code;
   atomic_store(&shared->compacting_ns,
                process_monotonic_ns() + COMPACT_BEAT_MS * UINT64_C(1000000));
   code = upkeep_run(upkeep, SHARE_NEED_IDLE, timeout_ms, end_ns, more_out);
@@ -259,6 +280,7 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
 
 void upkeep_end_compacting(struct upkeep *upkeep) {
   atomic_store(&upkeep->writer->header->upkeep.compacting_ns, 0);
+  atomic_store(&upkeep->writer->log.slide.end, 0);
 }
 
 /* Whether so many segments may have become empty that a commit is worth it. */

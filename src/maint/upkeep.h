@@ -45,10 +45,13 @@ static inline enum share_need upkeep_need(const struct share_header *header) {
 int upkeep_run(struct upkeep *upkeep, enum share_need least,
                uint32_t timeout_ms, uint64_t end_ns, bool *more_out);
 
-/* Compacts for a while, as upkeep_run(): `is_first` begins it. What is full but
-   for a 64th stays where it is, unless it can be moved towards the beginning. */
+/* Where compacting is: at the beginning, at that of another pass, or within one. */
+enum compact_from { COMPACT_FIRST, COMPACT_AGAIN, COMPACT_ON };
+
+/* Compacts for a while, as upkeep_run(). What is full but for a 64th stays where it
+   is, unless it can be moved towards the beginning, or large values slide. */
 int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
-                   bool is_first, bool *more_out);
+                   enum compact_from from, bool *more_out);
 
 /* Ends it early. */
 void upkeep_end_compacting(struct upkeep *upkeep);

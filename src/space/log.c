@@ -234,6 +234,9 @@ static int begin_segment_after(struct log *log, uint64_t left_end,
   log_look(log, 1);
   uint64_t number =
       space_choose_next(space, (left_end - 1) >> space->segment_shift);
+  uint64_t other;
+  if (log_is_compacting(log) && log_is_behind_large(log, number, &other))
+    number = other;
   uint64_t first =
       segment_header_offset(number, space->segment_size) + SEGMENT_HEADER_BYTES;
   *frame_offset_out = first;
@@ -379,33 +382,6 @@ int log_make_branch_room(struct log *log, uint64_t size) {
   return MMCMAP_OK;
 }
 
-enum { LARGE_RUN_MORE = 7 /* segments than one value needs */ };
-
-/* How many segments side by side to begin for a value, `least` at least: so many
-   that values of this size leave little of them empty. */
-static uint64_t run_for(const struct space *space, uint64_t size,
-                        uint64_t least) {
-  uint64_t number;
-  for (uint64_t run = least; run < least + LARGE_RUN_MORE; run++) {
-    uint64_t bytes = run * space->segment_size - EXTENT_PAGE_BYTES;
-    if (bytes % size > bytes / 10) continue;
-    if (usage_find_free(space, 1, run, &number)) return run;
-    return usage_find_free(space, 1, least, &number) ? least : run;
-  }
-  return least;
-}
-
-/* Nothing more goes to the pages that are left. */
-static void leave_large(struct log *log) {
-  struct superblock_head *large = &log->large;
-  unsigned shift = log->space->segment_shift;
-  if (large->limit > large->offset)
-    usage_leave(log, large->offset >> shift,
-                ((large->limit - 1) >> shift) - (large->offset >> shift) + 1,
-                log->epoch);
-  large->offset = large->limit = 0;
-}
-
 int log_descend(struct log *log) {
   unsigned shift = log->space->segment_shift;
   struct log_branches *branches = &log->branches;
@@ -423,7 +399,7 @@ int log_descend(struct log *log) {
     usage_leave(log, (branches->segment_end - 1) >> shift, 1, log->epoch);
     branches->cursor = branches->counted_cursor = branches->segment_end = 0;
   }
-  if (leaves_large) leave_large(log);
+  if (leaves_large) log_leave_large(log);
   log->is_moved = true;
   if (leaves_log) {
     code = begin_segment_after(log, 0, 0, log->epoch, &offset);
@@ -437,50 +413,6 @@ int log_descend(struct log *log) {
   if (code == MMCMAP_OK)
     atomic_store(&log->header->change.changed_epoch, log->epoch);
   return code == MMCMAP_OK ? log_settle(log) : code;
-}
-
-/* Begins segments for large values, side by side, the first one of which is
-   `size` bytes long. */
-static int begin_run(struct log *log, uint64_t size) {
-  struct space *space = log->space;
-  struct superblock_head *large = &log->large;
-  uint64_t run = (size + EXTENT_PAGE_BYTES + space->segment_size - 1) /
-                 space->segment_size;
-  log_look(log, run);
-  run = run_for(space, size, run);
-  uint64_t number = space_choose_segments(space, SEGMENT_LARGE, run);
-  uint64_t begin = (number << space->segment_shift) + EXTENT_PAGE_BYTES;
-  int code = space_begin_segments(space, SEGMENT_LARGE, number, run,
-                                  begin + size, log->epoch);
-  if (code != MMCMAP_OK) return code;
-  if (large->limit > large->offset) {
-    uint64_t first = large->offset >> space->segment_shift;
-    usage_leave(log, first,
-                ((large->limit - 1) >> space->segment_shift) - first + 1,
-                log->epoch);
-  }
-  large->offset = begin;
-  large->limit = (number + run) << space->segment_shift;
-  return MMCMAP_OK;
-}
-
-int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out) {
-  *offset_out = 0;
-  CHECK(size % EXTENT_PAGE_BYTES == 0 && size > 0);
-  struct superblock_head *large = &log->large;
-  int code = MMCMAP_OK;
-  if (large->limit - large->offset < size) code = begin_run(log, size);
-  if (code == MMCMAP_OK) code = space_ensure(log->space, large->offset + size);
-  if (code != MMCMAP_OK) return code;
-  *offset_out = log->pages_offset = large->offset;
-  log->pages_size = size;
-  usage_raise_pages(log->space, large->offset, size);
-  large->offset += size;
-  if (large->offset == large->limit) large->offset = large->limit = 0;
-  log->is_moved = true;
-  log->appended_bytes += size;
-  log->large_bytes += size;
-  return MMCMAP_OK;
 }
 
 void log_seal(struct log *log) {

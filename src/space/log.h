@@ -108,6 +108,7 @@ struct log {
 
   struct recycler recycler;
   struct usage_victims victims;
+  struct usage_slide slide;
   uint64_t large_bytes; /* by this connection, for large values */
 };
 
@@ -292,6 +293,14 @@ static inline uint64_t log_node_size_max(const struct log *log) {
 
 /* Whole pages for a large value; `size` is a multiple of the page size. */
 int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out);
+
+/* Nothing more goes to the pages that are left. */
+void log_leave_large(struct log *log);
+
+/* Whether a segment is to be left to the run of large values before it, so that it
+   can be made longer; and one, free too, that need not be. */
+bool log_is_behind_large(const struct log *log, uint64_t number,
+                         uint64_t *other_out);
 
 /* The node allocated last refers to pages of log_alloc_large(). */
 static inline void log_note_large(struct log *log) {

@@ -200,6 +200,25 @@ struct usage_victims {
   unsigned next;
 };
 
+/* Compacting may take all segments, from the first on, so that what is moved finds
+   room side by side further down. */
+struct usage_slide {
+  uint64_t next;
+  _Atomic uint64_t end; /* 0: it does not */
+  int64_t gap_bytes;    /* what was empty further down */
+  int64_t worth_bytes;  /* from so much on also what is full is moved */
+  bool was_one; /* this pass moves the last down, as far as there is room */
+};
+
+/* The next one of a slide; false: it has come to its end, or there is none. */
+bool usage_find_next(struct log *log, struct usage_victim *victim_out);
+
+/* Begins a slide if large values leave too much empty, in their segments and in free
+   ones between them. False: they leave little. In the first pass they have to be a
+   part of all that counts. */
+bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
+                       bool is_first);
+
 /* Of those that could be free if they were empty, and have less than that alive,
    the one with least, or one of the 128th of all with least, as they were a while
    ago. */

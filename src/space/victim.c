@@ -11,6 +11,10 @@
 enum {
   LARGE_WASTE_PARTS = 6,   /* of what is alive there */
   BRANCH_WEIGHT_PARTS = 8, /* tenths that a branch's byte counts more for */
+  SLIDE_PARTS = 28,   /* of what is alive: so much too much is worth a slide */
+  SLIDE_SEGMENTS = 2, /* and so many segments, */
+  SLIDE_AGAIN_PARTS = 12, /* more, in another pass, */
+  SLIDE_LARGE_PARTS = 16, /* if such a part is for large values */
   PIECE_PARTS = 5,
   PIECE_PARTS_MOST =
       4 /* of a segment may be alive, if it is to come earlier for
@@ -183,4 +187,68 @@ bool usage_find_victim(struct log *log, int64_t worth_bytes,
     if (pass == 0) list_victims(log, &held, list);
   }
   return false;
+}
+
+/* ---- Slides --------------------------------------------------------------- */
+
+/* Whether a slide leaves a run where it is: it is full, and little is empty before
+   it. */
+static bool is_left(const struct space *space, struct usage_slide *slide,
+                    const struct usage_victim *run) {
+  int64_t size = (int64_t)(run->run << space->segment_shift);
+  int64_t empty = size;
+  for (uint64_t i = run->number; i < run->number + run->run; i++)
+    empty -= usage_live_bytes(usage_entry(space, i));
+  slide->gap_bytes += empty;
+  return empty < size / SLIDE_PARTS && slide->gap_bytes < slide->worth_bytes;
+}
+
+bool usage_find_next(struct log *log, struct usage_victim *victim_out) {
+  const struct space *space = log->space;
+  struct usage_slide *slide = &log->slide;
+  struct readers_held held;
+  uint64_t end = atomic_load(&slide->end);
+  if (end == 0) return false;
+  if (end > space->segment_count) end = space->segment_count;
+  readers_find_held(space->readers, &held);
+  while (slide->next < end) {
+    struct usage_victim run = {.number = slide->next};
+    run.run = run_at(space, run.number);
+    slide->next += run.run;
+    if (is_within_run(space, run.number) || is_left(space, slide, &run) ||
+        !run_may_be_victim(log, true, &run, &held))
+      continue;
+    *victim_out = run;
+    return true;
+  }
+  atomic_store(&slide->end, 0);
+  return false;
+}
+
+static uint64_t count_large(const struct space *space) {
+  uint64_t count = 0;
+  for (uint64_t i = 0; i < space->segment_count; i++)
+    count += usage_is(usage_entry(space, i), SHARE_SEGMENT_LARGE);
+  return count;
+}
+
+bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
+                       bool is_first) {
+  const struct space *space = log->space;
+  struct usage_slide *slide = &log->slide;
+  uint64_t live = totals->live_bytes;
+  uint64_t most = live + live / SLIDE_PARTS +
+                  ((uint64_t)SLIDE_SEGMENTS << space->segment_shift);
+  uint64_t least_large = is_first ? totals->used_count / SLIDE_LARGE_PARTS : 0;
+  uint64_t size = space->segment_count << space->segment_shift;
+  bool is_small = size <= most;
+  bool has_large = count_large(space) > least_large;
+  slide->was_one = !is_first && has_large;
+  slide->next = 0;
+  slide->gap_bytes = 0;
+  slide->worth_bytes = (int64_t)(live / SLIDE_PARTS / 2 + space->segment_size);
+  if (!is_first) most += live / SLIDE_AGAIN_PARTS;
+  atomic_store(&slide->end,
+               size > most && has_large ? space->segment_count : 0);
+  return !is_small || !has_large;
 }
