@@ -41,9 +41,11 @@ bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t oldest_epoch,
          epoch <= newest_epoch && bytes_u64(at + AT_SALT) == salt;
 }
 
+/* The cleaner, and a check, may be looking whether there is a frame. */
 static void set_meta(uint8_t *at, const struct frame *frame) {
-  bytes_set_u64(at + AT_META, (uint64_t)FRAME_KIND << 56 |
-                                  (uint64_t)frame->flags << 48 | frame->epoch);
+  bytes_store_relaxed(at + AT_META, (uint64_t)FRAME_KIND << 56 |
+                                        (uint64_t)frame->flags << 48 |
+                                        frame->epoch);
 }
 
 void frame_close(uint8_t *at, const struct frame *frame) {
@@ -63,7 +65,7 @@ uint64_t frame_complete(uint8_t *at, const struct frame *frame,
   bytes_set_u64(at + AT_PREVIOUS, frame->previous);
   uint64_t checksum =
       hasher_checksum(hasher, at + AT_META, frame->size_bytes - AT_META);
-  bytes_set_u64(at + AT_CHECKSUM, checksum);
+  bytes_store_release(at + AT_CHECKSUM, checksum);
   return checksum;
 }
 

@@ -181,7 +181,7 @@ static uint64_t frame_end(const struct node_source *source, uint64_t offset,
   if (!bytes_within(offset, FRAME_HEADER_BYTES, source->size)) return 0;
   const uint8_t *at = source->base + offset;
   uint64_t size = bytes_u64(at + FRAME_SIZE_AT);
-  if (node_meta_kind(bytes_u64(at + NODE_META_AT)) != FRAME_KIND ||
+  if (node_meta_kind(bytes_load_relaxed(at + NODE_META_AT)) != FRAME_KIND ||
       size < FRAME_HEADER_BYTES || size % 8 != 0 ||
       size > segment_end - offset || !bytes_within(offset, size, source->size))
     return 0;

@@ -87,7 +87,8 @@ static bool is_unfinished(const struct node_source *source, uint64_t offset,
   const uint8_t *at = source->base + offset;
   uint64_t epoch = node_epoch(at);
   return epoch > durable_epoch &&
-         (epoch <= newest_epoch || bytes_u64(at + FRAME_CHECKSUM_AT) == 0);
+         (epoch <= newest_epoch ||
+          bytes_load_acquire(at + FRAME_CHECKSUM_AT) == 0);
 }
 
 /* Reads the frames of a segment, one behind the other, as far as there are nodes
