@@ -96,7 +96,7 @@ describe("processes that are killed", function()
   end
 
   is_found("sealed branches are changed", BREAK_WRITE_SEALED)
-  is_found("recycling lists outlive a seal", BREAK_RECYCLE_COMMITTED)
+  is_found("recycling lists outlive a commit", BREAK_RECYCLE_COMMITTED)
   is_found("a transaction begins without a seal", BREAK_TXN_UNSEALED)
   is_found("what an aborted transaction recycled is kept", BREAK_TXN_RECYCLER)
 end)
