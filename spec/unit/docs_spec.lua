@@ -97,6 +97,16 @@ describe("docs/format.md", function()
   end)
 end)
 
+describe("docs/format.md and CHANGELOG.md", function()
+  it("name the layout of the lock file", function()
+    local layout = read("src/share/layout.h"):match("SHARE_LAYOUT = (%d+)")
+    local text = read("docs/format.md")
+    assert.equal(layout, text:match("This is its layout (%d+)"))
+    assert.equal(layout, text:match("| 8 | 4 | layout | (%d+) |"))
+    assert.equal(layout, read("CHANGELOG.md"):match("layout (%d+) of the lock file"))
+  end)
+end)
+
 describe("docs/concurrency.md", function()
   it("has each ordering rule that the code cites, and no other", function()
     local documented, used = {}, {}
