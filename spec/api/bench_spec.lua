@@ -17,36 +17,7 @@ local function drive(format, ...)
   return folder, output, tonumber(output:match("status (%d+)$"))
 end
 
-local function lines_of(path)
-  local lines = {}
-  for line in helper.read(path):gmatch("[^\n]+") do lines[#lines + 1] = line end
-  return lines
-end
-
-local function fields_of(line)
-  local fields = {}
-  for field in (line .. ","):gmatch("([^,]*),") do
-    fields[#fields + 1] = field
-  end
-  return fields
-end
-
--- The lines of a CSV file as tables, by the names of its columns.
-local function rows_of(path)
-  local rows, names = {}, nil
-  for _, line in ipairs(lines_of(path)) do
-    local fields = fields_of(line)
-    if not names then
-      names = fields
-    else
-      assert.equal(#names, #fields, line)
-      local row = {}
-      for i, name in ipairs(names) do row[name] = fields[i] end
-      rows[#rows + 1] = row
-    end
-  end
-  return rows
-end
+local rows_of = helper.rows_of
 
 local function engines_built()
   local names = {}

@@ -19,24 +19,14 @@ local function run(options)
   return folder, output, tonumber(output:match("status (%d+)$"))
 end
 
--- The lines of a CSV file as tables, by the names of its columns; numbers are
--- numbers.
+-- Of one of its files, whose other columns are numbers.
 local function rows_of(path)
-  local rows, names = {}, nil
-  for line in helper.read(path):gmatch("[^\n]+") do
-    local fields = {}
-    for field in (line .. ","):gmatch("([^,]*),") do
-      fields[#fields + 1] = field
-    end
-    if not names then
-      names = fields
-    else
-      assert.equal(#names, #fields, line)
-      local row = {}
-      for i, name in ipairs(names) do
-        row[name] = i > 2 and assert(tonumber(fields[i]), name) or fields[i]
+  local rows = helper.rows_of(path)
+  for _, row in ipairs(rows) do
+    for name, field in pairs(row) do
+      if name ~= "load" and name ~= "level" then
+        row[name] = assert(tonumber(field), name)
       end
-      rows[#rows + 1] = row
     end
   end
   return rows

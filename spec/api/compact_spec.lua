@@ -2,6 +2,7 @@
 --
 -- compact: the file becomes as small as it can be, while others go on.
 
+local binary = require "spec.support.binary"
 local helper = require "spec.support.helper"
 
 local MIB = 1048576
@@ -26,22 +27,17 @@ end
 
 -- ---- How small ----------------------------------------------------------------
 
-local random
-
-local function next_random(below)
-  random = (random * 16807) % 2147483647
-  return random % below
-end
+local random -- from 1 to n
 
 local function value(size)
-  return ("%08d"):format(next_random(100000000)):rep(math.ceil(size / 8))
+  return ("%08d"):format(random(100000000) - 1):rep(math.ceil(size / 8))
 end
 
 -- Puts `total` bytes, then overwrites records and deletes some, in no order.
 local function churn(size_of, total)
   local expected, put = {}, 0
   local count = 0
-  random = 4711
+  random = binary.random(4711)
   while put < total do
     count = count + 1
     expected[count] = value(size_of())
@@ -49,8 +45,8 @@ local function churn(size_of, total)
     assert(db:put("key " .. count, expected[count]))
   end
   for _ = 1, count do
-    local id = next_random(count) + 1
-    if next_random(3) == 0 then
+    local id = random(count)
+    if random(3) == 1 then
       expected[id] = nil
       db:delete("key " .. id)
     else
@@ -83,10 +79,10 @@ local sizes = {
   -- What is longer than a segment finds less room side by side.
   { "300 KB", function() return 300000 end, 48 * MIB, 1.1 },
   { "64 bytes to 128 KB", function()
-    return 64 * 2 ^ next_random(11)
+    return 64 * 2 ^ (random(11) - 1)
   end, 32 * MIB, 1.06 },
   { "1 KB to 1 MB", function()
-    return 1000 + next_random(1000) ^ 2
+    return 1000 + random(1000) ^ 2
   end, 48 * MIB, 1.13 },
 }
 
@@ -190,12 +186,17 @@ describe("compact", function()
 
   it("leaves little while others write", function()
     local expected = churn(sizes[5][2], sizes[5][3])
+    local calls = 0
     assert.is_true(db:compact(function(done, all)
       if done == all then return end
-      local id = next_random(100) + 1
-      expected[id] = value(sizes[5][2]())
-      assert(db:put("key " .. id, expected[id]))
+      calls = calls + 1
+      for _ = 1, 5 do
+        local id = random(100)
+        expected[id] = value(sizes[5][2]())
+        assert(db:put("key " .. id, expected[id]))
+      end
     end))
+    if calls == 0 then return pending("it was compact at once") end
     -- Puts have the file grow ahead of them.
     assert.is_true(db:size() <= most(1.06) + 2 * MIB,
       ("%.0f of %.0f"):format(db:size(), most(1.06)))

@@ -106,6 +106,26 @@ function helper.read(path)
   return bytes
 end
 
+-- The lines of a CSV file as tables, by the names of its columns.
+function helper.rows_of(path)
+  local rows, names = {}, nil
+  for line in helper.read(path):gmatch("[^\n]+") do
+    local fields = {}
+    for field in (line .. ","):gmatch("([^,]*),") do
+      fields[#fields + 1] = field
+    end
+    if not names then
+      names = fields
+    else
+      assert(#names == #fields, line)
+      local row = {}
+      for i, name in ipairs(names) do row[name] = fields[i] end
+      rows[#rows + 1] = row
+    end
+  end
+  return rows
+end
+
 function helper.write(path, bytes)
   local file = assert(io.open(path, "wb"))
   assert(file:write(bytes))
