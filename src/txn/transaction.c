@@ -329,6 +329,10 @@ int transaction_rollback_to(struct transaction *transaction, size_t number) {
   transaction->draft.count = savepoint->unlinked_count;
   transaction->savepoint_count = number + 1;
   if (!transaction->is_writing) return MMCMAP_OK;
+  /* What has been frozen later is forgotten, though the log may come to end there
+     again. */
+  transaction->frozen = savepoint->mark;
+  transaction->frozen_counts = savepoint->counts;
   recycler_clear(&log->recycler, log->first_epoch);
   log_return_to(log, &savepoint->mark);
   log_return_counts(log, atomic_load(&savepoint->counts.epoch) != 0
