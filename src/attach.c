@@ -92,14 +92,14 @@ static int free_what_is_empty(struct store *store) {
 /* Commits and leaves the file as a clean one; nobody else uses it. */
 static int finish_session(struct store *store) {
   struct usage_table table;
-  int code = commit_all(&store->committer);
-  if (code == MMCMAP_OK)
-    code = writer_enter(&store->writer, OWNER_LOCK_FOREVER);
+  /* The lock first: who inherits it may find something to commit. */
+  int code = writer_enter(&store->writer, OWNER_LOCK_FOREVER);
   if (code != MMCMAP_OK) return code;
   bool is_started = log_is_started(&store->writer.log);
   writer_leave(&store->writer);
   if (!is_started) return MMCMAP_OK;
-  code = free_what_is_empty(store);
+  code = commit_all(&store->committer);
+  if (code == MMCMAP_OK) code = free_what_is_empty(store);
   /* Without a table all is recounted. */
   if (code == MMCMAP_OK) usage_table_write(&store->writer.log, &table);
   if (code == MMCMAP_OK) code = commit_end_session(&store->committer, &table);

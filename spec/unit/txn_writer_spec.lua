@@ -260,6 +260,66 @@ describe("txn.writer", function()
       verify_the_rest()
     end)
 
+    -- A process died in the first change after a commit when it had handed over the
+    -- log, which had gone on in another segment, and had not said that there is a
+    -- change. Then nobody closed the log for the commit that the frame before was of:
+    -- the next leader found that its last frame was missing, and no process could
+    -- write any more.
+    for _, way in ipairs { "compact", "close" } do
+      it("commits the frame that one left who died in a new segment: " .. way, function()
+        local SEGMENT, SIZE = 131072, 20000
+        db = open { segment_size = SEGMENT }
+        local lock_file = assert(share.connect(path .. "-lock", path))
+        local function log(field)
+          return tonumber(lock_file:get(("log[%d].%s"):format(
+            lock_file:get("change.log_index") % 2, field)), 16)
+        end
+        -- To be closed: with a segment that is empty, and waits for a superblock. To be
+        -- compacted: with nothing that can be moved.
+        local n = 0
+        if way == "close" then
+          put("key 1", ("1"):rep(SIZE))
+          while log("cursor") < SEGMENT do
+            assert(db:sync())
+            put("key 1", ("2"):rep(SIZE))
+          end
+          assert(db:sync())
+        end
+        repeat
+          n = n + 1
+          put("key " .. n, (n % 10 .. ""):rep(SIZE))
+        until n > 2 and SEGMENT - log("cursor") % SEGMENT < SIZE
+        assert(db:sync())
+        local frame = log("frame_offset")
+        die_at("settled", function(own) own:put("new", ("n"):rep(SIZE)) end)
+        assert.is_true(math.floor(log("frame_offset") / SEGMENT)
+          > math.floor(frame / SEGMENT))
+        lock_file:close()
+        assert(db[way](db))
+        if way == "close" then db = open() end
+        verify_the_rest()
+      end)
+    end
+
+    -- Who closes inherits the lock, and what is to be committed then.
+    it("leaves a clean file where the closer is the heir", function()
+      for _, point in ipairs { "locked", "settled", "publish", "published" } do
+        open_with_some()
+        assert(db:sync())
+        die_at(point, function(own) own:put("key 1", "another") end)
+        if point == "published" then model["key 1"] = "another" end
+        assert(db:close())
+        assert.same({}, assert(probe.verify.bytes(scratch.read(path))).failures)
+        db = open()
+        assert.is_true(db:stat().was_clean, point)
+        assert.is_nil(complaint())
+        verify_the_rest()
+        assert(db:close())
+        os.remove(path)
+        model = {}
+      end
+    end)
+
     it("finds nothing to repair where only the lock was taken", function()
       open_with_some()
       for n = 1, 3 do

@@ -210,6 +210,7 @@ static inline int log_announce(struct log *log, uint64_t place, uint64_t slot,
   struct share_change *change = &log->header->change;
   int code = log_settle(log);
   if (UNLIKELY(code != MMCMAP_OK)) return code;
+  TEST_POINT("settled");
   /* R17: the content's first, so that nobody takes a change for a move. */
   if (LIKELY(!log->is_moving))
     atomic_store_explicit(&log->header->content_epoch, log->epoch,

@@ -152,10 +152,12 @@ static int repair(struct writer *writer) {
   /* The next intent may be half written over this one. */
   atomic_store(&header->intent_count_place, TRIE_COUNT_NOWHERE);
   if (!is_published) take_intent_back(writer);
-  /* It may have sealed, and not said so. */
-  struct moment moment = live_moment(header);
-  if (moment.epoch < log_shared(&writer->log)->epoch)
-    store_moment(header, &moment);
+  /* It may have handed over a log that goes on in another frame, and not said that
+     there is a change, so that nobody would close the log for a commit; or it has
+     sealed, and not said what. An epoch without a change is sealed anew. */
+  const struct share_log *log = log_shared(&writer->log);
+  if ((atomic_load(&log->flags) & SHARE_LOG_STARTED) != 0)
+    atomic_store(&header->change.changed_epoch, log->epoch);
   return MMCMAP_OK;
 }
 
