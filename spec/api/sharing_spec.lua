@@ -190,6 +190,36 @@ describe("a store in several processes", function()
       assert.equal(2, #db)
     end)
 
+  -- One has looked how long the file is, and is about to write zeros behind that.
+  it_if_shared("becomes longer by one of them at a time", function()
+    if not probe.crash.has_hooks then
+      return pending("needs --enable-debug-checks")
+    end
+    local ahead, writer = peers.launch(path), peers.launch(path)
+    for _, peer in ipairs { ahead, writer } do
+      peer:ask("db = assert(probe.store.open(path, { durability = 'manual' }))")
+    end
+    ahead:ask("probe.crash.die_at_point(1, tonumber((...)), 'ahead')", SIGSTOP)
+    ahead:tell([[
+      for i = 1, 300 do
+        assert(db:put("ahead " .. i, ("a"):rep(2000)))
+        assert(db:sync())
+      end
+    ]])
+    ahead:await_stopped()
+    writer:tell([[
+      for i = 1, 30 do assert(db:put("writer " .. i, ("w"):rep(20000))) end
+    ]])
+    probe.os.sleep_ms(200) -- it has to wait, and without the lock it is done
+    ahead:go_on()
+    writer:answer()
+    ahead:answer()
+    local db = helper.store({ durability = "manual" }, path)
+    for i = 1, 30 do assert.is_true(db:get("writer " .. i) == ("w"):rep(20000)) end
+    for i = 1, 300 do assert.is_true(db:get("ahead " .. i) == ("a"):rep(2000)) end
+    assert.is_true(db:check())
+  end)
+
   it_if_shared("is on disk after sync() in any of them", function()
     local db, other = helper.store({ durability = "manual" }, path),
       peers.start(path, MANUAL)

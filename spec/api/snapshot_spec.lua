@@ -262,6 +262,42 @@ describe("a snapshot", function()
     assert.not_equal(true, is_whole("NO_RECHECK"))
   end)
 
+  -- A thread that is pinned may mark a row of the moment that it sees, and then
+  -- unpin. Here it does both while a writer that looks for what it may use again is
+  -- between its two scans: it has met the pin, or else it meets the row.
+  it("is not overlooked when a pin becomes one", function()
+    if not probe.crash.has_hooks then
+      return pending("needs --enable-debug-checks")
+    end
+    local file = helper.path()
+    local own = assert(probe.store.open(file, { durability = "manual" }))
+    for i = 1, 300 do assert(own:put("key " .. i, "old " .. i)) end
+    local writer = peers.launch(file)
+    writer:ask("db = assert(probe.store.open(path, { durability = 'manual' }))")
+    writer:ask("for i = 1, 300 do assert(db:put('key ' .. i, 'old ' .. i)) end")
+    local snapshot = assert(own:snapshot())
+    assert(own:pin())
+    snapshot:let_go() -- the pin alone keeps the moment now
+    writer:ask("for i = 1, 300 do assert(db:put('key ' .. i, 'mid ' .. i)) end")
+    writer:ask("probe.crash.die_at_point(1, tonumber((...)), 'looking')", SIGSTOP)
+    writer:tell([[
+      for round = 1, 5 do
+        for i = 1, 300 do assert(db:put("key " .. i, "new " .. i)) end
+      end
+    ]])
+    writer:await_stopped()
+    snapshot:hold()
+    assert(own:unpin())
+    writer:go_on()
+    writer:answer()
+    local records, count = snapshot:records()
+    assert.truthy(records, count)
+    for i = 1, 300 do assert.equal("old " .. i, records["key " .. i]) end
+    assert.equal(300, count)
+    snapshot:close()
+    own:close()
+  end)
+
   it("ends when it is older than it may become", function()
     local other = helper.store({ max_snapshot_age = 0.02 }, path)
     other:put("k", "v")

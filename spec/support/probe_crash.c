@@ -534,6 +534,8 @@ static const struct {
     CRASH_BREAK(NO_REVIVAL),
     CRASH_BREAK(FLAT_PINS),
     CRASH_BREAK(TRUST_PIDS),
+    CRASH_BREAK(GROW_UNLOCKED),
+    CRASH_BREAK(ROWS_FIRST),
 };
 
 static uint64_t breaks_of_environment;

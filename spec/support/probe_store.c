@@ -19,6 +19,7 @@
 #include "probe.h"
 #include "probe_fields.h"
 #include "probe_store.h"
+#include "snapshot.h"
 #include "store.h"
 
 #define STORE_TYPE "mmcmap_probe.store"
@@ -659,6 +660,19 @@ static int store_drop(lua_State *L) {
   return store_found(L, mmcmap_drop(store->handle, store_slice(L, 2)));
 }
 
+/* let_go(), hold(): takes the mark off its row, and puts it there again, as it is
+   before a thread that is pinned has marked it. */
+static int snapshot_let_go(lua_State *L) {
+  atomic_store(&snapshot_check(L)->row->snapshot, 0);
+  return 0;
+}
+
+static int snapshot_hold(lua_State *L) {
+  const mmcmap_snapshot *snapshot = snapshot_check(L);
+  atomic_store(&snapshot->row->snapshot, snapshot->mark);
+  return 0;
+}
+
 static int snapshot_records(lua_State *L) {
   return push_records(L, snapshot_check(L));
 }
@@ -737,6 +751,7 @@ void probe_store_open(lua_State *L) {
       {"page", snapshot_page},   {"records", snapshot_records},
       {"map", snapshot_map},     {"maps", snapshot_maps},
       {"diff", snapshot_diff},   {"close", snapshot_close},
+      {"hold", snapshot_hold},   {"let_go", snapshot_let_go},
       {"__gc", snapshot_close},  {NULL, NULL},
   };
   store_new_type(L, STORE_TYPE, methods);

@@ -60,6 +60,9 @@ enum testing_break {
 #define BREAK_RECYCLE_HELD BREAK_OF_BIT(49)  /* what a snapshot holds */
 #define BREAK_FLAT_PINS BREAK_OF_BIT(50) /* an inner pin's end is the outer's */
 #define BREAK_TRUST_PIDS BREAK_OF_BIT(51) /* a process is dead by its number */
+#define BREAK_GROW_UNLOCKED \
+  BREAK_OF_BIT(52)                        /* two make the file longer at once */
+#define BREAK_ROWS_FIRST BREAK_OF_BIT(53) /* rows are scanned before pins */
 
 #ifdef MMCMAP_DEBUG_CHECKS
 

@@ -161,9 +161,23 @@ struct readers_held {
   uint64_t epochs[READERS_HELD_MAX];
 };
 
-/* Only the writer calls this; to decide what may be used again, after
-   readers_advance() (R15). */
+/* Only the writer calls this; to decide what may be used again, by
+   readers_look(). */
 void readers_find_held(struct readers *readers, struct readers_held *held_out);
+
+/* The horizon, and what snapshots hold. R15: pins before rows. */
+static inline uint64_t readers_look(struct readers *readers,
+                                    struct readers_held *held_out) {
+  if (BROKEN(BREAK_ROWS_FIRST)) {
+    readers_find_held(readers, held_out);
+    TEST_POINT("looking");
+    return readers_advance(readers);
+  }
+  uint64_t horizon = readers_advance(readers);
+  TEST_POINT("looking");
+  readers_find_held(readers, held_out);
+  return horizon;
+}
 
 /* Whether a snapshot's epoch lies in [first, end). */
 bool readers_is_held(const struct readers_held *held, uint64_t first,

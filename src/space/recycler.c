@@ -86,18 +86,17 @@ void recycler_put_rest(struct recycler *recycler, uint32_t slot_count,
 }
 
 /* R18: the oldest snapshot that may have a node that is here, open or saved. */
-static uint64_t find_held_epoch(const struct recycler *recycler) {
+static uint64_t find_held_epoch(const struct recycler *recycler,
+                                const struct readers_held *held) {
   const struct share_upkeep *upkeep = &recycler->readers->share->header->upkeep;
   uint64_t first = recycler->first_epoch;
   uint64_t held_epoch = UINT64_MAX;
-  struct readers_held held;
-  readers_find_held(recycler->readers, &held);
   if (atomic_load(&upkeep->ended_tick) >= recycler->horizon) return 0;
   if (upkeep->saved_newest >= first) held_epoch = first;
-  if (held.count > READERS_HELD_MAX && held.newest >= first) return first;
-  for (uint32_t i = 0; i < held.count && i < READERS_HELD_MAX; i++)
-    if (held.epochs[i] >= first && held.epochs[i] < held_epoch)
-      held_epoch = held.epochs[i];
+  if (held->count > READERS_HELD_MAX && held->newest >= first) return first;
+  for (uint32_t i = 0; i < held->count && i < READERS_HELD_MAX; i++)
+    if (held->epochs[i] >= first && held->epochs[i] < held_epoch)
+      held_epoch = held->epochs[i];
   return held_epoch;
 }
 
@@ -117,12 +116,13 @@ static void drop_oldest(struct recycler_ring *ring) {
   ring->count--;
 }
 
-/* Looks for readers again (R15: pins before rows). What a snapshot holds is dropped:
+/* Looks for readers again. What a snapshot holds is dropped:
    it keeps nothing back that was unlinked later. */
 static void look(struct recycler *recycler, struct recycler_ring *ring) {
   recycler->tries = recycler->came = 0;
-  recycler->horizon = readers_advance(recycler->readers);
-  recycler->held_epoch = find_held_epoch(recycler);
+  struct readers_held held;
+  recycler->horizon = readers_look(recycler->readers, &held);
+  recycler->held_epoch = find_held_epoch(recycler, &held);
   while (ring->count > 0 && ring_item(ring, 0)->tick < recycler->horizon &&
          is_held(recycler, ring_item(ring, 0)))
     drop_oldest(ring);

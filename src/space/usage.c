@@ -241,9 +241,7 @@ void usage_leave_saved(struct log *log) {
 static void find_limits(const struct log *log, struct limits *limits_out) {
   struct readers *readers = log->space->readers;
   const struct share_header *header = log->header;
-  /* R15: pins before rows. */
-  limits_out->horizon = readers_advance(readers);
-  readers_find_held(readers, &limits_out->held);
+  limits_out->horizon = readers_look(readers, &limits_out->held);
   limits_out->ended_tick =
       atomic_load_explicit(&header->upkeep.ended_tick, memory_order_acquire);
   limits_out->recovery_epoch = atomic_load_explicit(
