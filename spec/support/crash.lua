@@ -51,8 +51,8 @@ crash.words = {
   adds(1, 1), adds(1, 8), adds(1, -8), adds(3, 1), adds(6, 64),
 }
 
-crash.totals = { worlds = 0, states = 0, second_states = 0, windows = 0,
-  exhausted = 0 }
+crash.totals = { worlds = 0, states = 0, second_states = 0, repeated = 0,
+  windows = 0, exhausted = 0 }
 
 -- Runs one world; its failure, or nil.
 function crash.world(world)
@@ -67,13 +67,24 @@ function crash.world(world)
     tostring(world.seed), result.failure)
 end
 
--- Prints what has been counted, and forgets it.
-function crash.report(what)
+local function print_totals(what)
   local totals = crash.totals
   print(("# %s: %d worlds, %d windows (%d with all their states), "
-    .. "%d states opened, %d after a second cut"):format(what, totals.worlds,
-    totals.windows, totals.exhausted, totals.states, totals.second_states))
-  for name in pairs(totals) do totals[name] = 0 end
+    .. "%d states opened, %d after a second cut, %d as before"):format(what,
+    totals.worlds, totals.windows, totals.exhausted, totals.states,
+    totals.second_states, totals.repeated))
+  io.stdout:flush()
+end
+
+-- Prints what has been counted, and forgets it.
+function crash.report(what)
+  print_totals(what)
+  for name in pairs(crash.totals) do crash.totals[name] = 0 end
+end
+
+-- Prints it now and then, in the long form.
+function crash.report_progress(what)
+  if crash.is_long and crash.totals.worlds % 2000 == 0 then print_totals(what) end
 end
 
 -- Calls f(text) with every sequence of 1 to `length` of the words.

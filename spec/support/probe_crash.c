@@ -3,17 +3,19 @@
  * Area crash of the probe: every state that a power cut may leave.
  *
  *   world{path=, ops=, durability=, bound=, second=, second_ops=,
- *         second_bound=, seed=, start=}
+ *         second_bound=, seed=, start=, since=}
  * plays the operations `ops` (see probe_crash.h), and for each window of the
  * recording builds the states that the medium may hold, all of them if there
  * are not more than `bound`, else that many: omissions, moments, chance. Each is
  * verified and opened; its content must be that of a commit no older than what
- * was promised; 20 more operations and another opening must work. Every
+ * was promised; 20 more operations and another opening must work. A state that
+ * was opened before is not opened again: it holds what it held. Every
  * `second`-th state (0: none) is the beginning of a second recording in which
  * `second_ops`, or the same ones, are tried and cut too. `start` is "empty"
- * for a file that is there already. The result has states, second_states,
- * windows, exhausted (windows whose states were all built) and failure, the
- * first one found.
+ * for a file that is there already. Of the windows only those are looked at that
+ * end in operation `since` (0) or later. The result has states, second_states (those
+ * opened), repeated, windows, exhausted (windows whose states were all built) and
+ * failure, the first one found.
  *
  *   breaks(name ...)   switches on the deliberate mistakes (testing.h), and all
  *                      others off
@@ -28,9 +30,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/errors.h"
+#include "base/hash.h"
 #include "base/testing.h"
 #include "os/calls.h"
 #include "os/process.h"
@@ -41,10 +45,22 @@
 enum {
   SECTORS_MAX = DISK_BYTES_MAX / DISK_SECTOR_BYTES,
   MORE_OPS = 20,
-  DAMAGED = 4
+  DAMAGED = 4,
+  RANGE_BYTES = 512 << 20, /* of addresses: more takes long to give back */
+  SEEN_FIRST = 256
 };
 
 #define CRASH_BEGIN_MS UINT64_C(1700000000000)
+
+/* The states of one recording that have been opened: a hash table. */
+struct seen {
+  struct seen_state {
+    uint64_t checksum; /* 0: none */
+    int model;         /* that it held */
+  } * states;
+  size_t capacity;
+  size_t count;
+};
 
 struct crash {
   char path[512];   /* of the states */
@@ -54,11 +70,15 @@ struct crash {
   uint64_t bound;
   uint64_t second_bound;
   uint64_t second_every;
+  uint64_t phase; /* the first of them, from the seed */
   uint64_t random;
   uint64_t states;
   uint64_t second_states;
+  uint64_t repeated;
   uint64_t windows;
   uint64_t exhausted;
+  int since;
+  struct seen seen;
   const char *where; /* for messages */
   char failure[512];
   uint8_t *image;
@@ -98,12 +118,16 @@ static void fail(struct crash *crash, const struct disk_window *window,
 
 static bool write_image(const char *path, const uint8_t *image, uint64_t size) {
   uint64_t used = size;
-  while (used > 0 && image[used - 1] == 0)
-    used--;
-  int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  struct stat stat;
+  /* Pages that are there already are written over: making them takes longer. */
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return false;
-  bool good = ftruncate(fd, (off_t)size) == 0 &&
-              pwrite(fd, image, used, 0) == (ssize_t)used;
+  bool good = fstat(fd, &stat) == 0;
+  uint64_t old = (uint64_t)stat.st_size < size ? (uint64_t)stat.st_size : size;
+  while (used > old && image[used - 1] == 0)
+    used--;
+  good = good && ftruncate(fd, (off_t)size) == 0 &&
+         pwrite(fd, image, used, 0) == (ssize_t)used;
   close(fd);
   return good;
 }
@@ -202,6 +226,44 @@ static int check_state(struct crash *crash, const struct crash_run *run,
   return check_file(crash, run, window);
 }
 
+/* ---- States that were opened before -------------------------------------- */
+
+/* Where a checksum is, or is to be put. */
+static struct seen_state *seen_at(const struct seen *seen, uint64_t checksum) {
+  size_t index = checksum % seen->capacity;
+  while (seen->states[index].checksum != 0 &&
+         seen->states[index].checksum != checksum)
+    index = (index + 1) % seen->capacity;
+  return &seen->states[index];
+}
+
+static struct seen_state *find_seen(struct seen *seen, uint64_t checksum) {
+  if (seen->count < seen->capacity / 2) return seen_at(seen, checksum);
+  struct seen larger = {NULL, seen->capacity * 2 + SEEN_FIRST, seen->count};
+  larger.states = calloc(larger.capacity, sizeof *larger.states);
+  if (larger.states == NULL) abort();
+  for (size_t i = 0; i < seen->capacity; i++)
+    if (seen->states[i].checksum != 0)
+      *seen_at(&larger, seen->states[i].checksum) = seen->states[i];
+  free(seen->states);
+  *seen = larger;
+  return seen_at(seen, checksum);
+}
+
+static void forget_seen(struct seen *seen) {
+  free(seen->states);
+  memset(seen, 0, sizeof *seen);
+}
+
+/* Of the bytes, the length, and whether it was to be verified. */
+static uint64_t state_checksum(const struct crash *crash,
+                               const struct disk_window *window,
+                               uint64_t size) {
+  uint64_t parts[3] = {hash_plain_checksum(crash->image, size), size,
+                       window->promised >= 0};
+  return hash_plain_checksum(parts, sizeof parts) | 1;
+}
+
 /* ---- The states of a window ---------------------------------------------- */
 
 static int by_sector(const void *a, const void *b) {
@@ -249,7 +311,8 @@ static void damage_sector(struct crash *crash, uint8_t *at,
 static uint64_t build(struct crash *crash, const struct choices *choices) {
   const struct disk_window *window = choices->window;
   uint64_t size = window->sizes[choices->size_index];
-  memset(crash->image, 0, DISK_BYTES_MAX < size ? DISK_BYTES_MAX : size);
+  if (window->base_bytes < size)
+    memset(crash->image + window->base_bytes, 0, size - window->base_bytes);
   memcpy(crash->image, window->base, window->base_bytes);
   for (size_t i = 0; i < choices->count; i++) {
     if (choices->chosen[i] == 0) continue;
@@ -272,10 +335,19 @@ static void check_second(struct crash *crash, const struct crash_run *run,
 static bool try_state(struct crash *crash, const struct crash_run *run,
                       const struct choices *choices, bool is_second) {
   uint64_t size = build(crash, choices);
+  uint64_t checksum = state_checksum(crash, choices->window, size);
+  struct seen_state *seen = find_seen(&crash->seen, checksum);
+  if (seen->checksum != 0 && crash_allows(run, choices->window, seen->model)) {
+    crash->repeated++;
+    return true;
+  }
   int found = check_state(crash, run, choices->window, size);
+  crash->seen.count += seen->checksum == 0;
+  *seen = (struct seen_state){checksum, found};
   uint64_t number = is_second ? crash->second_states++ : crash->states++;
   if (found >= 0 && choices->window->promised >= 0 && !is_second &&
-      crash->second_every != 0 && number % crash->second_every == 0)
+      crash->second_every != 0 &&
+      (number + crash->phase) % crash->second_every == 0)
     check_second(crash, run, found, size);
   return crash->failure[0] == '\0';
 }
@@ -378,9 +450,12 @@ static void check_window(struct crash *crash, const struct crash_run *run,
 
 static void check_windows(struct crash *crash, const struct crash_run *run,
                           bool is_second) {
-  for (size_t i = 0;
-       i < disk_window_count(run->disk) && crash->failure[0] == '\0'; i++)
-    check_window(crash, run, disk_window_at(run->disk, i), is_second);
+  size_t count = disk_window_count(run->disk);
+  for (size_t i = 0; i < count && crash->failure[0] == '\0'; i++) {
+    const struct disk_window *window = disk_window_at(run->disk, i);
+    if (is_second || window->done >= crash->since)
+      check_window(crash, run, window, is_second);
+  }
 }
 
 /* The power fails again while the state recovers and goes on. */
@@ -391,6 +466,8 @@ static void check_second(struct crash *crash, const struct crash_run *run,
   second->durability = run->durability;
   if (!write_image(crash->second, crash->image, size)) abort();
   const char *where = crash->where;
+  struct seen outer = crash->seen;
+  memset(&crash->seen, 0, sizeof crash->seen);
   crash->where = "second recording";
   if (crash_play(second, crash->second, crash->second_ops, &run->models[model]))
     check_windows(crash, second, true);
@@ -398,6 +475,8 @@ static void check_second(struct crash *crash, const struct crash_run *run,
     snprintf(crash->failure, sizeof crash->failure, "second recording, %s",
              second->failure);
   crash->where = where;
+  forget_seen(&crash->seen);
+  crash->seen = outer;
   disk_free(second->disk);
   free(second);
   unlink(crash->second);
@@ -408,6 +487,13 @@ static void check_second(struct crash *crash, const struct crash_run *run,
 static int no_sync(int fd) {
   (void)fd;
   return 0;
+}
+
+static void *map_little(void *at, size_t size, int protection, int flags,
+                        int fd, off_t offset) {
+  if (size <= RANGE_BYTES) return mmap(at, size, protection, flags, fd, offset);
+  errno = ENOMEM;
+  return MAP_FAILED;
 }
 
 static uint64_t crash_number(lua_State *L, const char *name,
@@ -433,6 +519,7 @@ static void push_crash(lua_State *L, const struct crash *crash) {
   lua_setfield(L, -2, #name);
   CRASH_FIELD(states)
   CRASH_FIELD(second_states)
+  CRASH_FIELD(repeated)
   CRASH_FIELD(windows)
   CRASH_FIELD(exhausted)
 #undef CRASH_FIELD
@@ -446,12 +533,14 @@ static void run_world(struct crash *crash, struct crash_run *run,
   struct os_calls saved = os_calls;
   atomic_store(&process_wall_cell, CRASH_BEGIN_MS);
   os_calls.fdatasync = os_calls.fsync = no_sync;
+  os_calls.mmap = map_little;
   unlink(path);
   if (strcmp(start, "empty") == 0) (void)write_image(path, crash->image, 0);
   if (crash_play(run, path, crash->ops, NULL))
     check_windows(crash, run, false);
   else
     snprintf(crash->failure, sizeof crash->failure, "%s", run->failure);
+  forget_seen(&crash->seen);
   disk_free(run->disk);
   unlink(path);
   unlink(crash->path);
@@ -474,8 +563,10 @@ static int crash_world(lua_State *L) {
   crash->second_ops = crash_text(L, "second_ops", crash->ops);
   crash->where = crash->ops;
   crash->bound = crash_number(L, "bound", 200);
+  crash->since = (int)crash_number(L, "since", 0);
   crash->second_every = crash_number(L, "second", 0);
   crash->second_bound = crash_number(L, "second_bound", 8);
+  crash->phase = crash_number(L, "seed", 0);
   crash->random = crash_number(L, "seed", 1) * 2654435761u + 88172645463325252u;
   lua_getfield(L, 1, "durability");
   run->durability = luaL_checkoption(L, lua_gettop(L), "manual", levels);

@@ -84,6 +84,10 @@ bool crash_matches(mmcmap *store, const struct crash_model *model);
 int crash_match(const struct crash_run *run, const struct disk_window *window,
                 mmcmap *store);
 
+/* Whether it may leave a store that holds what that model does. */
+bool crash_allows(const struct crash_run *run, const struct disk_window *window,
+                  int model);
+
 /*
  * Plays the operations, two characters each: p, m or P and a key puts a small,
  * a medium or a large value, e a small one that expires after CRASH_TTL_MS, d deletes,

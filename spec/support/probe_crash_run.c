@@ -213,14 +213,28 @@ int crash_toggle_saved(mmcmap *store, struct crash_model *model, int number) {
   return mmcmap_snapshot_save(store, saved_name(number));
 }
 
+/* Whether the power cut may leave models[index], from models[first] on. */
+static bool may_be_left(const struct crash_run *run, int first, int index) {
+  return index == first || run->is_commit[index];
+}
+
 int crash_match(const struct crash_run *run, const struct disk_window *window,
                 mmcmap *store) {
   int first = window->promised < 0 ? 0 : window->promised;
   for (int i = first; i <= window->done; i++)
-    if ((i == first || run->is_commit[i]) &&
-        crash_matches(store, &run->models[i]))
+    if (may_be_left(run, first, i) && crash_matches(store, &run->models[i]))
       return i;
   return -1;
+}
+
+bool crash_allows(const struct crash_run *run, const struct disk_window *window,
+                  int model) {
+  int first = window->promised < 0 ? 0 : window->promised;
+  for (int i = first; i <= window->done; i++)
+    if (may_be_left(run, first, i) &&
+        memcmp(&run->models[i], &run->models[model], sizeof *run->models) == 0)
+      return true;
+  return false;
 }
 
 /* ---- Playing ------------------------------------------------------------- */
