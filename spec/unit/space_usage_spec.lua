@@ -232,6 +232,26 @@ describe("what is counted as alive", function()
     assert.equal(0, now.high)
     for i = 1, 400 do assert.equal(("w"):rep(1000), db:get("k" .. i)) end
   end)
+
+  -- They had become empty before it, and waited for epochs that it had opened.
+  it("has segments wait no longer because an aborted transaction used them", function()
+    open()
+    assert(db:put("first", "one"))
+    for i = 1, 400 do assert(db:put("k" .. i, ("v"):rep(1000))) end
+    for i = 1, 400 do assert.is_true(db:delete("k" .. i)) end
+    local empty = usage().empty
+    assert.is_true(empty > 0)
+    local txn = assert(db:begin())
+    for i = 1, 300 do assert(txn:put("k" .. i, ("w"):rep(1000))) end
+    for i = 1, 200 do
+      assert(txn:savepoint())
+      assert(txn:put("first", "value " .. i))
+    end
+    txn:abort()
+    assert.equal(empty, usage().empty)
+    assert(db:compact())
+    assert.equal(0, usage().empty)
+  end)
 end)
 
 describe("the cleaner", function()

@@ -73,6 +73,7 @@ void log_end_private(struct log *log) {
 /* What lies in the segments of the heads, or in later ones, is set back as a whole
    by whoever loads the log (usage_return_to()). */
 void log_abandon_private(struct log *log) {
+  log->is_private = false; /* what is empty again is so since the last change */
   for (size_t i = 0; i < log->changes.touched_count; i++) {
     uint64_t number = log->changes.touched[i];
     int32_t words = log->changes.words[number];
@@ -83,6 +84,7 @@ void log_abandon_private(struct log *log) {
     else
       usage_raise(log->space, offset, 8 * (uint64_t)-words);
   }
+  log->is_private = true;
   forget(&log->changes);
   log_abandon(log);
 }
