@@ -5,6 +5,7 @@
 
 local probe = require "mmcmap_probe"
 local binary = require "spec.support.binary"
+local crash = require "spec.support.crash"
 local scratch = require "spec.support.scratch"
 local format, open = probe.format, probe.store.open
 
@@ -149,6 +150,39 @@ describe("txn.commit", function()
 
   -- A count that is too low was found out after the record had been removed:
   -- the caller was told of a failure, and the change was there.
+  -- What a leader has closed, the next one reads from the file.
+  it("takes no frame for the last one of a commit of no epoch, or a later one", function()
+    if not crash.has_hooks then
+      return pending("needs --enable-debug-checks")
+    end
+    for _, epoch in ipairs { ("\0"):rep(6), "\255\255\0\0\0\0" } do
+      assert(db:put("a", "1"))
+      assert(db:sync())
+      local lock_file = assert(probe.share.connect(path .. "-lock", path))
+      local frame = binary.number(lock_file:get(("chain[%d].next_offset"):format(
+        lock_file:get("commit.chain_index") % 2)))
+      lock_file:close()
+      assert(db:put("a", "2"))
+      assert.same({ "", "signal", 9 }, { probe.child.run(function()
+        local own = assert(open(path, { durability = "manual" }))
+        probe.crash.die_at_point(1, 9, "sync")
+        own:sync()
+      end) })
+      local file = assert(io.open(path, "r+b"))
+      assert(file:seek("set", frame + 8))
+      assert(file:write(epoch))
+      assert(file:close())
+      local found, code, what = db:sync()
+      assert.is_nil(found)
+      assert.equal("ECORRUPT", code)
+      assert.truthy(what:find("F15", 1, true), what)
+      db:close()
+      db = nil
+      path = scratch.path("txn")
+      reopen()
+    end
+  end)
+
   it("removes nothing when there are more records than counted", function()
     assert(db:put("a", "1"))
     assert(db:put("b", "2"))

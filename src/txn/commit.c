@@ -134,12 +134,14 @@ static int complete_frame(const struct log *log, bool is_staging,
 /* The epoch that the last frame of a commit has, `first` being the first one. */
 static int find_commit_epoch(const struct node_source *source,
                              const struct batch *batch, uint32_t segment_size,
-                             const struct frame *first, uint64_t *epoch_out) {
+                             uint64_t first_offset, const struct frame *first,
+                             uint64_t *epoch_out) {
   struct frame frame = *first;
+  uint64_t offset = first_offset;
   uint64_t left = source->size;
   *epoch_out = 0;
   while ((frame.flags & FRAME_ENDS_COMMIT) == 0) {
-    uint64_t offset = frame.next_offset;
+    offset = frame.next_offset;
     int code = offset == batch->end_offset || frame.size_bytes > left
                    ? error_set_corrupt("F16 frame size", offset)
                    : frame_read_closed(source, offset, segment_size,
@@ -147,6 +149,9 @@ static int find_commit_epoch(const struct node_source *source,
     if (code != MMCMAP_OK) return code;
     left -= frame.size_bytes;
   }
+  /* 0 would not be known again. */
+  if (frame.epoch == 0 || frame.epoch > batch->state.epoch)
+    return error_set_corrupt("F15 frame salt and chain", offset);
   *epoch_out = frame.epoch;
   return MMCMAP_OK;
 }
@@ -165,7 +170,8 @@ static int complete_frames(struct committer *committer, struct batch *batch) {
     int code = frame_read_closed(&source, chain.next_offset, segment_size,
                                  batch->state.salt, &frame);
     if (code == MMCMAP_OK && epoch == 0)
-      code = find_commit_epoch(&source, batch, segment_size, &frame, &epoch);
+      code = find_commit_epoch(&source, batch, segment_size, chain.next_offset,
+                               &frame, &epoch);
     if (code != MMCMAP_OK) return code;
     frame.epoch = epoch;
     if ((frame.flags & FRAME_ENDS_COMMIT) != 0) epoch = 0;
