@@ -256,15 +256,10 @@ int handle_upkeep(const mmcmap *handle, struct store *store) {
 
 enum { ROOM_TRIES_MAX = 32 };
 
-static bool is_full(int code) {
-  return code == MMCMAP_ENOSPC || code == MMCMAP_EFULL ||
-         code == MMCMAP_EADDRESS;
-}
-
 bool handle_make_room(const mmcmap *handle, struct store *store, int code,
                       bool for_delete, unsigned *tries) {
   mmcmap_error failure;
-  if (!is_full(code) || (*tries)++ == ROOM_TRIES_MAX) return false;
+  if (!error_is_full(code) || (*tries)++ == ROOM_TRIES_MAX) return false;
   mmcmap_last_error(&failure);
   if (upkeep_make_room(&store->upkeep, handle->options.timeout_ms, for_delete))
     return true;
@@ -274,7 +269,7 @@ bool handle_make_room(const mmcmap *handle, struct store *store, int code,
 
 bool handle_try_to_free(const mmcmap *handle, struct store *store, int code,
                         struct change_mode *mode, unsigned *tries) {
-  if (!is_full(code) || mode->claim == SPACE_AT_LAST) return false;
+  if (!error_is_full(code) || mode->claim == SPACE_AT_LAST) return false;
   if (!handle_make_room(handle, store, code, true, tries))
     mode->claim = SPACE_AT_LAST;
   return true;

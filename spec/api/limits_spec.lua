@@ -454,6 +454,35 @@ describe("a process that is given too little", function()
     assert.is_true(opened > 0 and refused > 0, opened .. " " .. refused)
   end)
 
+  -- A transaction cannot make room itself.
+  it("of addresses has room made for the next transaction", function()
+    if probe.sanitizer or (os.getenv("LD_PRELOAD") or "") ~= "" then
+      return pending("a checking tool takes the addresses")
+    end
+    local text = run(function()
+      probe.child.limit("as", used_bytes() + 24 * MIB)
+      local db = assert(probe.store.open(path, { durability = "manual" }))
+      local value, count = ("x"):rep(3000), 0
+      local ok, code
+      repeat
+        ok, code = db:put("key " .. count, value)
+        if ok then count = count + 1 end
+      until not ok
+      assert(code == "EADDRESS" and count > 300, code .. " " .. count)
+      assert(db:sync())
+      local txn = assert(db:begin())
+      assert(select(2, txn:put("more", value)) == "EADDRESS")
+      txn:abort()
+      for i = 1, count - 1 do assert(db:delete("key " .. i)) end
+      txn = assert(db:begin())
+      for i = 1, count / 2 do assert(txn:put("new " .. i, value)) end
+      assert(txn:commit())
+      assert(db:close())
+      return "half of it"
+    end)
+    assert.equal("half of it", text)
+  end)
+
   it("of addresses tells so what others put beyond its range", function()
     if probe.sanitizer or (os.getenv("LD_PRELOAD") or "") ~= "" then
       return pending("a checking tool takes the addresses")

@@ -7,6 +7,8 @@
 #ifndef BASE_ERRORS_H
 #define BASE_ERRORS_H
 
+#include <stdbool.h>
+
 #include "mmcmap.h"
 
 /* Notes the failure for mmcmap_last_error() and returns `code`. `what` is a
@@ -19,6 +21,12 @@ int error_set_errno(int system_errno, const char *what);
 /* MMCMAP_ECORRUPT: `what` names the format rule that the bytes at `offset` of
    the file break, such as "F24 branch level". */
 int error_set_corrupt(const char *what, uint64_t offset);
+
+/* Whether there was no space: there may be some again when room has been made. */
+static inline bool error_is_full(int code) {
+  return code == MMCMAP_ENOSPC || code == MMCMAP_EFULL ||
+         code == MMCMAP_EADDRESS;
+}
 
 /* Notes once more what mmcmap_last_error() said before something was undone. */
 void error_restore(const mmcmap_error *error);

@@ -142,11 +142,6 @@ static bool wants_recount(const struct upkeep *upkeep,
          log_has_dropped(&upkeep->writer->log, totals);
 }
 
-static bool is_full(int code) {
-  return code == MMCMAP_ENOSPC || code == MMCMAP_EFULL ||
-         code == MMCMAP_EADDRESS;
-}
-
 /* One thing that may make room; whether there was one to do. */
 static int make_some_room(struct upkeep *upkeep, struct change_mode mode,
                           const struct usage_totals *totals, bool *found_out) {
@@ -158,7 +153,7 @@ static int make_some_room(struct upkeep *upkeep, struct change_mode mode,
     return recount(upkeep, mode.timeout_ms, UINT64_MAX, &more);
   int code = clean(upkeep, mode, upkeep->writer->log.space->segment_size,
                    UINT64_MAX, found_out);
-  if ((code != MMCMAP_OK && !is_full(code)) ||
+  if ((code != MMCMAP_OK && !error_is_full(code)) ||
       (code == MMCMAP_OK && *found_out))
     return code;
   /* Nodes of the open epoch are not moved. */
@@ -213,7 +208,7 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
   if (code != MMCMAP_OK) return code;
   code = clean(upkeep, background(timeout_ms), look_bytes(upkeep, &totals),
                end_ns, more_out);
-  if (is_full(code)) {
+  if (error_is_full(code)) {
     atomic_store(&upkeep->writer->log.slide.end, 0); /* it takes more room */
     struct change_mode mode = background(timeout_ms);
     if (!is_mostly_alive(upkeep, &totals)) mode.claim = SPACE_AT_LAST;

@@ -151,8 +151,7 @@ static int end_change(struct transaction *transaction, int code,
   struct log *log = &transaction->writer->log;
   if (code == MMCMAP_OK) return code;
   log_return_to(log, mark);
-  if (code == MMCMAP_ENOSPC || code == MMCMAP_EFULL)
-    atomic_store(&log->header->upkeep.is_full, 1);
+  if (error_is_full(code)) atomic_store(&log->header->upkeep.is_full, 1);
   return code;
 }
 
