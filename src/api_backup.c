@@ -159,6 +159,7 @@ int mmcmap_backup(mmcmap *handle, const char *path, mmcmap_progress progress,
                   void *context) {
   mmcmap_snapshot *snapshot;
   struct making making;
+  CHECK(handle != NULL && handle->magic == HANDLE_MAGIC);
   if (handle->is_map)
     return error_set(MMCMAP_EINVAL, "a backup of a named map");
   int code = snapshot_open_for_long(handle, &snapshot);

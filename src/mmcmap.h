@@ -795,10 +795,10 @@ MMCMAP_API int mmcmap_backup(mmcmap *store, const char *path,
  * whose name is lost is called "salvaged map " and a number there, and is reported
  * with the rule "a map has lost its name". Saved snapshots are left out, and what has
  * expired. Of a key the current version counts, as far as that can be told; where the
- * part of the log is damaged that tells it, the newest whole version does, and what
- * was deleted may come back. `report`, unless it is NULL, is called for what is wrong
- * in the file. `from` is only read, and must not be open; nothing is to be seen of
- * `to` until it is whole.
+ * part of the log is damaged that tells it, the newest whole version does: what was
+ * deleted may come back, and what a transaction had put that was aborted. `report`,
+ * unless it is NULL, is called for what is wrong in the file. `from` is only read, and
+ * must not be open; nothing is to be seen of `to` until it is whole.
  *   MMCMAP_EFORMAT: nothing of a store is to be seen in it; MMCMAP_EEXIST: there is
  *   a file `to`; MMCMAP_EBUSY: somebody has `from` open; MMCMAP_EINVAL, and as
  *   mmcmap_open(), mmcmap_put().

@@ -51,8 +51,9 @@ describe("maint.takeover", function()
     return copy
   end
 
-  -- Ten records are committed, then there is a sealed frame, which is closed,
-  -- and an open one; nothing but the commit is on the medium.
+  -- Ten records are committed; then come more than one segment has room for, of a
+  -- sealed epoch and of the open one: so one frame is closed, and one is open. Nothing
+  -- but the commit is on the medium.
   local function leave_a_store()
     local function record(i)
       -- The later ones are longer than a segment.

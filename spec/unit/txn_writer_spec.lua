@@ -468,7 +468,7 @@ describe("txn.writer", function()
     assert.equal(image, scratch.read(path))
     assert.equal(open_epoch, db:version())
 
-    -- The next writer closes the sealed frame and opens one of the next epoch.
+    -- The next writer goes on in the same frame, in the next epoch.
     put("key 1", "changed again")
     put("new", "value")
     assert.is_nil(complaint())

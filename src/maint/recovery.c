@@ -166,7 +166,7 @@ static int take_commit(const struct node_source *source,
     code = frame_read(source, offset, next.segment_size, next.salt, next.chain,
                       hasher, &frame, &next.chain);
     if (code != MMCMAP_OK) break;
-    /* A transaction may go through several epochs. */
+    /* All frames of a commit have its epoch; earlier writers let them rise. */
     if (frame.epoch < epoch || frame.epoch < state->next_epoch)
       code = error_set_corrupt("F15 frame salt and chain", offset);
     epoch = frame.epoch;

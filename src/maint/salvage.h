@@ -5,7 +5,8 @@
  * its keyed checksum is one. Which version of a key counts is told by the newest
  * trie whose root is found, if it leads to one, or if the branches on the key's way
  * lie in frames that are whole; else the newest whole record of the key does. So
- * what was deleted comes back only where the frames are damaged that say so.
+ * what was deleted, or put by a transaction that was aborted, which may lie in a
+ * recycled place, comes back only where the frames are damaged that say so.
  *
  * A record names its map by id. The names of maps are those of the newest catalogue,
  * if all of it can be walked; then other ids are those of maps that were dropped.
