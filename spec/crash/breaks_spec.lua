@@ -30,6 +30,14 @@ local CASES = {
   { "NO_REWRITE", ops = "p0s_m1f_s_r_m2s_", durability = "manual" },
   { "WRITE_SEALED", ops = "p0p1p0p1", durability = "sync" },
   { "RECYCLE_COMMITTED", ops = "c0s_c0s_", durability = "manual" },
+  { "STATE_UNSYNCED", ops = "p0r_p1r_", durability = "manual" },
+  { "STATE_UNSYNCED", ops = "p0p1r_p2r_", durability = "sync", interval = 1 },
+  { "LOG_UNSYNCED", ops = "m0m1m0m1", durability = "sync", interval = 600 },
+  { "LOG_UNSYNCED", ops = "m0s_m1s_m0s_m1s_", durability = "manual", interval = 600 },
+  { "REUSE_UNSYNCED", ops = ("P0P1w_"):rep(5), durability = "manual", bound = 20 },
+  { "REUSE_UNSYNCED", ops = "P0P1s_S0P0P1w_P0P1w_S0P0P1P0P1P0P1P0P1P0P1",
+    durability = "sync", interval = 1500, bound = 20 },
+  { "SUPERBLOCK_UNSYNCED", ops = ("P0P1w_"):rep(5), durability = "manual", bound = 20 },
 }
 
 describe("deliberate mistakes", function()
@@ -42,10 +50,11 @@ describe("deliberate mistakes", function()
   end
 
   for _, case in ipairs(CASES) do
-    it(("are noticed: %s in %s, %s"):format(case[1], case.ops, case.durability),
+    it(("are noticed: %s in %s, %s%s"):format(case[1], case.ops, case.durability,
+      case.interval and ", superblocks every " .. case.interval or ""),
       function()
-        notices({ ops = case.ops, durability = case.durability, second = 20,
-          second_bound = 20 }, case[1])
+        notices({ ops = case.ops, durability = case.durability, bound = case.bound,
+          interval = case.interval, second = 20, second_bound = 20 }, case[1])
       end)
   end
 

@@ -67,6 +67,36 @@ describe("crash states", function()
     end)
   end
 
+  -- Superblocks come after a mebibyte of log. Here they come after each commit, or
+  -- after some, so that there are cuts before, between and behind them.
+  for _, case in ipairs {
+    { "small changes", 100, "p0p1s_p0d1s_p2m1s_p1p0s_" },
+    { "transactions", 60, "p0s_t1T0s_a2t3s_p1" },
+    { "snapshots, maps, and what expires", 60, "p0p2S0s_p0k_s_p3S0s_e1x_w_" },
+    { "a sync that fails", 60, "p0s_m1f_s_r_p2s_m2s_" },
+    { "closing and opening", 60, "p0r_p1p0r_d0r_P1r_" },
+    { "large values, over and over", 12, ("P0P1w_"):rep(5) },
+    { "space that a saved snapshot held", 3,
+      "P0P1s_S0P0P1w_P0P1w_S0P0P1P0P1P0P1P0P1P0P1" },
+  } do
+    it("keep the promise with many superblocks: " .. case[1], function()
+      if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+      local windows = {}
+      for _, interval in ipairs { 0, 1, 600, 1500 } do
+        local before = crash.totals.superblocks
+        for _, level in ipairs(LEVELS) do
+          assert.is_nil(crash.world { ops = case[3], durability = level,
+            interval = interval, bound = case[2], second = 97, second_bound = 3,
+            seed = 1 })
+        end
+        windows[interval] = crash.totals.superblocks - before
+      end
+      assert.is_true(windows[1] > windows[1500])
+      assert.is_true(windows[1] > windows[0] + 3)
+      crash.report(case[1])
+    end)
+  end
+
   it("keep the promise: a file that was there, and empty", function()
     assert.is_nil(crash.world { ops = "p0p1s_", durability = "sync",
       start = "empty", bound = 2000, second = 3, second_bound = 40 })
@@ -75,7 +105,7 @@ describe("crash states", function()
 
   -- Of those of n operations one of rarity[n], never the same ones; in the long form
   -- all of them. Then all that is new in one comes of its last operation, and of closing.
-  local function short_worlds(words, length, rarity, seed)
+  local function short_worlds(words, length, rarity, seed, interval)
     local number = 0
     for _, level in ipairs(LEVELS) do
       crash.each_sequence(words, length, function(ops)
@@ -84,7 +114,7 @@ describe("crash states", function()
         if (number + seed) % (of * crash.thinning) ~= 0 then return end
         assert.is_nil(crash.world { ops = ops, durability = level,
           bound = 64, second = 61, second_bound = 6, seed = number,
-          since = crash.is_long and #ops / 2 or 0 })
+          interval = interval, since = crash.is_long and #ops / 2 or 0 })
         crash.report_progress(level .. ", " .. ops)
       end)
     end
@@ -94,6 +124,9 @@ describe("crash states", function()
     local seed = crash.seed()
     short_worlds(WORDS, crash.is_long and 5 or 3, { 1, 1, 20 }, seed)
     short_worlds(MORE_WORDS, crash.is_long and 4 or 3, { 1, 8, 200 }, seed)
+    if crash.has_hooks then
+      short_worlds(WORDS, crash.is_long and 4 or 3, { 1, 4, 100 }, seed, 1)
+    end
     crash.report(crash.is_long and "all worlds of 1 to 5 operations"
       or "all worlds of 2 operations, some of 3")
   end)
@@ -110,6 +143,7 @@ describe("crash states", function()
       for i = 1, math.random(5, 14) do ops[i] = words[math.random(#words)] end
       assert.is_nil(crash.world { ops = table.concat(ops), bound = 16,
         durability = LEVELS[round % 3 + 1], second = 61, second_bound = 4,
+        interval = crash.has_hooks and ({ 0, 1, 700, 2000 })[round % 4 + 1] or 0,
         seed = seed + round })
       crash.report_progress(("%d of %d"):format(round, rounds))
     end

@@ -52,7 +52,7 @@ crash.words = {
 }
 
 crash.totals = { worlds = 0, states = 0, second_states = 0, repeated = 0,
-  windows = 0, exhausted = 0 }
+  windows = 0, exhausted = 0, superblocks = 0 }
 
 -- Runs one world; its failure, or nil.
 function crash.world(world)
@@ -69,9 +69,9 @@ end
 
 local function print_totals(what)
   local totals = crash.totals
-  print(("# %s: %d worlds, %d windows (%d with all their states), "
+  print(("# %s: %d worlds, %d windows (%d with all their states, %d with a superblock), "
     .. "%d states opened, %d after a second cut, %d as before"):format(what,
-    totals.worlds, totals.windows, totals.exhausted, totals.states,
+    totals.worlds, totals.windows, totals.exhausted, totals.superblocks, totals.states,
     totals.second_states, totals.repeated))
   io.stdout:flush()
 end

@@ -3,7 +3,7 @@
  * Area crash of the probe: every state that a power cut may leave.
  *
  *   world{path=, ops=, durability=, bound=, second=, second_ops=,
- *         second_bound=, seed=, start=, since=}
+ *         second_bound=, seed=, start=, since=, interval=}
  * plays the operations `ops` (see probe_crash.h), and for each window of the
  * recording builds the states that the medium may hold, all of them if there
  * are not more than `bound`, else that many: omissions, moments, chance. Each is
@@ -13,9 +13,11 @@
  * `second`-th state (0: none) is the beginning of a second recording in which
  * `second_ops`, or the same ones, are tried and cut too. `start` is "empty"
  * for a file that is there already. Of the windows only those are looked at that
- * end in operation `since` (0) or later. The result has states, second_states (those
- * opened), repeated, windows, exhausted (windows whose states were all built) and
- * failure, the first one found.
+ * end in operation `since` (0) or later. `interval` is how many bytes of log are
+ * between superblocks (0: as it is; it takes has_hooks). The result has states,
+ * second_states (those opened), repeated, windows, exhausted (windows whose states
+ * were all built), superblocks (windows in which one was written) and failure, the
+ * first one found.
  *
  *   breaks(name ...)   switches on the deliberate mistakes (testing.h), and all
  *                      others off
@@ -36,6 +38,7 @@
 #include "base/errors.h"
 #include "base/hash.h"
 #include "base/testing.h"
+#include "format/superblock.h"
 #include "os/calls.h"
 #include "os/process.h"
 #include "probe.h"
@@ -77,6 +80,7 @@ struct crash {
   uint64_t repeated;
   uint64_t windows;
   uint64_t exhausted;
+  uint64_t superblocks;
   int since;
   struct seen seen;
   const char *where; /* for messages */
@@ -424,6 +428,14 @@ static void sample_states(struct crash *crash, const struct crash_run *run,
   }
 }
 
+static bool has_superblock(const struct disk_window *window) {
+  const uint64_t end = SUPERBLOCK_B_OFFSET + SUPERBLOCK_BYTES;
+  for (size_t i = 0; i < window->change_count; i++)
+    if ((uint64_t)window->changes[i].sector * DISK_SECTOR_BYTES < end)
+      return true;
+  return false;
+}
+
 static void check_window(struct crash *crash, const struct crash_run *run,
                          const struct disk_window *window, bool is_second) {
   struct choices *choices = calloc(1, sizeof *choices);
@@ -431,6 +443,7 @@ static void check_window(struct crash *crash, const struct crash_run *run,
   uint64_t bound = is_second ? crash->second_bound : crash->bound;
   sort_changes(choices, window);
   if (!is_second) crash->windows++;
+  if (!is_second && has_superblock(window)) crash->superblocks++;
   if (state_count(choices, bound) > bound) {
     sample_states(crash, run, choices, bound, is_second);
   } else {
@@ -522,10 +535,19 @@ static void push_crash(lua_State *L, const struct crash *crash) {
   CRASH_FIELD(repeated)
   CRASH_FIELD(windows)
   CRASH_FIELD(exhausted)
+  CRASH_FIELD(superblocks)
 #undef CRASH_FIELD
   if (crash->failure[0] == '\0') return;
   lua_pushstring(L, crash->failure);
   lua_setfield(L, -2, "failure");
+}
+
+static void set_interval(uint64_t interval) {
+#ifdef MMCMAP_DEBUG_CHECKS
+  testing_superblock_interval = interval;
+#else
+  (void)interval;
+#endif
 }
 
 static void run_world(struct crash *crash, struct crash_run *run,
@@ -570,7 +592,9 @@ static int crash_world(lua_State *L) {
   crash->random = crash_number(L, "seed", 1) * 2654435761u + 88172645463325252u;
   lua_getfield(L, 1, "durability");
   run->durability = luaL_checkoption(L, lua_gettop(L), "manual", levels);
+  set_interval(crash_number(L, "interval", 0));
   run_world(crash, run, path, crash_text(L, "start", ""));
+  set_interval(0);
   push_crash(L, crash);
   return 1;
 }
@@ -625,6 +649,10 @@ static const struct {
     CRASH_BREAK(NO_REVIVAL),
     CRASH_BREAK(FLAT_PINS),
     CRASH_BREAK(TRUST_PIDS),
+    CRASH_BREAK(STATE_UNSYNCED),
+    CRASH_BREAK(LOG_UNSYNCED),
+    CRASH_BREAK(REUSE_UNSYNCED),
+    CRASH_BREAK(SUPERBLOCK_UNSYNCED),
     CRASH_BREAK(GROW_UNLOCKED),
     CRASH_BREAK(ROWS_FIRST),
 };

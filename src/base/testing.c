@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 uint64_t testing_breaks;
+uint64_t testing_superblock_interval;
 void (*testing_hook)(const char *point);
 
 __attribute__((constructor)) static void take_breaks(void) {

@@ -63,6 +63,14 @@ enum testing_break {
 #define BREAK_GROW_UNLOCKED \
   BREAK_OF_BIT(52)                        /* two make the file longer at once */
 #define BREAK_ROWS_FIRST BREAK_OF_BIT(53) /* rows are scanned before pins */
+/* A superblock is written before what it names is synced: where a session begins
+   and ends, */
+#define BREAK_STATE_UNSYNCED BREAK_OF_BIT(54)
+#define BREAK_LOG_UNSYNCED BREAK_OF_BIT(57) /* or in the middle of the log */
+/* One counts as on disk, and space is used again, when it has been written, */
+#define BREAK_REUSE_UNSYNCED BREAK_OF_BIT(55)
+/* or where space waits for it, and only the log has been synced. */
+#define BREAK_SUPERBLOCK_UNSYNCED BREAK_OF_BIT(56)
 
 #ifdef MMCMAP_DEBUG_CHECKS
 
@@ -71,9 +79,12 @@ enum testing_break {
 /* Set by specs only, while no store is in use; at the start of a program, what
    the environment's MMCMAP_BREAKS says, a number. */
 extern uint64_t testing_breaks; /* of the above, or-ed */
+/* Bytes of log between superblocks; 0: as txn/commit.c has it. */
+extern uint64_t testing_superblock_interval;
 extern void (*testing_hook)(const char *point);
 
 #define BROKEN(which) ((testing_breaks & (uint64_t)(which)) != 0)
+#define TESTING_SUPERBLOCK_INTERVAL testing_superblock_interval
 #define TEST_POINT(name) \
   do { \
     if (testing_hook != NULL) testing_hook(name); \
@@ -82,6 +93,7 @@ extern void (*testing_hook)(const char *point);
 #else
 
 #define BROKEN(which) 0
+#define TESTING_SUPERBLOCK_INTERVAL UINT64_C(0)
 #define TEST_POINT(name) ((void)0)
 
 #endif

@@ -198,7 +198,9 @@ static int sync_pages(struct committer *committer, bool only_superblocks) {
   atomic_fetch_add_explicit(&committer->shared->sync_count, 1,
                             memory_order_relaxed);
   TEST_POINT("sync");
-  if (BROKEN(BREAK_DROP_SYNC)) return MMCMAP_OK;
+  if (BROKEN(BREAK_DROP_SYNC) ||
+      (only_superblocks && BROKEN(BREAK_SUPERBLOCK_UNSYNCED)))
+    return MMCMAP_OK;
   /* If we are killed in there, nobody is told whether it has failed. */
   atomic_store(&committer->shared->is_syncing, 1);
   int code = only_superblocks ? map_sync(&committer->writer->log.space->map, 0,
@@ -214,22 +216,10 @@ static int sync_file(struct committer *committer) {
 
 static uint64_t superblock_interval(const struct superblock *state) {
   uint64_t interval = state->used_bytes / 8;
+  if (TESTING_SUPERBLOCK_INTERVAL != 0) return TESTING_SUPERBLOCK_INTERVAL;
   if (interval < SUPERBLOCK_INTERVAL_MIN) interval = SUPERBLOCK_INTERVAL_MIN;
   if (interval > SUPERBLOCK_INTERVAL_MAX) interval = SUPERBLOCK_INTERVAL_MAX;
   return interval;
-}
-
-static int write_superblock(struct committer *committer,
-                            const struct superblock *state) {
-  int code = superblocks_write(committer->superblocks, state);
-  if (code != MMCMAP_OK) return code;
-  struct share_chain chain = load_chain(committer);
-  chain.bytes_since_superblock = 0;
-  store_chain(committer, &chain);
-  atomic_store(&committer->shared->superblock_epoch, state->epoch);
-  atomic_store(&committer->shared->superblock_used_bytes, state->used_bytes);
-  atomic_store(&committer->shared->wants_superblock, 0);
-  return MMCMAP_OK;
 }
 
 /* A sync that began after the newest superblock was written has succeeded. */
@@ -243,12 +233,27 @@ static void note_synced_superblock(struct committer *committer) {
                         memory_order_release);
 }
 
+static int write_superblock(struct committer *committer,
+                            const struct superblock *state) {
+  int code = superblocks_write(committer->superblocks, state);
+  if (code != MMCMAP_OK) return code;
+  struct share_chain chain = load_chain(committer);
+  chain.bytes_since_superblock = 0;
+  store_chain(committer, &chain);
+  atomic_store(&committer->shared->superblock_epoch, state->epoch);
+  atomic_store(&committer->shared->superblock_used_bytes, state->used_bytes);
+  atomic_store(&committer->shared->wants_superblock, 0);
+  if (BROKEN(BREAK_REUSE_UNSYNCED)) note_synced_superblock(committer);
+  return MMCMAP_OK;
+}
+
 /* Writes a superblock that is on disk on return; no leader is under way. */
 static int write_superblock_now(struct committer *committer,
                                 struct superblock *state) {
   struct superblocks *blocks = committer->superblocks;
   int code = MMCMAP_OK;
-  if (!superblocks_are_synced(blocks)) code = sync_file(committer);
+  if (!superblocks_are_synced(blocks) && !BROKEN(BREAK_STATE_UNSYNCED))
+    code = sync_file(committer);
   if (code != MMCMAP_OK) return code;
   note_synced_superblock(committer);
   state->chain = load_chain(committer).checksum;
@@ -280,6 +285,13 @@ static void raise_durable(struct committer *committer) {
                         memory_order_release);
 }
 
+static bool is_superblock_due(const struct committer *committer,
+                              const struct batch *batch) {
+  return batch->chain.bytes_since_superblock >=
+             superblock_interval(&batch->state) ||
+         atomic_load(&committer->shared->wants_superblock) != 0;
+}
+
 /* The batch's sync has succeeded. It began after the newest superblock was
    written, so that is on disk too. */
 static int publish_batch(struct committer *committer, struct batch *batch) {
@@ -288,11 +300,9 @@ static int publish_batch(struct committer *committer, struct batch *batch) {
   raise_durable(committer);
   atomic_fetch_add_explicit(&committer->shared->commit_count, 1,
                             memory_order_relaxed);
-  if (batch->chain.bytes_since_superblock <
-          superblock_interval(&batch->state) &&
-      atomic_load(&committer->shared->wants_superblock) == 0)
-    return MMCMAP_OK;
-  return write_superblock(committer, &batch->state);
+  return is_superblock_due(committer, batch)
+             ? write_superblock(committer, &batch->state)
+             : MMCMAP_OK;
 }
 
 static int sync_batch(struct committer *committer, struct batch *batch) {
@@ -301,7 +311,9 @@ static int sync_batch(struct committer *committer, struct batch *batch) {
     (void)write_superblock(committer, &batch->state);
   uint64_t begin_ns = process_monotonic_ns();
   atomic_store(&committer->shared->last_ns, begin_ns);
-  int code = sync_file(committer);
+  int code = MMCMAP_OK;
+  if (!BROKEN(BREAK_LOG_UNSYNCED) || !is_superblock_due(committer, batch))
+    code = sync_file(committer);
   committer->shared->sync_ns = process_monotonic_ns() - begin_ns;
   if (code == MMCMAP_OK) code = publish_batch(committer, batch);
   return code;
