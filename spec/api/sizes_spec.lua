@@ -174,6 +174,40 @@ describe("sizes:", function()
     for i = 1, count do assert.equal(big, store:get(i)) end
   end)
 
+  -- A sync writes all of a piece: where each change waits for one, the file is not
+  -- to have any, whoever makes it longer.
+  it("make the file longer by small steps where each change is synced", function()
+    local piece, big = 2097152, ("v"):rep(60000)
+    local store = helper.store({ durability = "sync" })
+    local size, count, steps, whole = store:size(), 0, 0, 0
+    local function look()
+      if store:size() > size and size > 8 * piece then
+        steps = steps + 1
+        if store:size() % piece == 0 then whole = whole + 1 end
+      end
+      size = store:size()
+    end
+    local function put_two(txn)
+      count = count + 2
+      txn:put(count - 1, big)
+      txn:put(count, big)
+    end
+    repeat
+      store:update(put_two)
+      look()
+    until size > 10 * piece
+    assert.is_true(whole <= steps / 4, ("%d of %d"):format(whole, steps))
+    steps, whole = 0, 0
+    -- Much of it dies: there is upkeep all the while.
+    while size < 18 * piece do
+      put_two(store)
+      for i = 1, 2 do assert(store:put(count // 2 + i, big)) end
+      look()
+    end
+    assert.is_true(store:stat().moved_bytes > 0)
+    assert.is_true(whole <= steps / 4, ("%d of %d"):format(whole, steps))
+  end)
+
   it("make the file no longer than max_size, whatever the piece", function()
     local limit, big = 17 * 1048576 + 65536, ("v"):rep(200000)
     local store = helper.store({ max_size = limit, durability = "manual" })

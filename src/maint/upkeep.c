@@ -87,6 +87,7 @@ static int recount(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
 
 static struct change_mode background(uint32_t timeout_ms) {
   struct change_mode mode = {.timeout_ms = timeout_ms,
+                             .is_background = true,
                              .claim = SPACE_FOR_UPKEEP};
   return mode;
 }
@@ -166,8 +167,8 @@ static int make_some_room(struct upkeep *upkeep, struct change_mode mode,
 /* Has the log go on further down, where there is room, in another epoch. */
 static int descend(struct upkeep *upkeep, uint32_t timeout_ms) {
   struct writer *writer = upkeep->writer;
-  const struct change_mode mode = {.timeout_ms = timeout_ms,
-                                   .claim = SPACE_AT_LAST};
+  struct change_mode mode = background(timeout_ms);
+  mode.claim = SPACE_AT_LAST;
   int code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   code = writer_close_log(writer);

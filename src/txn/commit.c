@@ -30,6 +30,7 @@ struct batch {
   uint64_t end_offset; /* the open frame: those before it are closed */
   uint64_t log_end;
   bool is_staging;          /* as the log's */
+  bool in_pieces;           /* as the space's */
   struct superblock state;  /* as of the last frame, but for the chain */
   struct share_chain chain; /* as it will be when the batch is on disk */
 };
@@ -108,6 +109,7 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
     batch_out->end_offset = writer->log.frame_offset;
     batch_out->log_end = log_end(&writer->log);
     batch_out->is_staging = writer->log.is_staging;
+    batch_out->in_pieces = writer->log.space->in_pieces;
     describe_state(committer, &batch_out->state);
   }
   writer_leave(writer);
@@ -341,7 +343,7 @@ static int lead(struct committer *committer, uint64_t *log_end_out,
   int code = take_batch(committer, &batch);
   if (code != MMCMAP_OK) return code;
   *log_end_out = batch.log_end;
-  *in_pieces_out = !batch.is_staging;
+  *in_pieces_out = batch.in_pieces;
   code = complete_frames(committer, &batch);
   if (code == MMCMAP_OK) code = sync_batch(committer, &batch);
   if (code != MMCMAP_OK && !BROKEN(BREAK_OWN_FAILURE))

@@ -252,7 +252,7 @@ static int look_pinned(struct sweep *sweep) {
 
 static int delete_batch(struct sweep *sweep, uint32_t timeout_ms,
                         struct sweep_outcome *outcome) {
-  struct change_mode mode = {.timeout_ms = timeout_ms};
+  struct change_mode mode = {.timeout_ms = timeout_ms, .is_background = true};
   struct trie_key name;
   uint64_t epoch;
   size_t deleted;

@@ -10,14 +10,15 @@
 /* ---- Begin and end ------------------------------------------------------- */
 
 int transaction_begin(struct transaction *transaction, struct writer *writer,
-                      uint32_t timeout_ms) {
+                      struct change_mode mode) {
   const struct share_header *header = writer->header;
   memset(transaction, 0, sizeof *transaction);
   int code = readers_owner(writer->readers, &transaction->owner);
-  if (code == MMCMAP_OK) code = writer_enter(writer, timeout_ms);
+  if (code == MMCMAP_OK) code = writer_enter(writer, mode.timeout_ms);
   if (code != MMCMAP_OK) return code;
   if (!BROKEN(BREAK_TXN_UNSEALED)) writer_seal(writer);
   transaction->writer = writer;
+  transaction->is_synced = mode.is_synced;
   transaction->serial = writer_begin_transaction(writer);
   transaction->catalog = writer->catalog;
   transaction->catalog.draft = &transaction->draft;
@@ -117,7 +118,8 @@ static int begin_change_of(struct transaction *transaction,
                            const struct trie_key *map, enum space_claim claim,
                            bool may_expire, struct catalog_map *found,
                            struct log_mark *mark_out) {
-  const struct change_mode mode = {.claim = claim};
+  const struct change_mode mode = {.is_synced = transaction->is_synced,
+                                   .claim = claim};
   struct log *log = &transaction->writer->log;
   int code = transaction_check(transaction);
   if (code == MMCMAP_OK && UNLIKELY(!transaction->is_writing)) {

@@ -35,6 +35,7 @@ struct transaction {
   struct writer *writer;
   uint64_t serial;       /* what the writer knows it by */
   uint32_t owner;        /* the row of its thread */
+  bool is_synced;        /* as in struct change_mode */
   bool is_writing;       /* the log has been gone on with */
   _Atomic uint64_t root; /* of the store */
   _Atomic uint64_t count;
@@ -48,11 +49,11 @@ struct transaction {
   size_t savepoint_capacity;
 };
 
-/* Takes the lock. MMCMAP_EBUSY after `timeout_ms`, or at once if the thread has
+/* Takes the lock. MMCMAP_EBUSY after the mode's time-out, or at once if the thread has
    a transaction under way. Nothing is written to the data file before the first
    change. */
 int transaction_begin(struct transaction *transaction, struct writer *writer,
-                      uint32_t timeout_ms);
+                      struct change_mode mode);
 
 /* Publishes all of it and lets go of the lock. `epoch_out` is the epoch that it
    belongs to, 0 if nothing has changed. On failure nothing was published, and

@@ -213,7 +213,7 @@ int writer_prepare(struct writer *writer, struct change_mode mode) {
   else if (UNLIKELY(!log_is_started(&writer->log)))
     code = writer->start(writer->start_context);
   writer->log.is_staging = mode.is_synced;
-  writer->log.space->in_pieces = !mode.is_synced;
+  if (!mode.is_background) writer->log.space->in_pieces = !mode.is_synced;
   return code;
 }
 

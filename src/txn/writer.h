@@ -23,11 +23,14 @@
 #include "txn/change.h"
 
 /* How a change is made: how long it waits for the lock; whether its caller is
-   about to commit it, which makes staging worth while (space/log.h); what it has
-   to leave for others; and how long what it puts is to live. */
+   about to commit it, which makes staging worth while (space/log.h) and pieces of
+   the file (space/piece.h) dear; whether no caller asked for it, so that the file
+   grows as it did for the last one who did; what it has to leave for others; and how
+   long what it puts is to live. */
 struct change_mode {
   uint32_t timeout_ms;
   bool is_synced;
+  bool is_background;
   enum space_claim claim;
   struct change_life life; /* of what is put */
 };
