@@ -37,8 +37,7 @@ int mmcmap_txn_begin(mmcmap *handle, mmcmap_txn **txn_out) {
   if (txn == NULL || txn->own == NULL)
     code = error_set(MMCMAP_ENOMEM, "transaction");
   if (code == MMCMAP_OK)
-    code =
-        transaction_begin(txn->own, &store->writer, change_mode_of(handle));
+    code = transaction_begin(txn->own, &store->writer, change_mode_of(handle));
   if (code != MMCMAP_OK) {
     if (txn != NULL) free_txn(txn);
     return code;

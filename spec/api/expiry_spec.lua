@@ -225,6 +225,12 @@ describe("what has expired", function()
     assert.equal("v", db.stays)
   end)
 
+  it("is swept while that thread lets its interval pass", function()
+    local db = helper.store({ flush_interval = 100 })
+    for i = 1, 500 do assert(db:put("k" .. i, "v", { ttl = 0.05 })) end
+    wait_for(function() return #db == 0 end, "the sweep")
+  end)
+
   it("is swept by step, where there is no thread", function()
     local db = helper.store({ durability = "manual" })
     for i = 1, 500 do assert(db:put("k" .. i, "v", { ttl = 0.01 })) end

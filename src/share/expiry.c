@@ -36,17 +36,29 @@ void expiry_note(struct share_header *header, uint64_t expires_ms) {
     atomic_store_explicit(earliest, expires_ms, memory_order_release);
 }
 
-bool expiry_is_due(struct share_header *header) {
+/* How long the last round, or the one under way, keeps the next from beginning. */
+static uint64_t wait_for_last_ns(const struct share_expiry *expiry) {
+  uint64_t now = process_monotonic_ns();
+  uint64_t next = atomic_load(&expiry->next_ns);
+  uint64_t active = atomic_load(&expiry->active_ns);
+  uint64_t wait = next > now ? next - now : 0;
+  if (active != 0 && now - active < ROUND_DEAD_NS &&
+      wait < ROUND_DEAD_NS - (now - active))
+    wait = ROUND_DEAD_NS - (now - active);
+  return wait;
+}
+
+uint64_t expiry_wait_ms(struct share_header *header) {
   const struct share_expiry *expiry = &header->expiry;
   uint64_t earliest = atomic_load(&expiry->earliest_ms);
   uint64_t before = atomic_load(&expiry->before_ms);
-  uint64_t active = atomic_load(&expiry->active_ns);
   if (before < earliest) earliest = before;
-  if (earliest == UINT64_MAX) return false;
-  uint64_t now = process_monotonic_ns();
-  if (now < atomic_load(&expiry->next_ns)) return false;
-  if (active != 0 && now - active < ROUND_DEAD_NS) return false;
-  return earliest <= expiry_read_clock(header);
+  if (earliest == UINT64_MAX) return UINT64_MAX;
+  uint64_t wait_ns = wait_for_last_ns(expiry);
+  uint64_t wait_ms = wait_ns / 1000000 + (wait_ns % 1000000 != 0);
+  uint64_t now_ms = expiry_read_clock(header);
+  return earliest > now_ms && earliest - now_ms > wait_ms ? earliest - now_ms
+                                                          : wait_ms;
 }
 
 uint64_t expiry_begin_round(struct share_header *header) {

@@ -50,9 +50,14 @@ void expiry_note(struct share_header *header, uint64_t expires_ms);
 
 /* ---- Rounds ---------------------------------------------------------------- */
 
-/* Whether a round should begin: something may have expired, the pause after the
-   last one is over, and nobody is about it, alive. */
-bool expiry_is_due(struct share_header *header);
+/* In how many milliseconds a round should begin, as it looks now: something may have
+   expired, the pause after the last one is over, and nobody is about it, alive.
+   UINT64_MAX: nothing expires. */
+uint64_t expiry_wait_ms(struct share_header *header);
+
+static inline bool expiry_is_due(struct share_header *header) {
+  return expiry_wait_ms(header) == 0;
+}
 
 /* Begins a round: its number, not 0. The writer lock is held. */
 uint64_t expiry_begin_round(struct share_header *header);

@@ -47,8 +47,36 @@ static int changed_epoch(struct flusher *flusher, uint64_t *epoch_out) {
   return MMCMAP_OK;
 }
 
+/* Sweeps for a while. */
+static void sweep(struct flusher *flusher) {
+  uint64_t end_ns =
+      process_monotonic_ns() + FLUSHER_SWEEP_MS * UINT64_C(1000000);
+  struct sweep_outcome outcome =
+      sweep_run(flusher->sweep, OWNER_LOCK_FOREVER, end_ns);
+  if (outcome.has_changed) atomic_store(&flusher->is_dirty, true);
+  flusher->has_to_sweep = outcome.has_more;
+  flusher->swept_ns = process_monotonic_ns();
+}
+
+/* In how many milliseconds there is something to sweep, as it looks now. */
+static uint64_t sweep_wait_ms(const struct flusher *flusher) {
+  if (flusher->has_to_sweep) return 0;
+  uint64_t wait_ms = expiry_wait_ms(flusher->committer->writer->header);
+  uint64_t age_ms = (process_monotonic_ns() - flusher->swept_ns) / 1000000;
+  /* One that fails is not tried again and again. */
+  return wait_ms < FLUSHER_SWEEP_PAUSE_MS && age_ms < FLUSHER_SWEEP_PAUSE_MS
+             ? FLUSHER_SWEEP_PAUSE_MS - age_ms
+             : wait_ms;
+}
+
+static void sweep_unlocked(struct flusher *flusher) {
+  thread_mutex_unlock(&flusher->mutex);
+  sweep(flusher);
+  thread_mutex_lock(&flusher->mutex);
+}
+
 /* Lets the interval pass, unless the thread is to stop. The mutex is held, but
-   for the sleeping. If another process's commit came in between, the interval
+   for the sleeping and the sweeping. If another process's commit came in between, the interval
    counts from it: the flushers of all processes come to one commit per interval
    that way, and no change waits for longer. */
 static void wait_interval(struct flusher *flusher) {
@@ -62,8 +90,14 @@ static void wait_interval(struct flusher *flusher) {
                            : begin_ns);
     uint64_t now_ns = process_monotonic_ns();
     if (now_ns >= end_ns) return;
-    uint32_t left_ms = (uint32_t)((end_ns - now_ns + 999999) / 1000000);
-    (void)thread_condition_wait_timed(&flusher->wake, &flusher->mutex, left_ms);
+    uint64_t left_ms = (end_ns - now_ns + 999999) / 1000000;
+    uint64_t sweep_ms = sweep_wait_ms(flusher);
+    if (sweep_ms == 0)
+      sweep_unlocked(flusher);
+    else
+      (void)thread_condition_wait_timed(
+          &flusher->wake, &flusher->mutex,
+          (uint32_t)(left_ms < sweep_ms ? left_ms : sweep_ms));
   }
 }
 
@@ -90,13 +124,17 @@ static void look_again(struct flusher *flusher) {
   flusher->has_committed = false;
 }
 
-/* Sleeps until something has changed: here, or in a process that was killed
-   before its own flusher came to it. */
+/* Sleeps until something has changed, here or in a process that was killed before
+   its own flusher came to it; or may have expired. */
 static void wait_for_change(struct flusher *flusher) {
   const struct share_header *header = shared(flusher);
-  bool was_told = thread_condition_wait_timed(&flusher->wake, &flusher->mutex,
-                                              FLUSHER_LOOK_MS);
-  if (was_told || atomic_load(&header->commit.failed) != 0) return;
+  uint64_t sweep_ms = sweep_wait_ms(flusher);
+  bool is_short = sweep_ms < FLUSHER_LOOK_MS;
+  if (sweep_ms == 0) return;
+  bool was_told = thread_condition_wait_timed(
+      &flusher->wake, &flusher->mutex,
+      is_short ? (uint32_t)sweep_ms : FLUSHER_LOOK_MS);
+  if (was_told || is_short || atomic_load(&header->commit.failed) != 0) return;
   look_again(flusher);
   uint64_t age_ns =
       process_monotonic_ns() - atomic_load(&header->commit.last_ns);
@@ -145,16 +183,6 @@ static bool is_overdue(struct flusher *flusher) {
          FLUSHER_INTERVALS_MAX * UINT64_C(1000000) * flusher->interval_ms;
 }
 
-/* Sweeps for a while; whether there is more to do at once. */
-static bool sweep(struct flusher *flusher) {
-  uint64_t end_ns =
-      process_monotonic_ns() + FLUSHER_SWEEP_MS * UINT64_C(1000000);
-  struct sweep_outcome outcome =
-      sweep_run(flusher->sweep, OWNER_LOCK_FOREVER, end_ns);
-  if (outcome.has_changed) atomic_store(&flusher->is_dirty, true);
-  return outcome.has_more;
-}
-
 /* Whether the last commit is an interval ago: while it sweeps, nothing else makes
    the thread wait. */
 static bool is_time_to_commit(const struct flusher *flusher) {
@@ -165,12 +193,11 @@ static bool is_time_to_commit(const struct flusher *flusher) {
 
 static void *run(void *context) {
   struct flusher *flusher = context;
-  bool has_more = false;
   thread_mutex_lock(&flusher->mutex);
   while (!flusher->is_stopping) {
     bool was_called = atomic_load(&flusher->is_called);
     bool is_due = atomic_load(&flusher->is_dirty);
-    if (has_more)
+    if (flusher->has_to_sweep)
       is_due = is_due && is_time_to_commit(flusher);
     else if (was_called)
       is_due = is_due && is_overdue(flusher);
@@ -184,7 +211,7 @@ static void *run(void *context) {
       is_due = is_overdue(flusher);
     thread_mutex_unlock(&flusher->mutex);
     if (is_due) commit(flusher);
-    has_more = sweep(flusher);
+    sweep(flusher);
     do_upkeep(flusher);
     thread_mutex_lock(&flusher->mutex);
   }

@@ -6,7 +6,8 @@
  * then commits. While much is being written it waits up to
  * FLUSHER_INTERVALS_MAX intervals, because each seal makes writers copy the
  * branches that they touch next. After that it sweeps for a while, and does
- * upkeep; if there is more to do, it goes on, and commits in between.
+ * upkeep; if there is more to do, it goes on, and commits in between. While it
+ * waits it sweeps whenever something may have expired.
  *
  * Each process that changes something has one; which of them comes to commit is
  * decided by the leadership (txn/commit.h): who finds that another leads, or has
@@ -26,7 +27,8 @@ enum {
   FLUSHER_INTERVALS_MAX = 10,
   FLUSHER_BUSY_BYTES = 1 << 20, /* per interval: more than that is "much" */
   FLUSHER_UPKEEP_MS = 5,        /* of upkeep at a time */
-  FLUSHER_SWEEP_MS = 5,         /* of sweeping at a time */
+  FLUSHER_SWEEP_MS = 5,         /* of sweeping at a time, */
+  FLUSHER_SWEEP_PAUSE_MS = 10,  /* with such pauses, if it was done */
   FLUSHER_LOOK_MS = 1000        /* how often a flusher without work looks for
                                    changes that a dead process has left */
 };
@@ -42,7 +44,9 @@ struct flusher {
   pthread_t thread;
   uint32_t interval_ms;
   uint64_t dirty_ns;  /* when `is_dirty` was last set, monotonic */
-  bool has_committed; /* since it has looked for upkeep; the thread's own */
+  bool has_committed; /* since it has looked for upkeep; the thread's own, as */
+  bool has_to_sweep;  /* that there is more to sweep at once, */
+  uint64_t swept_ns;  /* and when it swept last */
   bool is_running;
   bool is_stopping;
   _Atomic bool is_dirty;  /* there may be changes that nobody has committed */
