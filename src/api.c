@@ -248,8 +248,8 @@ int handle_upkeep(const mmcmap *handle, struct store *store) {
   bool has_flusher = handle->options.durability == MMCMAP_ASYNC;
   if (need >= SHARE_NEED_SOON && has_flusher)
     flusher_call_upkeep(&store->flusher);
-  if (need == SHARE_NEED_NOW ||
-      (need == SHARE_NEED_SOON && handle->options.durability == MMCMAP_SYNC))
+  if (need == SHARE_NEED_NOW || (handle->options.durability == MMCMAP_SYNC &&
+                                 upkeep_is_due(store->share.header)))
     (void)upkeep_pay(&store->upkeep, handle->options.timeout_ms, has_flusher);
   return MMCMAP_OK;
 }

@@ -3,9 +3,10 @@
  * What is counted as alive in a store, and the cleaner, on stores of the area
  * store.
  *
- *   usage()        {low=, high=, used=, free=, empty=, uncounted=, live_bytes=}:
- *                  bytes that are alive beyond what is counted, the opposite, and
- *                  numbers of segments. Looking frees nothing.
+ *   usage()        {low=, high=, used=, free=, empty=, uncounted=, live_bytes=,
+ *                  need=, emptying=}: bytes that are alive beyond what is counted,
+ *                  the opposite, numbers of segments, and what the last look at
+ *                  all of them has found. Looking frees nothing.
  *   clean([bytes]) the cleaner looks through so many bytes of victims: bytes
  *                  that it has moved, and whether there is more to do
  *   pin(), unpin() this thread looks at the map from here, to there
@@ -85,6 +86,7 @@ static void add_states(const struct space *space, struct usage_totals *totals) {
 
 int probe_space_usage(lua_State *L) {
   struct store *store = space_store(L);
+  const struct share_upkeep *upkeep = &store->share.header->upkeep;
   struct usage_difference difference = {0, 0};
   struct usage_totals totals;
   struct verify_report report;
@@ -106,6 +108,8 @@ int probe_space_usage(lua_State *L) {
   fields_set_u64(L, "empty", totals.empty_count);
   fields_set_u64(L, "uncounted", totals.uncounted_count);
   fields_set_u64(L, "live_bytes", totals.live_bytes);
+  fields_set_u64(L, "need", upkeep->need);
+  fields_set_u64(L, "emptying", upkeep->is_emptying);
   return 1;
 }
 

@@ -268,9 +268,8 @@ describe("space", function()
     assert(db:put("last", "one"))
     local now = settle()
     assert.is_true(now.used <= 4)
-    assert.is_true(now.free > 20)
-    -- Blocks are given back at once, the end of the file when the log has gone on.
     assert.is_true(blocks_of(path) < blocks / 2)
+    assert.is_true(db:size() <= FEW, "size " .. db:size())
     for round = 1, 2 do
       fill(db, 300, 1000, "again " .. round)
       assert(db:clear())
@@ -278,6 +277,67 @@ describe("space", function()
     end
     assert.is_true(db:size() <= FEW, "size " .. db:size())
     is_sound()
+  end)
+
+  -- The file's length, when nobody does anything.
+  local function shrinks_to(bytes)
+    for _ = 1, 200 do
+      if db:size() <= bytes then return end
+      scratch.shell("sleep 0.1")
+    end
+    error(("still %d bytes, not %d"):format(db:size(), bytes))
+  end
+
+  for name, empty in pairs {
+    ["that is cleared"] = function() assert(db:clear()) end,
+    ["all of whose records are deleted"] = function()
+      for i = 1, 3000 do assert.is_true(db:delete("k" .. i)) end
+    end,
+  } do
+    it("comes back by itself from a store " .. name, function()
+      open { durability = "async", flush_interval_ms = 20 }
+      fill(db, 3000, 1000, "a")
+      assert(db:sync())
+      assert.is_true(db:size() > 3 * MIB)
+      empty()
+      shrinks_to(FEW)
+      is_sound()
+    end)
+  end
+
+  it("comes back by itself from a store most of which is deleted", function()
+    open { durability = "async", flush_interval_ms = 20 }
+    fill(db, 3000, 1000, "a")
+    for i = 1, 3000 do
+      if i % 4 > 0 then assert.is_true(db:delete("k" .. i)) end
+    end
+    shrinks_to(BOUNDS.file[1] * 750 * 1000 + BOUNDS.file[2] * SEGMENT)
+    is_sound()
+  end)
+
+  -- Else what is left would be moved again and again.
+  it("is not cleaned while much is deleted, but soon after", function()
+    local IDLE, SOON = 1, 2
+    open { durability = "manual" }
+    fill(db, 3000, 1000, "a")
+    settle()
+    for i = 1, 1000 do assert.is_true(db:delete("k" .. i * 3)) end
+    assert(db:stat()) -- looks at all segments
+    assert.equal(1, usage().emptying)
+    assert.equal(IDLE, usage().need)
+    scratch.shell("sleep 1.1")
+    assert(db:stat())
+    assert.equal(0, usage().emptying)
+    assert.is_true(usage().need >= SOON)
+    for i = 1, 500 do assert.is_true(db:delete("k" .. i * 3 + 1)) end
+    assert(db:stat())
+    assert.equal(1, usage().emptying)
+    assert.equal(IDLE, usage().need)
+    for i = 1, 500 do assert(db:put("k" .. i * 3 + 1, ("w"):rep(1000))) end
+    assert(db:stat())
+    assert.equal(0, usage().emptying)
+    assert.is_true(usage().need >= SOON)
+    is_small()
   end)
 
   it("comes back from a map that is dropped, when all has been recounted",

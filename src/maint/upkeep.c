@@ -220,6 +220,11 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
     *more_out = true;
     return commit_superblock(upkeep->committer);
   }
+  if (least == SHARE_NEED_IDLE &&
+      log_is_named_longer(&upkeep->writer->log, &totals)) {
+    *more_out = true;
+    return commit_superblocks_again(upkeep->committer);
+  }
   /* Nothing can be done until a segment is begun, or what is open is committed. */
   if (!log_is_compacting(&upkeep->writer->log) &&
       !commit_frees(upkeep->committer))

@@ -36,6 +36,15 @@ static inline enum share_need upkeep_need(const struct share_header *header) {
                                                memory_order_relaxed);
 }
 
+/* Whether who has no flusher to wait for does it now. */
+static inline bool upkeep_is_due(const struct share_header *header) {
+  enum share_need need = upkeep_need(header);
+  return need >= SHARE_NEED_SOON ||
+         (need == SHARE_NEED_IDLE &&
+          atomic_load_explicit(&header->upkeep.is_emptying,
+                               memory_order_relaxed) != 0);
+}
+
 /*
  * Does upkeep that is needed `least` so much until there is none, or `end_ns`
  * (monotonic) has come, or nothing more can be done now: `more_out` is false

@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 6,
+  SHARE_LAYOUT = 7,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -152,10 +152,11 @@ struct share_counts {
    but for these, which are read without it, and some of them written, as
    docs/concurrency.md tells: need, compacting_ns, paid_bytes, recounter,
    recount_serial, recount_ns, recount_appended, is_uncountable, is_full,
-   is_sparse, reserve_bytes, free_count, coming_count, session_epoch, saved_newest,
-   dropped_records, own_bytes, moved_bytes, cleaned_count. */
+   is_sparse, is_emptying, reserve_bytes, free_count, coming_count, session_epoch,
+   saved_newest, dropped_records, own_bytes, moved_bytes, cleaned_count. */
 struct share_upkeep {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint32_t need; /* enum share_need */
+  _Atomic uint32_t is_emptying;   /* what is alive falls fast: cleaning waits */
   _Atomic uint64_t compacting_ns; /* until then (monotonic) victims are what is
                                      not full; 0: not at all */
   _Atomic uint64_t compact_epoch; /* and was begun before that epoch */
@@ -200,6 +201,9 @@ struct share_upkeep {
       moved_bytes; /* and what it has moved, since the session began */
   _Atomic uint64_t cleaned_count; /* segments that it has gone through */
   struct share_counts begun;      /* by the transaction that is under way */
+  _Atomic uint64_t fall_ns; /* since then (monotonic) it is looked whether what
+                                  is alive falls fast, */
+  _Atomic uint64_t fall_bytes; /* from that much */
 };
 
 enum share_need {

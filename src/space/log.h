@@ -401,6 +401,11 @@ void log_sweep(struct log *log, struct usage_totals *totals_out);
    time: a look at all of them costs little for each. */
 void log_look(struct log *log, uint64_t count);
 
+/* Whether the superblocks keep the file much longer than what is in use: both are
+   to be written again then. */
+bool log_is_named_longer(const struct log *log,
+                         const struct usage_totals *totals);
+
 /* Gives back what is free at the file's end, and the blocks of what is free
    beyond what will soon be used; after log_sweep(). */
 int log_give_back(struct log *log, const struct usage_totals *totals,

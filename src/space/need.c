@@ -3,6 +3,7 @@
  * How much there is to do for space, which is looked at when some segments
  * have been begun: what is used beside what is alive, and what is kept in reserve.
  */
+#include "os/process.h"
 #include "space/log.h"
 #include "space/piece.h"
 
@@ -21,7 +22,9 @@ enum {
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
   RESERVE_SEGMENTS = 6, /* more than one in each quarter (space/space.h) */
-  SPARSE_SEGMENTS = 2   /* so many may be free in any store */
+  SPARSE_SEGMENTS = 2,  /* so many may be free in any store */
+  FALL_NS = 1000000000, /* in which time one of */
+  FALL_PARTS = 16       /* parts has been deleted: cleaning waits */
 };
 
 bool log_has_dropped(const struct log *log, const struct usage_totals *totals) {
@@ -92,11 +95,29 @@ bool log_wants_commit(const struct log *log,
   return totals->wait_commit_count > totals->used_count / parts;
 }
 
+/* Whoever deletes most of what there is would have the rest moved again and again,
+   while whole segments soon become empty by themselves. */
+static bool is_emptying(struct share_upkeep *upkeep, uint64_t live) {
+  uint64_t now_ns = process_monotonic_ns();
+  uint64_t from = upkeep->fall_bytes;
+  bool has_fallen = live < from - from / FALL_PARTS;
+  if (has_fallen || live > from || now_ns - upkeep->fall_ns > FALL_NS) {
+    atomic_store(&upkeep->is_emptying, has_fallen);
+    upkeep->fall_ns = now_ns;
+    upkeep->fall_bytes = live;
+  }
+  return atomic_load(&upkeep->is_emptying) != 0;
+}
+
 static enum share_need need_of(struct log *log,
                                const struct usage_totals *totals) {
   struct share_upkeep *upkeep = &log->header->upkeep;
   enum share_need to_clean = need_to_clean(log, totals);
   enum share_need to_shrink = need_to_shrink(totals);
+  if (is_emptying(upkeep, totals->live_bytes)) {
+    if (to_clean > SHARE_NEED_IDLE) to_clean = SHARE_NEED_IDLE;
+    if (to_shrink > SHARE_NEED_IDLE) to_shrink = SHARE_NEED_IDLE;
+  }
   upkeep->is_sparse = to_shrink != SHARE_NEED_NOTHING && to_shrink >= to_clean;
   if (atomic_load(&upkeep->is_uncountable) == 0 &&
       (totals->uncounted_count > 0 || log_has_dropped(log, totals)))
@@ -168,19 +189,28 @@ static bool has_too_many_blocks(const struct log *log,
   return totals->free_count > totals->hole_count + enough + 4;
 }
 
+/* Neither of the two superblocks may name more than the file has. */
+static uint64_t named_end(const struct log *log) {
+  const struct share_commit *commit = &log->header->commit;
+  uint64_t older = atomic_load(&commit->recovery_used_bytes);
+  uint64_t newer = atomic_load(&commit->superblock_used_bytes);
+  return older > newer ? older : newer;
+}
+
+bool log_is_named_longer(const struct log *log,
+                         const struct usage_totals *totals) {
+  uint64_t slack = totals->used_count / 8 + SPARSE_SEGMENTS;
+  return named_end(log) > usage_end(log) + (slack << log->space->segment_shift);
+}
+
 int log_give_back(struct log *log, const struct usage_totals *totals,
                   bool is_idle, bool *more_out) {
   struct space *space = log->space;
-  const struct share_commit *commit = &log->header->commit;
-  uint64_t kept;
+  uint64_t kept, named = named_end(log);
   *more_out = false;
   forget_last(log);
-  /* Neither of the two superblocks may name more than the file has. */
   uint64_t end = usage_end(log) + 2 * FRAME_HEADER_BYTES;
-  uint64_t named[] = {atomic_load(&commit->recovery_used_bytes),
-                      atomic_load(&commit->superblock_used_bytes)};
-  for (int i = 0; i < 2; i++)
-    if (end < named[i]) end = named[i];
+  if (end < named) end = named;
   /* Who has a snapshot may be checking the log, which has been left. */
   int code = totals->snapshot_count == 0
                  ? space_cut(space, end, log_is_compacting(log))
