@@ -38,6 +38,10 @@ local CASES = {
   { "REUSE_UNSYNCED", ops = "P0P1s_S0P0P1w_P0P1w_S0P0P1P0P1P0P1P0P1P0P1",
     durability = "sync", interval = 1500, bound = 20 },
   { "SUPERBLOCK_UNSYNCED", ops = ("P0P1w_"):rep(5), durability = "manual", bound = 20 },
+  { "FORGET_DROPPED", ops = "P0P1s_S0P0P1s_P0P1s_p3s_p3s_S0P0P1P0P1P0P1P0P1P0P1",
+    durability = "manual", interval = 1, bound = 12 },
+  { "UNCHAIN_HEAD", ops = ("P0P1"):rep(6), durability = "manual", bound = 20 },
+  { "TRUST_COUNTS", ops = ("P0P1"):rep(6), durability = "manual", bound = 20 },
 }
 
 describe("deliberate mistakes", function()

@@ -71,6 +71,11 @@ enum testing_break {
 #define BREAK_REUSE_UNSYNCED BREAK_OF_BIT(55)
 /* or where space waits for it, and only the log has been synced. */
 #define BREAK_SUPERBLOCK_UNSYNCED BREAK_OF_BIT(56)
+#define BREAK_UNCHAIN_HEAD \
+  BREAK_OF_BIT(58) /* frames of branches are left out */
+#define BREAK_TRUST_COUNTS BREAK_OF_BIT(59) /* what is not counted is empty */
+#define BREAK_FORGET_DROPPED \
+  BREAK_OF_BIT(60) /* a drop that is not on disk holds nothing */
 
 #ifdef MMCMAP_DEBUG_CHECKS
 

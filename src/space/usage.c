@@ -223,7 +223,7 @@ static bool is_drop_kept(const struct log *log) {
    ends that. */
 static bool is_left(const struct log *log, uint64_t first, uint64_t end) {
   const struct share_upkeep *upkeep = &log->header->upkeep;
-  return !is_drop_kept(log) &&
+  return !BROKEN(BREAK_FORGET_DROPPED) && !is_drop_kept(log) &&
          lies_in(upkeep->left_oldest, upkeep->left_newest, first, end);
 }
 
@@ -499,7 +499,8 @@ void usage_claim(const struct space *space,
 }
 
 void usage_install_uncounted(const struct space *space, bool is_empty) {
-  uint32_t flag = is_empty ? 0 : SHARE_SEGMENT_UNCOUNTED;
+  uint32_t flag =
+      is_empty || BROKEN(BREAK_TRUST_COUNTS) ? 0 : SHARE_SEGMENT_UNCOUNTED;
   for (uint64_t i = 0; i < space->segment_count; i++)
     install(space, i, 0, SHARE_SEGMENT_LOG | flag);
 }
