@@ -41,6 +41,14 @@ void upkeep_destroy(struct upkeep *upkeep) {
 
 /* ---- Pieces --------------------------------------------------------------- */
 
+/* Segments that may be begun without growing the file. */
+static uint64_t spare_count(const struct space *space,
+                            const struct usage_totals *totals) {
+  uint64_t there = space->writable_bytes >> space->segment_shift;
+  return totals->free_count +
+         (there > space->segment_count ? there - space->segment_count : 0);
+}
+
 /* Looks at all segments, and gives back what need not be kept; if nothing is being
    changed, more of it, for as long as there is `more_out`. */
 static int look_idly(struct upkeep *upkeep, uint32_t timeout_ms, bool is_idle,
@@ -56,6 +64,9 @@ static int look_idly(struct upkeep *upkeep, uint32_t timeout_ms, bool is_idle,
     upkeep->seen_count = totals_out->used_count;
     upkeep->seen_cleaned = writer->header->upkeep.cleaned_count;
     code = log_give_back(log, totals_out, is_idle, more_out);
+    /* Others may change what this comes from as soon as the lock is free. */
+    totals_out->spare_count = spare_count(log->space, totals_out);
+    totals_out->wants_commit = log_wants_commit(log, totals_out);
   }
   return writer_end_change(writer, code);
 }
@@ -125,8 +136,7 @@ static bool wants_commit(const struct upkeep *upkeep,
   uint64_t least = 0;
   if (atomic_load(&upkeep->writer->log.slide.end) != 0)
     least = totals->used_count / SLIDE_WAITING_PARTS + SLIDE_WAITING;
-  return totals->wait_commit_count > least &&
-         log_wants_commit(&upkeep->writer->log, totals) &&
+  return totals->wait_commit_count > least && totals->wants_commit &&
          commit_frees(upkeep->committer);
 }
 
@@ -328,15 +338,6 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   return code;
 }
 
-/* Segments that may be begun without growing the file. */
-static uint64_t spare_count(const struct upkeep *upkeep,
-                            const struct usage_totals *totals) {
-  const struct space *space = upkeep->writer->log.space;
-  uint64_t there = space->writable_bytes >> space->segment_shift;
-  return totals->free_count +
-         (there > space->segment_count ? there - space->segment_count : 0);
-}
-
 bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
                       bool for_delete) {
   struct change_mode mode = background(timeout_ms);
@@ -345,13 +346,13 @@ bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
   int code = look(upkeep, timeout_ms, &totals);
   if (for_delete || !is_mostly_alive(upkeep, &totals))
     mode.claim = SPACE_AT_LAST;
-  uint64_t spare = spare_count(upkeep, &totals);
+  uint64_t spare = totals.spare_count;
   atomic_store(&upkeep->writer->header->upkeep.is_full, 1);
   for (int i = 0; i < ROOM_TRIES && code == MMCMAP_OK && found; i++) {
     code = make_some_room(upkeep, mode, &totals, &found);
     if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
-    if (code == MMCMAP_OK && spare_count(upkeep, &totals) > spare) break;
+    if (code == MMCMAP_OK && totals.spare_count > spare) break;
   }
   atomic_store(&upkeep->writer->header->upkeep.is_full, 0);
-  return code == MMCMAP_OK && spare_count(upkeep, &totals) > spare;
+  return code == MMCMAP_OK && totals.spare_count > spare;
 }

@@ -53,12 +53,17 @@ static uint64_t whole_reserve(const struct space *space) {
   return reserve < SPACE_RESERVE_MIN ? SPACE_RESERVE_MIN : reserve;
 }
 
+static enum space_claim claim_of(const struct space *space) {
+  return (enum space_claim)atomic_load_explicit(&space->claim,
+                                                memory_order_relaxed);
+}
+
 /* In a store that may not grow a commit has to find a segment to go on in. */
 static uint64_t for_commits(const struct space *space) {
   bool has_limit =
       space->max_size_bytes / LIMIT_SEGMENTS_MIN >= space->segment_size;
-  return has_limit && space->claim != SPACE_FOR_COMMITS ? space->segment_size
-                                                        : 0;
+  return has_limit && claim_of(space) != SPACE_FOR_COMMITS ? space->segment_size
+                                                           : 0;
 }
 
 /* What whoever has the writer lock leaves. */
@@ -68,7 +73,8 @@ static uint64_t reserve_bytes(const struct space *space) {
                                       [SPACE_FOR_DELETES] = 2,
                                       [SPACE_AT_LAST] = 0,
                                       [SPACE_FOR_COMMITS] = 0};
-  return whole_reserve(space) / 4 * quarters[space->claim] + for_commits(space);
+  return whole_reserve(space) / 4 * quarters[claim_of(space)] +
+         for_commits(space);
 }
 
 /* Free segments that have blocks, as they were when all were last looked at. */
@@ -130,8 +136,8 @@ void space_set_reserve(struct space *space, uint64_t wanted_bytes) {
 }
 
 void space_set_claim(struct space *space, enum space_claim claim) {
-  if (LIKELY(space->claim == claim)) return;
-  space->claim = claim;
+  if (LIKELY(claim_of(space) == claim)) return;
+  atomic_store_explicit(&space->claim, claim, memory_order_relaxed);
   grant(space);
 }
 

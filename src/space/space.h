@@ -57,7 +57,8 @@ struct space {
   bool in_pieces;               /* grow in pieces: of the writer, too */
   struct readers *readers;      /* whose share has the length and its lock */
   _Atomic uint64_t known_bytes; /* of the file, within the mapping */
-  enum space_claim claim;       /* of whoever has the writer lock */
+  _Atomic uint32_t claim;       /* enum space_claim, of whoever has the writer
+                                   lock; who writes ahead reads it without */
   uint64_t granted_bytes;  /* how far the writer may append without asking */
   uint64_t writable_bytes; /* how far the writer may store: guarded by its lock,
                               under which alone the file becomes shorter */

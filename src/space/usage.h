@@ -53,6 +53,8 @@ struct usage_totals {
   uint64_t wait_commit_count;   /* or (c) alone */
   uint64_t free_count;          /* free */
   uint64_t hole_count;          /* of them, without blocks */
+  uint64_t spare_count;         /* may be begun without growing the file, */
+  bool wants_commit; /* and so many wait for one: both as upkeep looks */
 };
 
 /* Why a segment may not be begun again. */
