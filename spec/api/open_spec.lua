@@ -215,6 +215,52 @@ describe("open", function()
     end)
   end)
 
+  describe("the thread that commits", function()
+    -- The signals that each thread of that name blocks, a bit each.
+    local function threads()
+      local pid = helper.read("/proc/self/stat"):match("^%d+")
+      local found = {}
+      for id in helper.output_of("ls /proc/" .. pid .. "/task"):gmatch("%d+") do
+        local status = helper.read(("/proc/%s/task/%s/status"):format(pid, id)) or ""
+        if status:find("^Name:%s*mmcmap%-flusher\n") then
+          found[#found + 1] = status:match("\nSigBlk:%s*%x*(%x%x%x%x%x%x%x%x)\n")
+        end
+      end
+      return found
+    end
+
+    -- A thread that was waited for may be told of for a moment yet.
+    local function are_gone()
+      for _ = 1, 100 do
+        if #threads() == 0 then return true end
+        os.execute("sleep 0.01")
+      end
+    end
+
+    it("is there from the first change to close, and takes no signal", function()
+      local db = helper.store(nil, path)
+      assert.is_nil(db:get("k"))
+      assert.is_true(are_gone())
+      db:put("k", "v")
+      local found = threads()
+      assert.equal(1, #found)
+      assert.equal("7ffbfeff", found[1]) -- all of the first 31 but KILL and STOP
+      db:put("k", "w")
+      assert.equal(1, #threads())
+      db:close()
+      assert.is_true(are_gone())
+    end)
+
+    it("is not there without async", function()
+      for _, durability in ipairs { "sync", "manual" } do
+        local db = helper.store({ durability = durability }, path)
+        db:put("k", "v")
+        assert.is_true(are_gone())
+        db:close()
+      end
+    end)
+  end)
+
   describe("readonly", function()
     it("reads and refuses to write", function()
       local db = helper.store(nil, path)

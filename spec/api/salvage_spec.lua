@@ -133,6 +133,10 @@ describe("salvage", function()
       local damaged = bytes
       for _, at in ipairs(places) do damaged = poke(damaged, at, ("?"):rep(30)) end
       helper.write(path, damaged)
+      if #places == 2 then
+        local _, message = mmcmap.open(path)
+        assert.truthy(message:find("check it, then restore or salvage it", 1, true), message)
+      end
       local records, report = salvaged()
       assert.same(wanted, records)
       assert.is_true(report.count >= #places)
