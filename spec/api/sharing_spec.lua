@@ -283,6 +283,76 @@ describe("a store in several processes", function()
     assert.is_true(least < (probe.sanitizer and 2.4 or 1.6), least)
   end)
 
+  -- One leads, and stands still before its sync; the others have put by then, and wait.
+  local function crowd_behind_a_leader()
+    local leader, crowd = peers.launch(path), {}
+    local open = "db = assert(probe.store.open(path, { durability = 'sync' }))"
+    leader:ask(open)
+    leader:ask("assert(db:put('k', 'v'))")
+    for i = 1, 6 do
+      crowd[i] = peers.launch(path)
+      crowd[i]:ask(open)
+    end
+    leader:ask("probe.crash.die_at_point(1, tonumber((...)), 'sync')", SIGSTOP)
+    leader:tell("return db:put('leader', 'v')")
+    leader:await_stopped()
+    for i = 1, 6 do crowd[i]:tell("return db:put('of ' .. ..., 'v')", i) end
+    local db = helper.store({ durability = "manual" }, path)
+    assert.is_true(eventually(function() return db:count() == 8 end))
+    return db, leader, crowd
+  end
+
+  it_if_shared("is synced once for all that wait for it", function()
+    if not probe.crash.has_hooks then
+      return pending("needs --enable-debug-checks")
+    end
+    local db, leader, crowd = crowd_behind_a_leader()
+    local before = db:stat().commit_count
+    leader:go_on()
+    assert.equal("true", leader:answer())
+    for i = 1, 6 do assert.equal("true", crowd[i]:answer()) end
+    assert.equal(before + 2, db:stat().commit_count) -- the leader's, and theirs
+  end)
+
+  it_if_shared("is synced by another if the leader is killed", function()
+    if not probe.crash.has_hooks then
+      return pending("needs --enable-debug-checks")
+    end
+    local db, leader, crowd = crowd_behind_a_leader()
+    leader:kill()
+    for i = 1, 6 do assert.equal("true", crowd[i]:answer()) end
+    local copy = helper.path()
+    helper.run("cp %s %s", path, copy)
+    local copied = helper.store(nil, copy)
+    for i = 1, 6 do assert.equal("v", copied:get("of " .. i)) end
+    assert.equal(8, #db)
+  end)
+
+  it_if_shared("is on disk in time if the one whose flusher commits is killed", function()
+    if not probe.crash.has_hooks then
+      return pending("needs --enable-debug-checks")
+    end
+    local first, other = peers.launch(path),
+      peers.start(path, { open = "{ flush_interval = 0.05 }" })
+    first:ask("db = assert(probe.store.open(path, { durability = 'async' }))")
+    first:ask("assert(db:put('k', 'v'))")
+    first:ask("assert(db:sync())")
+    first:ask("probe.crash.die_at_point(1, tonumber((...)), 'sync')", SIGSTOP)
+    first:tell("return db:put('first', 'v')")
+    first:await_stopped()
+    other:ask("db:put('other', 'v')")
+    probe.os.sleep_ms(200) -- its flusher has found one that leads
+    first:kill()
+    assert.is_true(eventually(function()
+      local copy = helper.path()
+      helper.run("cp %s %s", path, copy)
+      local copied = helper.store(nil, copy)
+      local found = copied:get("first") == "v" and copied:get("other") == "v"
+      copied:close()
+      return found
+    end))
+  end)
+
   it_if_shared("is a clean file once the last of them has closed it", function()
     local db, other = helper.store(nil, path), peers.start(path)
     db:put("k", "v")
