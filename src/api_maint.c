@@ -82,7 +82,9 @@ int mmcmap_check(mmcmap *handle, mmcmap_progress progress, mmcmap_report report,
 
 enum {
   COMPACT_SLICE_MS = 20,
-  COMPACT_PASSES = 6 /* the last ones empty what the heads of the log were in */
+  COMPACT_PASSES =
+      6, /* the last ones empty what the heads of the log were in; */
+  COMPACT_PASSES_FEW = 12 /* in a store of few segments */
 };
 
 /* One pass; `done` counts bytes. */
@@ -103,6 +105,12 @@ static int compact_once(const mmcmap *handle, struct store *store,
   return code;
 }
 
+/* As long as something moves. */
+static int passes_of(struct store *store) {
+  uint64_t few = (uint64_t)LOG_FEW_SEGMENTS << store->space.segment_shift;
+  return space_look(&store->space) <= few ? COMPACT_PASSES_FEW : COMPACT_PASSES;
+}
+
 int mmcmap_compact(mmcmap *handle, mmcmap_progress progress, void *context) {
   struct store *store;
   struct watch caller = {.progress = progress, .context = context};
@@ -111,9 +119,13 @@ int mmcmap_compact(mmcmap *handle, mmcmap_progress progress, void *context) {
   if (code != MMCMAP_OK) return code;
   code = commit_all(&store->committer);
   caller.total = space_look(&store->space);
-  for (int i = 0; i < COMPACT_PASSES && code == MMCMAP_OK; i++)
+  bool goes_on = true;
+  for (int i = 0; goes_on && code == MMCMAP_OK; i++) {
+    uint64_t before = done;
     code = compact_once(handle, store, i == 0 ? COMPACT_FIRST : COMPACT_AGAIN,
                         &caller, &done);
+    goes_on = i == 0 || (done > before && i + 1 < passes_of(store));
+  }
   if (code == MMCMAP_OK) code = tell_progress(&caller, caller.total);
   if (code != MMCMAP_OK) upkeep_end_compacting(&store->upkeep);
   return code;

@@ -153,8 +153,10 @@ describe("the measuring of churn", function()
   end)
 
   it_once("knows what has expired, though it may not be swept", function()
-    local folder, output, status = run(TINY:gsub("ttl=100", "ttl=400")
-      .. " --loads=session --levels=manual --work=5")
+    -- What may have expired by half a second more or less is not looked up: some
+    -- records live for longer.
+    local folder, output, status = run(TINY:gsub("ttl=100", "ttl=1500")
+      .. " --loads=session --levels=manual --work=2")
     assert.equal(0, status, output)
     local rows = rows_of(folder .. "/churn-time.csv")
     local data = rows_of(folder .. "/churn.csv")[1].records * 116

@@ -339,10 +339,11 @@ static uint64_t worth_parts(const struct writer *writer) {
 /* The last one, if it can be moved down, so that the file ends earlier: it takes
    what is in it, and copies of branches. */
 static bool find_last(const struct log *log, struct usage_victim *victim_out) {
-  uint64_t lower, more;
-  if (!usage_find_last(log, victim_out) ||
+  uint64_t lower, more, behind = log_behind_all(log);
+  if (!usage_find_last(log, behind, victim_out) ||
       !usage_find_free(log->space, 0, victim_out->run, &lower))
     return false;
+  if (behind != 0) return lower < victim_out->number;
   uint64_t end = lower + victim_out->run;
   return usage_find_free(log->space, end, 1, &more) &&
          more < victim_out->number;
@@ -355,7 +356,8 @@ static bool choose_victim(struct writer *writer) {
   struct usage_victim victim;
   int64_t worth = (int64_t)(space->segment_size / 64 * worth_parts(writer));
   bool last_first =
-      upkeep->is_sparse != 0 || (log->slide.was_one && log_is_compacting(log));
+      upkeep->is_sparse != 0 ||
+      (atomic_load(&log->slide.was_one) && log_is_compacting(log));
   bool slides = usage_find_next(log, &victim);
   if (!slides && !(last_first && find_last(log, &victim))) {
     if (!usage_find_victim(log, worth, &victim) && !find_last(log, &victim))

@@ -283,15 +283,19 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
     code = commit_superblock(upkeep->committer);
   if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
   if (code == MMCMAP_OK) code = commit_superblocks_again(upkeep->committer);
-  for (bool gives = true; code == MMCMAP_OK && gives;)
-    code = look_idly(upkeep, timeout_ms, true, &totals, &gives);
-  upkeep_end_compacting(upkeep);
+  *more_out = true;
+  while (code == MMCMAP_OK && *more_out) {
+    code = look_idly(upkeep, timeout_ms, true, &totals, more_out);
+    if (process_monotonic_ns() >= end_ns) break;
+  }
+  if (code != MMCMAP_OK || !*more_out) upkeep_end_compacting(upkeep);
   return code;
 }
 
 void upkeep_end_compacting(struct upkeep *upkeep) {
   atomic_store(&upkeep->writer->header->upkeep.compacting_ns, 0);
   atomic_store(&upkeep->writer->log.slide.end, 0);
+  atomic_store(&upkeep->writer->log.slide.was_one, false);
 }
 
 /* Whether so many segments may have become empty that a commit is worth it. */

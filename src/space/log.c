@@ -225,15 +225,17 @@ static int open_frame(struct log *log, uint64_t offset) {
 }
 
 /* Begins a segment with room for a frame that can hold `size` bytes, the one that
-   a head goes on in whose segment ends at `left_end` (0: the lowest that is free);
-   the frame is not opened yet. */
+   a head goes on in whose segment ends at `left_end` (0: the lowest that is free), or
+   `behind`, if that is not 0; the frame is not opened yet. */
 static int begin_segment_after(struct log *log, uint64_t left_end,
-                               uint64_t size, uint64_t epoch,
+                               uint64_t behind, uint64_t size, uint64_t epoch,
                                uint64_t *frame_offset_out) {
   struct space *space = log->space;
   log_look(log, 1);
   uint64_t number =
-      space_choose_next(space, (left_end - 1) >> space->segment_shift);
+      behind != 0
+          ? behind
+          : space_choose_next(space, (left_end - 1) >> space->segment_shift);
   uint64_t other;
   if (log_is_compacting(log) && log_is_behind_large(log, number, &other))
     number = other;
@@ -244,9 +246,24 @@ static int begin_segment_after(struct log *log, uint64_t left_end,
                               first + 2 * FRAME_HEADER_BYTES + size, epoch);
 }
 
+uint64_t log_behind_all(const struct log *log) {
+  const struct space *space = log->space;
+  uint64_t behind = space->segment_count;
+  if (behind > LOG_FEW_SEGMENTS || !log_is_compacting(log)) return 0;
+  /* Those of branches may come in between, free ones come before. */
+  for (uint64_t i = behind; i-- > 0;) {
+    uint32_t state = usage_state(usage_entry(space, i));
+    if ((state & SHARE_SEGMENT_STATE_MASK) == SHARE_SEGMENT_FREE)
+      behind = i;
+    else if ((state & SHARE_SEGMENT_BRANCHES) == 0)
+      break;
+  }
+  return behind;
+}
+
 static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
                          uint64_t *frame_offset_out) {
-  return begin_segment_after(log, log->segment_end, size, epoch,
+  return begin_segment_after(log, log->segment_end, 0, size, epoch,
                              frame_offset_out);
 }
 
@@ -359,8 +376,8 @@ int log_make_branch_room(struct log *log, uint64_t size) {
   if (fits) {
     if (full != MMCMAP_OK || branches->frame_offset != 0) return full;
   } else {
-    code = begin_segment_after(log, branches->segment_end, size, log->epoch,
-                               &offset);
+    code = begin_segment_after(log, branches->segment_end, log_behind_all(log),
+                               size, log->epoch, &offset);
     if (code != MMCMAP_OK) return full != MMCMAP_OK ? full : code;
     usage_note_branches(log->space, offset >> log->space->segment_shift);
     log_count(log);
@@ -402,7 +419,7 @@ int log_descend(struct log *log) {
   if (leaves_large) log_leave_large(log);
   log->is_moved = true;
   if (leaves_log) {
-    code = begin_segment_after(log, 0, 0, log->epoch, &offset);
+    code = begin_segment_after(log, 0, 0, 0, log->epoch, &offset);
     if (code != MMCMAP_OK) return code;
     leave_segment(log, log->epoch);
     code = close_frame(log, log->frame_offset, log->cursor, offset, NULL);

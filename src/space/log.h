@@ -115,7 +115,8 @@ struct log {
 enum {
   LOG_STAGE_BYTES = 16384,
   LOG_BRANCH_SEGMENTS =
-      6 /* from so many segments on, branches have their own */
+      6,                /* from so many segments on, branches have their own */
+  LOG_FEW_SEGMENTS = 64 /* so few that parts of one count */
 };
 
 void log_init(struct log *log, struct space *space, struct readers *readers,
@@ -261,6 +262,11 @@ static inline int log_alloc(struct log *log, uint64_t size,
   return LIKELY(!log->is_staging) ? MMCMAP_OK
                                   : log_stage(log, *offset_out, size);
 }
+
+/* Where the next segment for branches begins while a store of few segments is
+   compacted: behind all others, so that what the last of them does not need is cut
+   off. 0: it is not compacted, or has more. */
+uint64_t log_behind_all(const struct log *log);
 
 /* The part of log_alloc_branch() that opens a frame, or a segment. */
 int log_make_branch_room(struct log *log, uint64_t size);

@@ -446,7 +446,9 @@ static uint64_t left_ahead(const struct space *space, uint64_t size) {
 int space_cut(struct space *space, uint64_t end, bool at_all) {
   uint64_t size;
   if (!at_all) end += behind(space, whole_reserve(space));
-  uint64_t kept = bytes_align_up(end, SPACE_GROWTH_MIN);
+  uint64_t kept =
+      bytes_align_up(end, at_all ? EXTENT_PAGE_BYTES : SPACE_GROWTH_MIN);
+  if (kept < SPACE_FILE_SIZE_MIN) kept = SPACE_FILE_SIZE_MIN;
   int code = begin_growth(space, &size);
   if (code != MMCMAP_OK) return code;
   uint64_t slack = at_all ? 0 : growth_step(kept) + left_ahead(space, size);

@@ -209,7 +209,8 @@ struct usage_slide {
   _Atomic uint64_t end; /* 0: it does not */
   int64_t gap_bytes;    /* what was empty further down */
   int64_t worth_bytes;  /* from so much on also what is full is moved */
-  bool was_one; /* this pass moves the last down, as far as there is room */
+  _Atomic bool
+      was_one; /* this pass moves the last down, as far as there is room */
 };
 
 /* The next one of a slide; false: it has come to its end, or there is none. */
@@ -227,8 +228,10 @@ bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
 bool usage_find_victim(struct log *log, int64_t worth_bytes,
                        struct usage_victim *victim_out);
 
-/* The last of them. */
-bool usage_find_last(const struct log *log, struct usage_victim *victim_out);
+/* The last of them; one of branches only if it lies behind segment `behind`, or that
+   is 0. */
+bool usage_find_last(const struct log *log, uint64_t behind,
+                     struct usage_victim *victim_out);
 
 /* Begins a recount: nothing is counted, and what changes from now on is noted. */
 void usage_uncount_all(const struct space *space);

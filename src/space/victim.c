@@ -61,7 +61,7 @@ static bool is_within_run(const struct space *space, uint64_t number) {
 }
 
 /* How much of a segment it takes to move what is alive in it, on average: of
-   those for large values some stays empty. */
+   those for large values some stays empty. The first one has less room. */
 static int64_t live_in(const struct space *space,
                        const struct usage_victim *run) {
   int64_t live = 0;
@@ -69,10 +69,12 @@ static int64_t live_in(const struct space *space,
     live += usage_live_bytes(usage_entry(space, i));
   if (usage_is(usage_entry(space, run->number), SHARE_SEGMENT_LARGE))
     live += live / LARGE_WASTE_PARTS;
+  if (run->number == 0) live += SEGMENT_FIRST_HEADER_OFFSET;
   return live / (int64_t)run->run;
 }
 
-bool usage_find_last(const struct log *log, struct usage_victim *victim_out) {
+bool usage_find_last(const struct log *log, uint64_t behind,
+                     struct usage_victim *victim_out) {
   const struct space *space = log->space;
   struct readers_held held;
   struct usage_victim run = {0};
@@ -81,6 +83,8 @@ bool usage_find_last(const struct log *log, struct usage_victim *victim_out) {
     run.number--;
     if (is_within_run(space, run.number)) continue;
     run.run = run_at(space, run.number);
+    uint32_t state = usage_state(usage_entry(space, run.number));
+    if ((state & SHARE_SEGMENT_BRANCHES) != 0 && run.number <= behind) continue;
     if (!run_may_be_victim(log, true, &run, &held)) continue;
     run.live_bytes = live_in(space, &run);
     *victim_out = run;
@@ -243,7 +247,7 @@ bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
   uint64_t size = space->segment_count << space->segment_shift;
   bool is_small = size <= most;
   bool has_large = count_large(space) > least_large;
-  slide->was_one = !is_first && has_large;
+  atomic_store(&slide->was_one, !is_first && has_large);
   slide->next = 0;
   slide->gap_bytes = 0;
   slide->worth_bytes = (int64_t)(live / SLIDE_PARTS / 2 + space->segment_size);
