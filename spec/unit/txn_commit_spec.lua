@@ -70,6 +70,41 @@ describe("txn.commit", function()
     assert.equal(after.commit_count + 1, db:stat().commit_count)
   end)
 
+  -- A mebibyte, or an eighth of what is used if that is more; large values count.
+  for _, size in ipairs { 3000, 30000, 100000 } do
+    it("writes superblocks at intervals of log, of values of " .. size, function()
+      local MIB = 1048576
+      -- How many superblocks there were, and how many MiB of log.
+      local function written(from, mib)
+        local seen, before, log = 0, db:stat().superblock_epoch, db:stat().log_bytes
+        for i = 1, math.ceil(mib * MIB / size) do
+          assert(db:put("key" .. from + i, ("x"):rep(size)))
+          assert(db:sync())
+          local now = db:stat().superblock_epoch
+          if now ~= before then seen, before = seen + 1, now end
+          assert.is_true(now <= db:stat().durable_epoch)
+        end
+        return seen, (db:stat().log_bytes - log) / MIB
+      end
+      local seen, mib = written(0, 4.7)
+      -- Some more come where space waits for them.
+      assert.is_true(seen <= 1.5 * mib and seen > 0.85 * mib - 1, seen .. " in " .. mib)
+      -- Many intervals in one commit, then longer ones.
+      local before = db:stat().superblock_epoch
+      for i = 1, math.ceil(30 * MIB / size) do
+        assert(db:put("more" .. i, ("y"):rep(size)))
+      end
+      assert.equal(before, db:stat().superblock_epoch)
+      assert(db:sync())
+      assert.equal(db:stat().durable_epoch, db:stat().superblock_epoch)
+      assert.is_true(db:stat().used_bytes > 30 * MIB)
+      seen, mib = written(10000, 12)
+      local parts = mib / (db:stat().used_bytes / MIB / 8)
+      assert.is_true(seen <= 1.5 * parts and seen > 0.85 * parts - 1,
+        seen .. " of " .. parts)
+    end)
+  end
+
   it("commits each change with sync, none by itself with manual", function()
     for i = 1, 20 do assert(db:put("key" .. i, "x")) end
     assert.equal(0, db:stat().commit_count)

@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 7,
+  SHARE_LAYOUT = 8,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -247,7 +247,7 @@ struct share_chain {
   uint64_t next_offset; /* the first frame that is not durable */
   uint64_t checksum;    /* of the frame before it */
   uint64_t durable_epoch;
-  uint64_t bytes_since_superblock;
+  uint64_t superblock_bytes; /* appended_bytes as of the newest superblock */
 };
 
 struct share_header {

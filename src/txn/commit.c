@@ -29,6 +29,7 @@ enum {
 struct batch {
   uint64_t end_offset; /* the open frame: those before it are closed */
   uint64_t log_end;
+  uint64_t appended_bytes;
   bool is_staging;          /* as the log's */
   bool in_pieces;           /* as the space's */
   struct superblock state;  /* as of the last frame, but for the chain */
@@ -108,6 +109,7 @@ static int take_batch(struct committer *committer, struct batch *batch_out) {
   if (code == MMCMAP_OK) {
     batch_out->end_offset = writer->log.frame_offset;
     batch_out->log_end = log_end(&writer->log);
+    batch_out->appended_bytes = writer->log.appended_bytes;
     batch_out->is_staging = writer->log.is_staging;
     batch_out->in_pieces = writer->log.space->in_pieces;
     describe_state(committer, &batch_out->state);
@@ -187,7 +189,6 @@ static int complete_frames(struct committer *committer, struct batch *batch) {
       if (code != MMCMAP_OK) return code;
     }
     chain.next_offset = frame.next_offset;
-    chain.bytes_since_superblock += frame.size_bytes;
   }
   chain.durable_epoch = batch->state.epoch;
   batch->chain = chain;
@@ -235,12 +236,14 @@ static void note_synced_superblock(struct committer *committer) {
                         memory_order_release);
 }
 
+/* `appended_bytes` is as of the state. */
 static int write_superblock(struct committer *committer,
-                            const struct superblock *state) {
+                            const struct superblock *state,
+                            uint64_t appended_bytes) {
   int code = superblocks_write(committer->superblocks, state);
   if (code != MMCMAP_OK) return code;
   struct share_chain chain = load_chain(committer);
-  chain.bytes_since_superblock = 0;
+  chain.superblock_bytes = appended_bytes;
   store_chain(committer, &chain);
   atomic_store(&committer->shared->superblock_epoch, state->epoch);
   atomic_store(&committer->shared->superblock_used_bytes, state->used_bytes);
@@ -259,7 +262,9 @@ static int write_superblock_now(struct committer *committer,
   if (code != MMCMAP_OK) return code;
   note_synced_superblock(committer);
   state->chain = load_chain(committer).checksum;
-  code = write_superblock(committer, state);
+  code = write_superblock(
+      committer, state,
+      atomic_load(&committer->writer->header->change.appended_bytes));
   if (code == MMCMAP_OK) code = sync_file(committer);
   if (code == MMCMAP_OK) note_synced_superblock(committer);
   return code;
@@ -289,7 +294,7 @@ static void raise_durable(struct committer *committer) {
 
 static bool is_superblock_due(const struct committer *committer,
                               const struct batch *batch) {
-  return batch->chain.bytes_since_superblock >=
+  return batch->appended_bytes - batch->chain.superblock_bytes >=
              superblock_interval(&batch->state) ||
          atomic_load(&committer->shared->wants_superblock) != 0;
 }
@@ -303,14 +308,14 @@ static int publish_batch(struct committer *committer, struct batch *batch) {
   atomic_fetch_add_explicit(&committer->shared->commit_count, 1,
                             memory_order_relaxed);
   return is_superblock_due(committer, batch)
-             ? write_superblock(committer, &batch->state)
+             ? write_superblock(committer, &batch->state, batch->appended_bytes)
              : MMCMAP_OK;
 }
 
 static int sync_batch(struct committer *committer, struct batch *batch) {
   if (BROKEN(BREAK_EARLY_SUPERBLOCK) &&
       superblocks_are_synced(committer->superblocks))
-    (void)write_superblock(committer, &batch->state);
+    (void)write_superblock(committer, &batch->state, batch->appended_bytes);
   uint64_t begin_ns = process_monotonic_ns();
   atomic_store(&committer->shared->last_ns, begin_ns);
   int code = MMCMAP_OK;
