@@ -4,9 +4,12 @@
  * store.
  *
  *   usage()        {low=, high=, used=, free=, empty=, uncounted=, live_bytes=,
- *                  need=, emptying=}: bytes that are alive beyond what is counted,
+ *                  stuck=, need=, emptying=}: bytes that are alive beyond what is counted,
  *                  the opposite, numbers of segments, and what the last look at
  *                  all of them has found. Looking frees nothing.
+ *   look_ahead()   the cleaner looks without the lock: how many nodes it has found,
+ *                  and how many are dead
+ *   clean_ahead([bytes]) as clean(), going by what look_ahead() has found
  *   clean([bytes]) the cleaner looks through so many bytes of victims: bytes
  *                  that it has moved, and whether there is more to do
  *   pin(), unpin() this thread looks at the map from here, to there
@@ -76,6 +79,8 @@ static void add_states(const struct space *space, struct usage_totals *totals) {
     } else {
       int64_t live = usage_live_bytes(entry);
       totals->used_count++;
+      if ((usage_state(entry) & SHARE_SEGMENT_STUCK) != 0)
+        totals->stuck_count++;
       if ((usage_state(entry) & SHARE_SEGMENT_UNCOUNTED) != 0)
         totals->uncounted_count++;
       else if (live > 0)
@@ -107,13 +112,26 @@ int probe_space_usage(lua_State *L) {
   fields_set_u64(L, "free", totals.free_count);
   fields_set_u64(L, "empty", totals.empty_count);
   fields_set_u64(L, "uncounted", totals.uncounted_count);
+  fields_set_u64(L, "stuck", totals.stuck_count);
   fields_set_u64(L, "live_bytes", totals.live_bytes);
   fields_set_u64(L, "need", upkeep->need);
   fields_set_u64(L, "emptying", upkeep->is_emptying);
   return 1;
 }
 
-int probe_space_clean(lua_State *L) {
+static struct cleaner_ahead ahead;
+
+int probe_space_look_ahead(lua_State *L) {
+  lua_Integer dead_count = 0;
+  cleaner_look_ahead(&space_store(L)->writer, &ahead);
+  for (unsigned i = 0; i < ahead.count; i++)
+    dead_count += ahead.nodes[i].is_dead;
+  lua_pushinteger(L, (lua_Integer)ahead.count);
+  lua_pushinteger(L, dead_count);
+  return 2;
+}
+
+static int clean(lua_State *L, struct cleaner_ahead *by) {
   const struct change_mode mode = {.timeout_ms = OWNER_LOCK_FOREVER};
   struct store *store = space_store(L);
   struct share_upkeep *upkeep = &store->share.header->upkeep;
@@ -122,7 +140,8 @@ int probe_space_clean(lua_State *L) {
   int code = writer_begin_change(&store->writer, mode);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   uint64_t before = upkeep->moved_bytes;
-  code = cleaner_clean(&store->writer, bytes, &found);
+  code = by == NULL ? cleaner_clean(&store->writer, bytes, &found)
+                    : cleaner_clean_ahead(&store->writer, by, bytes, &found);
   uint64_t moved = upkeep->moved_bytes - before;
   code = writer_end_change(&store->writer, code);
   if (code != MMCMAP_OK) return probe_fail(L, code);
@@ -130,6 +149,10 @@ int probe_space_clean(lua_State *L) {
   lua_pushboolean(L, found);
   return 2;
 }
+
+int probe_space_clean(lua_State *L) { return clean(L, NULL); }
+
+int probe_space_clean_ahead(lua_State *L) { return clean(L, &ahead); }
 
 int probe_space_pin(lua_State *L) {
   struct store *store = space_store(L);

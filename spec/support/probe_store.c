@@ -738,6 +738,8 @@ void probe_store_open(lua_State *L) {
       {"leave_open", probe_txn_leave_open},
       {"usage", probe_space_usage},
       {"clean", probe_space_clean},
+      {"clean_ahead", probe_space_clean_ahead},
+      {"look_ahead", probe_space_look_ahead},
       {"pin", probe_space_pin},
       {"unpin", probe_space_unpin},
       {"from_thread", probe_txn_from_thread},

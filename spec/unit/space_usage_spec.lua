@@ -176,9 +176,19 @@ local operations = {
   function(play)
     for _ = 1, play.random(10) do assert(db:clean(play.random(200000))) end
   end,
+  -- The cleaner looks, without the lock; what is found may be old by then.
+  function(play)
+    for _ = 1, play.random(10) do
+      db:look_ahead()
+      if play.random(3) == 1 then change(play, db) end
+      if play.random(4) == 1 then assert(db:clean(play.random(2000))) end
+      for _ = 1, play.random(6) do assert(db:clean_ahead(play.random(4096))) end
+    end
+  end,
   function() assert(db:step(1000)) end,
 }
-local NAMED = { "changes", "a transaction", "sync", "cleaning", "step" }
+local NAMED =
+  { "changes", "a transaction", "sync", "cleaning", "cleaning ahead", "step" }
 local OFTEN = { 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 4, 5 }
 
 local function run(play, rounds)
@@ -267,6 +277,90 @@ describe("the cleaner", function()
     local play = new_play(SEED + 20, { after = cleaned })
     run(play, thinned(450, 150)) -- in a few it may find nothing to move
     assert.is_true(play.moved > 0)
+  end)
+
+  describe("that looks ahead without the lock", function()
+    local KEYS = 2000
+
+    local function put_all(word, from)
+      for i = from or 1, KEYS do
+        assert(db:put("k" .. i, word .. ("v"):rep(200) .. i))
+      end
+    end
+
+    -- A victim half of which is alive has been chosen, and is looked at.
+    local function look_at_victim()
+      open { segment_size = 131072 }
+      put_all("a")
+      for i = 1, KEYS, 2 do assert(db:put("k" .. i, "b" .. i)) end
+      assert(db:sync())
+      assert(db:clean_ahead())
+      return db:look_ahead()
+    end
+
+    local function move_all()
+      local moved = 0
+      for _ = 1, 1000 do
+        local bytes, found = assert(db:clean_ahead(500))
+        moved = moved + binary.number(bytes)
+        if not found then return moved end
+        db:look_ahead()
+      end
+      error("the cleaner never ends")
+    end
+
+    local function is_clean()
+      local now = usage()
+      assert.same({ 0, 0, 0 }, { now.low, now.high, now.stuck })
+      for i = 1, KEYS do
+        if not db:get("k" .. i) then error("k" .. i .. " is not there") end
+      end
+    end
+
+    it("finds what is dead, and moves the rest", function()
+      local count, dead_count = look_at_victim()
+      assert.is_true(count > 20)
+      assert.is_true(dead_count > 0.3 * count and dead_count < 0.7 * count)
+      assert.is_true(move_all() > 50000)
+      is_clean()
+    end)
+
+    it("moves nothing that has died since", function()
+      look_at_victim()
+      put_all("c")
+      assert.equal(0, binary.number((assert(db:clean_ahead(100000)))))
+      is_clean()
+    end)
+
+    it("leaves nothing out, whoever has gone on meanwhile", function()
+      look_at_victim()
+      assert(db:clean_ahead(500))
+      assert(db:clean(3000))
+      for _ = 1, 5 do assert(db:clean_ahead(500)) end
+      move_all()
+      is_clean()
+      assert(db:sync())
+      clean_all()
+      is_clean()
+      assert.same({}, db:check())
+    end)
+
+    it("leaves the victim to who has the lock, if it is of another map", function()
+      open { segment_size = 131072 }
+      local map = assert(db:map("a"))
+      for i = 1, KEYS do assert(map:put("k" .. i, ("v"):rep(200))) end
+      for i = 1, KEYS, 2 do assert(map:put("k" .. i, "b" .. i)) end
+      assert(db:sync())
+      assert(db:clean_ahead())
+      local count, dead_count = db:look_ahead()
+      assert.is_true(count > 20)
+      assert.equal(0, dead_count)
+      assert.is_true(move_all() > 50000)
+      assert.equal(0, usage().low)
+      assert.equal(0, usage().stuck)
+      for i = 1, KEYS do assert(map:get("k" .. i)) end
+      map:close()
+    end)
   end)
 
   it("leaves every byte of snapshots, of whatever moment", function()

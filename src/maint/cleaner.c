@@ -11,8 +11,9 @@
 #include "base/testing.h"
 #include "format/frame.h"
 #include "format/segment.h"
+#include "maint/scan.h"
 
-enum { FRAME_SIZE_AT = 64, EXTENT_MAP_ID_AT = 8, EXTENT_PRIMARY_AT = 16 };
+enum { EXTENT_MAP_ID_AT = 8, EXTENT_PRIMARY_AT = 16 };
 
 /* ---- Moving --------------------------------------------------------------- */
 
@@ -175,83 +176,10 @@ static int clean_pages(struct writer *writer, uint64_t segment_end,
 
 /* ---- Frames ---------------------------------------------------------------- */
 
-/* The end of the frame at `offset`; 0 if there is none. */
-static uint64_t frame_end(const struct node_source *source, uint64_t offset,
-                          uint64_t segment_end) {
-  if (!bytes_within(offset, FRAME_HEADER_BYTES, source->size)) return 0;
-  const uint8_t *at = source->base + offset;
-  uint64_t size = bytes_u64(at + FRAME_SIZE_AT);
-  if (node_meta_kind(bytes_load_relaxed(at + NODE_META_AT)) != FRAME_KIND ||
-      size < FRAME_HEADER_BYTES || size % 8 != 0 ||
-      size > segment_end - offset || !bytes_within(offset, size, source->size))
-    return 0;
-  return offset + size;
-}
-
-/* Nodes that follow each other in a frame, and what is known of them. */
-struct batch {
-  struct {
-    uint64_t offset;
-    uint64_t size;
-    enum node_kind kind;
-    bool is_dead;
-  } nodes[TRIE_LANES];
-  unsigned count;
-  bool is_broken; /* what follows is no node */
-};
-
-static void gather(const struct node_source *source, uint64_t offset,
-                   uint64_t end, uint64_t limit, struct batch *batch_out) {
-  struct batch *batch = batch_out;
-  uint64_t first = offset;
-  batch->count = 0;
-  batch->is_broken = false;
-  while (offset < end && offset - first < limit && batch->count < TRIE_LANES) {
-    enum node_kind kind;
-    uint64_t size;
-    batch->is_broken =
-        node_measure(source, offset, end, &kind, &size) != MMCMAP_OK;
-    if (batch->is_broken) return;
-    batch->nodes[batch->count].offset = offset;
-    batch->nodes[batch->count].size = size;
-    batch->nodes[batch->count].is_dead = false;
-    batch->nodes[batch->count++].kind = kind;
-    offset += size;
-  }
-}
-
-/* Where the trie would have the node; whether that can be told from it alone. */
-static bool lead_to(const struct trie *trie, const struct node_source *source,
-                    uint64_t offset, enum node_kind kind,
-                    struct trie_lead *lead_out) {
-  struct record_view record;
-  struct branch_view branch;
-  if (bytes_u32(source->base + offset + NODE_MAP_ID_AT) != trie->map_id)
-    return false;
-  lead_out->level = COLLISION_LEVEL;
-  if (kind == NODE_RECORD) {
-    if (node_record(source, offset, &record) != MMCMAP_OK) return false;
-    lead_out->primary =
-        hasher_primary(trie->hasher, record.key, record.key_size);
-    return true;
-  }
-  unsigned level =
-      node_meta_flags(bytes_load_relaxed(source->base + offset + NODE_META_AT));
-  if (kind != NODE_BRANCH || level >= BRANCH_SECONDARY_LEVEL ||
-      node_branch(source, offset, level, &branch) != MMCMAP_OK)
-    return false;
-  lead_out->level = level;
-  lead_out->primary = branch_read_place(&branch).primary;
-  return true;
-}
-
-/* Finds out which nodes are dead, all at once: what is dead stays so. And the
-   way to the others is in the caches then. */
+/* Which nodes are dead, of the map that the first one is of: what is dead stays
+   so. */
 static int find_dead(struct writer *writer, const struct node_source *source,
-                     struct batch *batch) {
-  struct trie_lead leads[TRIE_LANES];
-  uint8_t nodes[TRIE_LANES];
-  unsigned count = 0;
+                     struct scan_batch *batch) {
   struct catalog_map map;
   const struct trie *trie;
   if (batch->count == 0) return MMCMAP_OK;
@@ -260,23 +188,14 @@ static int find_dead(struct writer *writer, const struct node_source *source,
   int code =
       catalog_open_id(&writer->catalog, &writer->names, map_id, &map, &trie);
   if (code != MMCMAP_OK || trie == NULL) return code;
-  for (unsigned i = 0; i < batch->count; i++)
-    if (lead_to(trie, source, batch->nodes[i].offset, batch->nodes[i].kind,
-                &leads[count]))
-      nodes[count++] = (uint8_t)i;
-  trie_follow_many(source,
-                   atomic_load_explicit(trie->root, memory_order_relaxed),
-                   leads, count);
-  for (unsigned i = 0; i < count; i++)
-    batch->nodes[nodes[i]].is_dead =
-        leads[i].is_known &&
-        (leads[i].slot == SLOT_EMPTY ||
-         slot_offset(leads[i].slot) != batch->nodes[nodes[i]].offset);
+  scan_find_dead(trie->hasher, trie->map_id,
+                 atomic_load_explicit(trie->root, memory_order_relaxed), source,
+                 batch);
   return MMCMAP_OK;
 }
 
 static int clean_batch(struct writer *writer, const struct node_source *source,
-                       const struct batch *batch, uint64_t *limit) {
+                       const struct scan_batch *batch, uint64_t *limit) {
   struct share_upkeep *upkeep = &writer->header->upkeep;
   for (unsigned i = 0; i < batch->count; i++) {
     uint64_t size = batch->nodes[i].size;
@@ -297,7 +216,7 @@ static int clean_frames(struct writer *writer, uint64_t segment_end,
                         uint64_t *limit) {
   struct share_upkeep *upkeep = &writer->header->upkeep;
   struct node_source source = space_source(writer->log.space);
-  struct batch batch;
+  struct scan_batch batch;
   source.base = writer->log.space->map.write;
   int code = MMCMAP_OK;
   while (code == MMCMAP_OK && *limit > 0 &&
@@ -306,17 +225,139 @@ static int clean_frames(struct writer *writer, uint64_t segment_end,
     if (at >= upkeep->victim_frame_end) {
       uint64_t end = segment_end - at < FRAME_HEADER_BYTES
                          ? 0
-                         : frame_end(&source, at, segment_end);
+                         : scan_frame_end(&source, at, segment_end);
       upkeep->victim_frame_end = end;
       upkeep->victim_offset = end == 0 ? segment_end : at + FRAME_HEADER_BYTES;
       continue;
     }
-    gather(&source, at, upkeep->victim_frame_end, *limit, &batch);
+    scan_gather(&source, at, upkeep->victim_frame_end, *limit, &batch);
     code = find_dead(writer, &source, &batch);
     if (code == MMCMAP_OK) code = clean_batch(writer, &source, &batch, limit);
     if (code == MMCMAP_OK && batch.is_broken)
       upkeep->victim_offset = segment_end;
   }
+  return code;
+}
+
+/* ---- Ahead ----------------------------------------------------------------- */
+
+static struct cleaner_position position_of(const struct share_upkeep *upkeep) {
+  struct cleaner_position position = {
+      .victim = atomic_load(&upkeep->victim),
+      .run = atomic_load(&upkeep->victim_run),
+      .cleaned_count = atomic_load(&upkeep->cleaned_count),
+      .offset = atomic_load(&upkeep->victim_offset),
+      .frame_end = atomic_load(&upkeep->victim_frame_end)};
+  return position;
+}
+
+static bool is_at(const struct share_upkeep *upkeep,
+                  const struct cleaner_position *position) {
+  struct cleaner_position now = position_of(upkeep);
+  return now.victim == position->victim && now.run == position->run &&
+         now.cleaned_count == position->cleaned_count &&
+         now.offset == position->offset && now.frame_end == position->frame_end;
+}
+
+/* Where the victim ends; 0 if what the lock file says is none whose frames could
+   be read. Nothing keeps it from changing meanwhile. */
+static uint64_t ahead_end(const struct space *space,
+                          const struct node_source *source,
+                          const struct cleaner_position *position) {
+  uint64_t number = position->victim - 1;
+  uint64_t most = source->size >> space->segment_shift;
+  if (position->victim == 0 || number >= most || position->run > most - number)
+    return 0;
+  uint64_t begin = number << space->segment_shift;
+  uint64_t end = (number + position->run) << space->segment_shift;
+  bool is_good = position->offset >= begin && position->offset <= end &&
+                 position->offset % 8 == 0 && position->frame_end <= end;
+  for (uint64_t i = number; i < number + position->run; i++)
+    is_good = is_good && usage_is(usage_entry(space, i), SHARE_SEGMENT_LOG);
+  return is_good ? end : 0;
+}
+
+static void note_ahead(struct cleaner_ahead *ahead,
+                       const struct scan_batch *batch, uint64_t frame_end) {
+  for (unsigned i = 0; i < batch->count; i++) {
+    struct cleaner_node *node = &ahead->nodes[ahead->count++];
+    node->offset = batch->nodes[i].offset;
+    node->size = batch->nodes[i].size;
+    node->kind = batch->nodes[i].kind;
+    node->is_dead = batch->nodes[i].is_dead;
+    node->frame_end = frame_end;
+  }
+}
+
+static void look_ahead(const struct writer *writer,
+                       struct cleaner_ahead *ahead) {
+  const struct space *space = writer->log.space;
+  struct node_source source = space_source(space);
+  source.base = space->map.write;
+  struct cleaner_position *to = &ahead->to;
+  uint64_t begin = to->offset;
+  uint64_t end = ahead_end(space, &source, to);
+  uint64_t root;
+  struct scan_batch batch;
+  uint64_t top =
+      atomic_load_explicit(&writer->header->live.root, memory_order_acquire);
+  if (catalog_default_root(&source, top, &root) != MMCMAP_OK) return;
+  while (to->offset < end && to->offset - begin < CLEANER_AHEAD_BYTES &&
+         ahead->count <= CLEANER_AHEAD_NODES - TRIE_LANES) {
+    if (to->offset >= to->frame_end) {
+      to->frame_end = end - to->offset < FRAME_HEADER_BYTES
+                          ? 0
+                          : scan_frame_end(&source, to->offset, end);
+      to->offset = to->frame_end == 0 ? end : to->offset + FRAME_HEADER_BYTES;
+      continue;
+    }
+    scan_gather(&source, to->offset, to->frame_end, CLEANER_AHEAD_BYTES,
+                &batch);
+    scan_find_dead(writer->log.hasher, MAP_ID_DEFAULT, root, &source, &batch);
+    note_ahead(ahead, &batch, to->frame_end);
+    if (batch.is_broken)
+      to->offset = end;
+    else if (batch.count > 0)
+      to->offset = ahead->nodes[ahead->count - 1].offset +
+                   ahead->nodes[ahead->count - 1].size;
+  }
+}
+
+/* R19: what is found dead stays dead, so that nothing keeps others from changing
+   the store. */
+void cleaner_look_ahead(struct writer *writer, struct cleaner_ahead *ahead) {
+  struct share_row *row;
+  ahead->count = ahead->next = 0;
+  ahead->from = ahead->to = position_of(&writer->header->upkeep);
+  if (readers_row(writer->readers, &row) != MMCMAP_OK) return;
+  readers_pin(writer->readers, row);
+  look_ahead(writer, ahead);
+  readers_unpin(row);
+}
+
+/* Moves what was not dead, as long as nobody else has gone on with the victim. */
+static int clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
+                       uint64_t *limit) {
+  struct share_upkeep *upkeep = &writer->header->upkeep;
+  struct node_source source = space_source(writer->log.space);
+  source.base = writer->log.space->map.write;
+  int code = MMCMAP_OK;
+  while (code == MMCMAP_OK && *limit > 0 && ahead->next < ahead->count) {
+    const struct cleaner_node *node = &ahead->nodes[ahead->next];
+    if (!node->is_dead) {
+      code = clean_node(writer, &source, node->offset, node->kind);
+      *limit -= node->size < *limit ? node->size : *limit;
+    }
+    if (code != MMCMAP_OK) break;
+    ahead->next++;
+    upkeep->victim_frame_end = node->frame_end;
+    upkeep->victim_offset = node->offset + node->size;
+  }
+  if (code == MMCMAP_OK && ahead->next == ahead->count) {
+    upkeep->victim_frame_end = ahead->to.frame_end;
+    upkeep->victim_offset = ahead->to.offset;
+  }
+  ahead->from = position_of(upkeep);
   return code;
 }
 
@@ -420,13 +461,20 @@ static bool has_pages(const struct writer *writer) {
   return false;
 }
 
-static int go_on(struct writer *writer, uint64_t *limit) {
+/* `ahead` is NULL if nobody has looked. */
+static int go_on(struct writer *writer, struct cleaner_ahead *ahead,
+                 uint64_t *limit) {
   struct share_upkeep *upkeep = &writer->header->upkeep;
   const struct space *space = writer->log.space;
   uint64_t number = upkeep->victim - 1;
   uint64_t end = (number + upkeep->victim_run) << space->segment_shift;
-  int code = has_pages(writer) ? clean_pages(writer, end, limit)
-                               : clean_frames(writer, end, limit);
+  int code;
+  if (ahead != NULL)
+    code = clean_ahead(writer, ahead, limit);
+  else if (has_pages(writer))
+    code = clean_pages(writer, end, limit);
+  else
+    code = clean_frames(writer, end, limit);
   TEST_POINT("cleaned");
   /* Damage is for check to find; the segment stays as it is. */
   if (code == MMCMAP_OK ? upkeep->victim_offset >= end
@@ -446,7 +494,7 @@ static int clean(struct writer *writer, uint64_t limit_bytes, bool *found_out) {
       *found_out = limit < limit_bytes;
       return MMCMAP_OK;
     }
-    code = go_on(writer, &limit);
+    code = go_on(writer, NULL, &limit);
   }
   return code;
 }
@@ -455,6 +503,27 @@ int cleaner_clean(struct writer *writer, uint64_t limit_bytes,
                   bool *found_out) {
   writer->log.is_moving = true;
   int code = clean(writer, limit_bytes, found_out);
+  writer->log.is_moving = false;
+  return code;
+}
+
+int cleaner_clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
+                        uint64_t limit_bytes, bool *found_out) {
+  struct share_upkeep *upkeep = &writer->header->upkeep;
+  uint64_t limit = limit_bytes;
+  *found_out = true;
+  if (!victim_is_good(writer)) upkeep->victim = 0;
+  if (upkeep->victim == 0) {
+    ahead->count = ahead->next = 0;
+    *found_out = choose_victim(writer);
+    return MMCMAP_OK;
+  }
+  if (ahead->to.offset == ahead->from.offset || !is_at(upkeep, &ahead->from)) {
+    ahead->count = ahead->next = 0;
+    return cleaner_clean(writer, limit_bytes, found_out);
+  }
+  writer->log.is_moving = true;
+  int code = go_on(writer, ahead, &limit);
   writer->log.is_moving = false;
   return code;
 }

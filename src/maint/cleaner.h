@@ -27,4 +27,40 @@
  */
 int cleaner_clean(struct writer *writer, uint64_t limit_bytes, bool *found_out);
 
+/* Where the cleaner is, as the lock file has it. */
+struct cleaner_position {
+  uint64_t victim;
+  uint64_t run;
+  uint64_t cleaned_count;
+  uint64_t offset;
+  uint64_t frame_end;
+};
+
+enum { CLEANER_AHEAD_BYTES = 8192, CLEANER_AHEAD_NODES = 192 };
+
+/* Nodes before the cleaner. */
+struct cleaner_ahead {
+  struct cleaner_position from; /* it must be here for the rest of them */
+  struct cleaner_position to;   /* and is here when it is through */
+  unsigned next;
+  unsigned count;
+  struct cleaner_node {
+    uint64_t offset;
+    uint64_t size;
+    uint64_t frame_end;
+    enum node_kind kind;
+    bool is_dead;
+  } nodes[CLEANER_AHEAD_NODES];
+};
+
+/* Looks, without the writer lock, which nodes before the cleaner are dead: most
+   of the work. None are found if the victim is no segment of frames. */
+void cleaner_look_ahead(struct writer *writer, struct cleaner_ahead *ahead_out);
+
+/* As cleaner_clean(), but looks at those nodes, of which `limit_bytes` are moved, as
+   long as nobody else has gone on meanwhile; chooses a new victim, which is to be
+   looked at first. */
+int cleaner_clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
+                        uint64_t limit_bytes, bool *found_out);
+
 #endif

@@ -110,20 +110,34 @@ static bool is_mostly_alive(const struct upkeep *upkeep,
   return totals->live_bytes / 7 * 10 > totals->used_count * segment;
 }
 
+/* One hold of the lock. */
+static int clean_some(struct upkeep *upkeep, struct change_mode mode,
+                      struct cleaner_ahead *ahead, bool *found_out) {
+  struct writer *writer = upkeep->writer;
+  int code = writer_begin_change(writer, mode);
+  if (code != MMCMAP_OK) return code;
+  uint64_t before = writer->log.appended_bytes;
+  code = cleaner_clean_ahead(writer, ahead, QUANTUM_BYTES, found_out);
+  if (code == MMCMAP_OK)
+    atomic_fetch_add(&writer->header->upkeep.own_bytes,
+                     writer->log.appended_bytes - before);
+  return writer_end_change(writer, code);
+}
+
 static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
                  uint64_t end_ns, bool *found_out) {
+  struct cleaner_ahead ahead;
   int code = MMCMAP_OK;
   *found_out = true;
   while (code == MMCMAP_OK && *found_out && bytes > 0) {
-    code = writer_begin_change(upkeep->writer, mode);
-    if (code != MMCMAP_OK) break;
-    uint64_t before = upkeep->writer->log.appended_bytes;
-    code = cleaner_clean(upkeep->writer, QUANTUM_BYTES, found_out);
-    if (code == MMCMAP_OK)
-      atomic_fetch_add(&upkeep->writer->header->upkeep.own_bytes,
-                       upkeep->writer->log.appended_bytes - before);
-    code = writer_end_change(upkeep->writer, code);
-    bytes -= bytes < QUANTUM_BYTES ? bytes : QUANTUM_BYTES;
+    cleaner_look_ahead(upkeep->writer, &ahead);
+    uint64_t looked = ahead.to.offset - ahead.from.offset;
+    if (looked < QUANTUM_BYTES) looked = QUANTUM_BYTES;
+    do
+      code = clean_some(upkeep, mode, &ahead, found_out);
+    while (code == MMCMAP_OK && ahead.next < ahead.count &&
+           process_monotonic_ns() < end_ns);
+    bytes -= bytes < looked ? bytes : looked;
     if (process_monotonic_ns() >= end_ns) break;
   }
   return code;
