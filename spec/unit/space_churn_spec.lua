@@ -222,7 +222,7 @@ describe("churn", function()
       end
       assert(db:sync())
       assert(db:clear())
-      assert(db:put("again", "here"))
+      assert(db:put("again", ("here"):rep(25000)))
       assert.same({}, db:check())
       db:close()
       os.remove(path)

@@ -356,12 +356,23 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   return code;
 }
 
+/* Free segments that the last look has left, at least. */
+static uint64_t left_free(const struct share_upkeep *shared) {
+  uint64_t count = atomic_load(&shared->free_count);
+  uint64_t begun = atomic_load(&shared->begun_count);
+  return count > begun ? count - begun : 0;
+}
+
 bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
                       bool for_delete) {
+  const struct share_upkeep *shared = &upkeep->writer->header->upkeep;
   struct change_mode mode = background(timeout_ms);
   struct usage_totals totals;
   bool found = true;
+  uint64_t left = left_free(shared);
   int code = look(upkeep, timeout_ms, &totals);
+  /* What a commit has freed is found by looking alone. */
+  if (code == MMCMAP_OK && left_free(shared) > left) return true;
   if (for_delete || !is_mostly_alive(upkeep, &totals))
     mode.claim = SPACE_AT_LAST;
   uint64_t spare = totals.spare_count;
