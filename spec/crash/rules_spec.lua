@@ -59,6 +59,10 @@ local CASES = {
     "unit/space_usage", "leaves every byte of snapshots" },
   { "space that a saved snapshot holds is not used again", "REUSE_HELD",
     "unit/space_churn", "of a saved snapshot stays" },
+  { "the last segments are kept for what frees space", "NO_RESERVE",
+    "unit/space_churn", "at max_size takes deletions" },
+  { "closing does not forget what was dropped", "FORGET_MAP",
+    "unit/space_churn", "of a map of few records" },
 }
 
 local SECONDS, SECONDS_TO_HANG = 100, 6

@@ -76,6 +76,9 @@ enum testing_break {
 #define BREAK_TRUST_COUNTS BREAK_OF_BIT(59) /* what is not counted is empty */
 #define BREAK_FORGET_DROPPED \
   BREAK_OF_BIT(60) /* a drop that is not on disk holds nothing */
+#define BREAK_NO_RESERVE BREAK_OF_BIT(61) /* the last space is for anything */
+#define BREAK_FORGET_MAP \
+  BREAK_OF_BIT(62) /* closing forgets that a map was dropped */
 
 #ifdef MMCMAP_DEBUG_CHECKS
 

@@ -3,6 +3,7 @@
  * How much there is to do for space, which is looked at when some segments
  * have been begun: what is used beside what is alive, and what is kept in reserve.
  */
+#include "base/testing.h"
 #include "os/process.h"
 #include "space/log.h"
 #include "space/piece.h"
@@ -148,7 +149,8 @@ void log_sweep(struct log *log, struct usage_totals *totals_out) {
   atomic_store(&header->upkeep.free_count,
                totals_out->free_count - totals_out->hole_count);
   atomic_store(&header->upkeep.coming_count, totals_out->wait_commit_count);
-  space_set_reserve(log->space, reserve_of(log, totals_out));
+  space_set_reserve(log->space,
+                    BROKEN(BREAK_NO_RESERVE) ? 0 : reserve_of(log, totals_out));
   atomic_store(&header->upkeep.need, need_of(log, totals_out));
   if (totals_out->wait_commit_count > 0 && totals_out->free_count == 0)
     atomic_store(&header->commit.wants_superblock, 1);
