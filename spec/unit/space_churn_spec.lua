@@ -200,7 +200,8 @@ describe("churn", function()
       if db:size() ~= size and burst > 20 then changes = changes + 1 end
       size = db:size()
     end
-    assert.is_true(changes <= 20, changes .. " changes")
+    -- Of 40 bursts, of a megabyte each: a piece of 2 MiB at least is written ahead.
+    assert.is_true(changes <= 26, changes .. " changes")
   end)
 
   -- Without a commit nothing becomes free: there is always a segment for one.

@@ -18,6 +18,9 @@
 /* Of fewer segments none can be spared. */
 enum { LIMIT_SEGMENTS_MIN = 4 };
 
+/* Writing ahead begins nothing more after so long: who commits may be in a hurry. */
+enum { AHEAD_NS = 1000000 };
+
 static _Atomic uint64_t *shared_size(const struct space *space) {
   return &space->readers->share->header->live.size_bytes;
 }
@@ -335,25 +338,38 @@ static uint64_t ahead_of(uint64_t size, bool in_pieces, uint64_t *unit_out) {
   return least(size / 16, in_pieces ? SPACE_PIECES_AHEAD_MAX : SPACE_AHEAD_MAX);
 }
 
-void space_write_ahead(struct space *space, uint64_t end, bool in_pieces) {
-  uint64_t size;
-  if (begin_growth(space, &size) != MMCMAP_OK) return;
+/* The next part of it, up to `target`, which is 0 at first: whether there is more. */
+static bool write_part_ahead(struct space *space, uint64_t end, bool in_pieces,
+                             uint64_t *target) {
+  uint64_t size, unit;
+  if (begin_growth(space, &size) != MMCMAP_OK) return false;
   in_pieces = in_pieces && size >= SPACE_PIECES_FROM;
-  uint64_t unit;
   uint64_t wanted = ahead_of(size, in_pieces, &unit);
   uint64_t ahead = bytes_align_up(size + wanted, unit) - size;
   uint64_t limit = space->map.size_bytes;
   if (space->max_size_bytes != 0) limit = least(limit, space->max_size_bytes);
+  bool is_little = *target != 0 ||
+                   size - end < behind(space, whole_reserve(space)) + ahead / 2;
+  if (*target == 0) *target = size + ahead;
+  uint64_t next = in_pieces ? size - size % unit + unit : *target;
   /* What is free comes first. */
-  if (spare_bytes(space) == 0 && size == atomic_load(shared_size(space)) &&
-      end <= size &&
-      size - end < behind(space, whole_reserve(space)) + ahead / 2 &&
-      size + ahead <= limit &&
-      append_zeros(space->fd, size, ahead,
+  bool grows =
+      size < *target && spare_bytes(space) == 0 && is_little &&
+      size == atomic_load(shared_size(space)) && end <= size && next <= limit &&
+      append_zeros(space->fd, size, next - size,
                    in_pieces ? SPACE_PIECE_BYTES : EXTENT_PAGE_BYTES) ==
-          MMCMAP_OK)
-    space_set_size(space, size + ahead);
+          MMCMAP_OK;
+  if (grows) space_set_size(space, next);
   end_growth(space);
+  return grows && next < *target;
+}
+
+void space_write_ahead(struct space *space, uint64_t end, bool in_pieces) {
+  uint64_t end_ns = process_monotonic_ns() + AHEAD_NS, target = 0;
+  /* Whoever has to grow the file himself waits for a part alone. */
+  while (write_part_ahead(space, end, in_pieces, &target) &&
+         process_monotonic_ns() < end_ns)
+    ;
 }
 
 /* ---- Segments ------------------------------------------------------------ */

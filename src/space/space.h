@@ -116,8 +116,8 @@ int space_check_reserve(struct space *space, uint64_t number, uint64_t run);
  * left behind `end`: a sync of space that was never written costs the file
  * system a commit of its journal. In small writes, because a change to a large
  * folio would write all of it; or, `in_pieces`, in large ones, if it is seldom
- * synced: then it is read by far fewer translations of addresses. Failing is no
- * error: the file then grows when it must.
+ * synced: then it is read by far fewer translations of addresses. It ends after a
+ * millisecond or one piece. Failing is no error: the file then grows when it must.
  */
 void space_write_ahead(struct space *space, uint64_t end, bool in_pieces);
 
