@@ -7,9 +7,11 @@
  *                  stuck=, need=, emptying=}: bytes that are alive beyond what is counted,
  *                  the opposite, numbers of segments, and what the last look at
  *                  all of them has found. Looking frees nothing.
- *   look_ahead()   the cleaner looks without the lock: how many nodes it has found,
- *                  and how many are dead
- *   clean_ahead([bytes]) as clean(), going by what look_ahead() has found
+ *   clean_ahead([bytes]) as clean(), going by what the cleaner has seen at the end of
+ *                  the last call, without the lock; looks at what is next, if that
+ *                  is through
+ *   ahead()        how many nodes it has seen, that it has not come to, and how many
+ *                  of them were dead
  *   clean([bytes]) the cleaner looks through so many bytes of victims: bytes
  *                  that it has moved, and whether there is more to do
  *   pin(), unpin() this thread looks at the map from here, to there
@@ -120,13 +122,13 @@ int probe_space_usage(lua_State *L) {
 }
 
 static struct cleaner_ahead ahead;
+static uint64_t ahead_of; /* the connection */
 
-int probe_space_look_ahead(lua_State *L) {
+int probe_space_ahead(lua_State *L) {
   lua_Integer dead_count = 0;
-  cleaner_look_ahead(&space_store(L)->writer, &ahead);
-  for (unsigned i = 0; i < ahead.count; i++)
+  for (unsigned i = ahead.next; i < ahead.count; i++)
     dead_count += ahead.nodes[i].is_dead;
-  lua_pushinteger(L, (lua_Integer)ahead.count);
+  lua_pushinteger(L, (lua_Integer)(ahead.count - ahead.next));
   lua_pushinteger(L, dead_count);
   return 2;
 }
@@ -140,10 +142,12 @@ static int clean(lua_State *L, struct cleaner_ahead *by) {
   int code = writer_begin_change(&store->writer, mode);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   uint64_t before = upkeep->moved_bytes;
-  code = by == NULL ? cleaner_clean(&store->writer, bytes, &found)
-                    : cleaner_clean_ahead(&store->writer, by, bytes, &found);
+  code = by == NULL
+             ? cleaner_clean(&store->writer, bytes, &found)
+             : cleaner_clean_ahead(&store->writer, by, bytes, true, &found);
   uint64_t moved = upkeep->moved_bytes - before;
   code = writer_end_change(&store->writer, code);
+  if (by != NULL) cleaner_look_ahead(&store->writer, by);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   probe_push_u64(L, moved);
   lua_pushboolean(L, found);
@@ -152,7 +156,12 @@ static int clean(lua_State *L, struct cleaner_ahead *by) {
 
 int probe_space_clean(lua_State *L) { return clean(L, NULL); }
 
-int probe_space_clean_ahead(lua_State *L) { return clean(L, &ahead); }
+int probe_space_clean_ahead(lua_State *L) {
+  uint64_t connection = space_store(L)->writer.log.connection;
+  if (ahead_of != connection) memset(&ahead, 0, sizeof ahead);
+  ahead_of = connection;
+  return clean(L, &ahead);
+}
 
 int probe_space_pin(lua_State *L) {
   struct store *store = space_store(L);

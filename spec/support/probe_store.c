@@ -739,7 +739,7 @@ void probe_store_open(lua_State *L) {
       {"usage", probe_space_usage},
       {"clean", probe_space_clean},
       {"clean_ahead", probe_space_clean_ahead},
-      {"look_ahead", probe_space_look_ahead},
+      {"ahead", probe_space_ahead},
       {"pin", probe_space_pin},
       {"unpin", probe_space_unpin},
       {"from_thread", probe_txn_from_thread},

@@ -32,7 +32,7 @@ int probe_txn_store_clear(lua_State *L);
 int probe_txn_leave_open(lua_State *L);
 int probe_txn_from_thread(lua_State *L);
 int probe_space_usage(lua_State *L);
-int probe_space_look_ahead(lua_State *L);
+int probe_space_ahead(lua_State *L);
 int probe_space_clean_ahead(lua_State *L);
 int probe_space_clean(lua_State *L);
 int probe_space_pin(lua_State *L);

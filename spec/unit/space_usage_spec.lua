@@ -179,7 +179,6 @@ local operations = {
   -- The cleaner looks, without the lock; what is found may be old by then.
   function(play)
     for _ = 1, play.random(10) do
-      db:look_ahead()
       if play.random(3) == 1 then change(play, db) end
       if play.random(4) == 1 then assert(db:clean(play.random(2000))) end
       for _ = 1, play.random(6) do assert(db:clean_ahead(play.random(4096))) end
@@ -295,7 +294,7 @@ describe("the cleaner", function()
       for i = 1, KEYS, 2 do assert(db:put("k" .. i, "b" .. i)) end
       assert(db:sync())
       assert(db:clean_ahead())
-      return db:look_ahead()
+      return db:ahead()
     end
 
     local function move_all()
@@ -304,7 +303,6 @@ describe("the cleaner", function()
         local bytes, found = assert(db:clean_ahead(500))
         moved = moved + binary.number(bytes)
         if not found then return moved end
-        db:look_ahead()
       end
       error("the cleaner never ends")
     end
@@ -352,7 +350,7 @@ describe("the cleaner", function()
       for i = 1, KEYS, 2 do assert(map:put("k" .. i, "b" .. i)) end
       assert(db:sync())
       assert(db:clean_ahead())
-      local count, dead_count = db:look_ahead()
+      local count, dead_count = db:ahead()
       assert.is_true(count > 20)
       assert.equal(0, dead_count)
       assert.is_true(move_all() > 50000)

@@ -5,6 +5,7 @@
  */
 #include "maint/cleaner.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "base/errors.h"
@@ -259,22 +260,26 @@ static bool is_at(const struct share_upkeep *upkeep,
          now.offset == position->offset && now.frame_end == position->frame_end;
 }
 
-/* Where the victim ends; 0 if what the lock file says is none whose frames could
-   be read. Nothing keeps it from changing meanwhile. */
-static uint64_t ahead_end(const struct space *space,
-                          const struct node_source *source,
-                          const struct cleaner_position *position) {
-  uint64_t number = position->victim - 1;
-  uint64_t most = source->size >> space->segment_shift;
-  if (position->victim == 0 || number >= most || position->run > most - number)
-    return 0;
-  uint64_t begin = number << space->segment_shift;
-  uint64_t end = (number + position->run) << space->segment_shift;
-  bool is_good = position->offset >= begin && position->offset <= end &&
-                 position->offset % 8 == 0 && position->frame_end <= end;
-  for (uint64_t i = number; i < number + position->run; i++)
-    is_good = is_good && usage_is(usage_entry(space, i), SHARE_SEGMENT_LOG);
-  return is_good ? end : 0;
+/* The first of several may be empty by now. */
+static bool has_pages(const struct writer *writer) {
+  const struct share_upkeep *upkeep = &writer->header->upkeep;
+  for (uint64_t i = 0; i < upkeep->victim_run; i++)
+    if (usage_is(usage_entry(writer->log.space, upkeep->victim - 1 + i),
+                 SHARE_SEGMENT_LARGE))
+      return true;
+  return false;
+}
+
+/* With the writer lock: what is there stays as it is until it has been looked at.
+   False if there are no frames. */
+static bool begin_ahead(struct writer *writer, struct cleaner_ahead *ahead) {
+  struct share_row *row;
+  if (has_pages(writer) || readers_row(writer->readers, &row) != MMCMAP_OK)
+    return false;
+  ahead->from = ahead->to = position_of(&writer->header->upkeep);
+  ahead->is_pinned = true;
+  readers_pin(writer->readers, row);
+  return true;
 }
 
 static void note_ahead(struct cleaner_ahead *ahead,
@@ -289,6 +294,8 @@ static void note_ahead(struct cleaner_ahead *ahead,
   }
 }
 
+/* R19: what is found dead stays dead, so that nothing keeps others from changing
+   the store. */
 static void look_ahead(const struct writer *writer,
                        struct cleaner_ahead *ahead) {
   const struct space *space = writer->log.space;
@@ -296,7 +303,7 @@ static void look_ahead(const struct writer *writer,
   source.base = space->map.write;
   struct cleaner_position *to = &ahead->to;
   uint64_t begin = to->offset;
-  uint64_t end = ahead_end(space, &source, to);
+  uint64_t end = (to->victim - 1 + to->run) << space->segment_shift;
   uint64_t root;
   struct scan_batch batch;
   uint64_t top =
@@ -323,16 +330,12 @@ static void look_ahead(const struct writer *writer,
   }
 }
 
-/* R19: what is found dead stays dead, so that nothing keeps others from changing
-   the store. */
 void cleaner_look_ahead(struct writer *writer, struct cleaner_ahead *ahead) {
   struct share_row *row;
-  ahead->count = ahead->next = 0;
-  ahead->from = ahead->to = position_of(&writer->header->upkeep);
-  if (readers_row(writer->readers, &row) != MMCMAP_OK) return;
-  readers_pin(writer->readers, row);
+  if (!ahead->is_pinned) return;
   look_ahead(writer, ahead);
-  readers_unpin(row);
+  ahead->is_pinned = false;
+  if (readers_row(writer->readers, &row) == MMCMAP_OK) readers_unpin(row);
 }
 
 /* Moves what was not dead, as long as nobody else has gone on with the victim. */
@@ -451,16 +454,6 @@ static bool victim_is_good(const struct writer *writer) {
   return false;
 }
 
-/* The first of several may be empty by now. */
-static bool has_pages(const struct writer *writer) {
-  const struct share_upkeep *upkeep = &writer->header->upkeep;
-  for (uint64_t i = 0; i < upkeep->victim_run; i++)
-    if (usage_is(usage_entry(writer->log.space, upkeep->victim - 1 + i),
-                 SHARE_SEGMENT_LARGE))
-      return true;
-  return false;
-}
-
 /* `ahead` is NULL if nobody has looked. */
 static int go_on(struct writer *writer, struct cleaner_ahead *ahead,
                  uint64_t *limit) {
@@ -507,23 +500,27 @@ int cleaner_clean(struct writer *writer, uint64_t limit_bytes,
   return code;
 }
 
+bool cleaner_is_ahead(const struct cleaner_ahead *ahead) {
+  return ahead->to.offset != ahead->from.offset;
+}
+
 int cleaner_clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
-                        uint64_t limit_bytes, bool *found_out) {
+                        uint64_t limit_bytes, bool goes_on, bool *found_out) {
   struct share_upkeep *upkeep = &writer->header->upkeep;
   uint64_t limit = limit_bytes;
+  int code = MMCMAP_OK;
   *found_out = true;
   if (!victim_is_good(writer)) upkeep->victim = 0;
-  if (upkeep->victim == 0) {
-    ahead->count = ahead->next = 0;
-    *found_out = choose_victim(writer);
-    return MMCMAP_OK;
+  if (cleaner_is_ahead(ahead) && is_at(upkeep, &ahead->from)) {
+    writer->log.is_moving = true;
+    code = go_on(writer, ahead, &limit);
+    writer->log.is_moving = false;
+    if (code != MMCMAP_OK || cleaner_is_ahead(ahead)) return code;
   }
-  if (ahead->to.offset == ahead->from.offset || !is_at(upkeep, &ahead->from)) {
-    ahead->count = ahead->next = 0;
-    return cleaner_clean(writer, limit_bytes, found_out);
-  }
-  writer->log.is_moving = true;
-  int code = go_on(writer, ahead, &limit);
-  writer->log.is_moving = false;
+  memset(ahead, 0, offsetof(struct cleaner_ahead, nodes));
+  if (!goes_on) return code;
+  if (upkeep->victim == 0) *found_out = choose_victim(writer);
+  if (*found_out && !begin_ahead(writer, ahead))
+    code = cleaner_clean(writer, limit_bytes, found_out);
   return code;
 }

@@ -38,10 +38,11 @@ struct cleaner_position {
 
 enum { CLEANER_AHEAD_BYTES = 8192, CLEANER_AHEAD_NODES = 192 };
 
-/* Nodes before the cleaner. */
+/* Nodes before the cleaner; begins as zeros. */
 struct cleaner_ahead {
   struct cleaner_position from; /* it must be here for the rest of them */
   struct cleaner_position to;   /* and is here when it is through */
+  bool is_pinned;               /* they are to be looked at yet */
   unsigned next;
   unsigned count;
   struct cleaner_node {
@@ -53,14 +54,18 @@ struct cleaner_ahead {
   } nodes[CLEANER_AHEAD_NODES];
 };
 
-/* Looks, without the writer lock, which nodes before the cleaner are dead: most
-   of the work. None are found if the victim is no segment of frames. */
-void cleaner_look_ahead(struct writer *writer, struct cleaner_ahead *ahead_out);
-
-/* As cleaner_clean(), but looks at those nodes, of which `limit_bytes` are moved, as
-   long as nobody else has gone on meanwhile; chooses a new victim, which is to be
-   looked at first. */
+/* As cleaner_clean(), but goes by what cleaner_look_ahead() has found, as long as
+   nobody else has gone on meanwhile; of that, `limit_bytes` are moved. When nothing
+   is left of it, and it `goes_on`, the thread is pinned (is_pinned), and calls
+   cleaner_look_ahead() as soon as it has let the lock go. */
 int cleaner_clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
-                        uint64_t limit_bytes, bool *found_out);
+                        uint64_t limit_bytes, bool goes_on, bool *found_out);
+
+/* Looks, without the writer lock, which nodes before the cleaner are dead: most of
+   the work. The thread is not pinned any more. */
+void cleaner_look_ahead(struct writer *writer, struct cleaner_ahead *ahead);
+
+/* Whether something of it is left. */
+bool cleaner_is_ahead(const struct cleaner_ahead *ahead);
 
 #endif

@@ -112,33 +112,38 @@ static bool is_mostly_alive(const struct upkeep *upkeep,
 
 /* One hold of the lock. */
 static int clean_some(struct upkeep *upkeep, struct change_mode mode,
-                      struct cleaner_ahead *ahead, bool *found_out) {
+                      struct cleaner_ahead *ahead, bool goes_on,
+                      bool *found_out) {
   struct writer *writer = upkeep->writer;
   int code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
   uint64_t before = writer->log.appended_bytes;
-  code = cleaner_clean_ahead(writer, ahead, QUANTUM_BYTES, found_out);
+  code = cleaner_clean_ahead(writer, ahead, QUANTUM_BYTES, goes_on, found_out);
   if (code == MMCMAP_OK)
     atomic_fetch_add(&writer->header->upkeep.own_bytes,
                      writer->log.appended_bytes - before);
   return writer_end_change(writer, code);
 }
 
+/* What has been looked at is always moved, too. */
 static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
                  uint64_t end_ns, bool *found_out) {
   struct cleaner_ahead ahead;
+  bool goes_on = bytes > 0;
   int code = MMCMAP_OK;
+  memset(&ahead, 0, sizeof ahead);
   *found_out = true;
-  while (code == MMCMAP_OK && *found_out && bytes > 0) {
-    cleaner_look_ahead(upkeep->writer, &ahead);
-    uint64_t looked = ahead.to.offset - ahead.from.offset;
-    if (looked < QUANTUM_BYTES) looked = QUANTUM_BYTES;
-    do
-      code = clean_some(upkeep, mode, &ahead, found_out);
-    while (code == MMCMAP_OK && ahead.next < ahead.count &&
-           process_monotonic_ns() < end_ns);
+  while (code == MMCMAP_OK && *found_out &&
+         (goes_on || cleaner_is_ahead(&ahead))) {
+    bool was_ahead = cleaner_is_ahead(&ahead);
+    code = clean_some(upkeep, mode, &ahead, goes_on, found_out);
+    uint64_t looked = was_ahead ? 0 : QUANTUM_BYTES;
+    if (ahead.is_pinned) {
+      cleaner_look_ahead(upkeep->writer, &ahead);
+      looked = ahead.to.offset - ahead.from.offset;
+    }
     bytes -= bytes < looked ? bytes : looked;
-    if (process_monotonic_ns() >= end_ns) break;
+    goes_on = bytes > 0 && process_monotonic_ns() < end_ns;
   }
   return code;
 }
