@@ -21,8 +21,9 @@ enum {
   PAY_MAX_BYTES = 1 << 20,
   PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
   COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
-  STUCK_MAX = 4,            /* segments, before all are recounted */
-  WAITING_PARTS_MOST = 7,   /* of what is used: as many segments wait for a
+  STUCK_MAX = 4,          /* segments, before all are recounted; where there is
+                               no space one is enough */
+  WAITING_PARTS_MOST = 7, /* of what is used: as many segments wait for a
                                commit until a put makes it */
   SLIDE_WAITING_PARTS = 20, /* of what is used wait while compacting slides, */
   SLIDE_WAITING = 8,        /* and segments more, to find room side by side */
@@ -164,10 +165,12 @@ static bool wants_recount(const struct upkeep *upkeep,
   const struct share_header *header = upkeep->writer->header;
   uint64_t appended = atomic_load(&header->change.appended_bytes) -
                       header->upkeep.recount_appended;
+  uint64_t stuck_most =
+      atomic_load(&header->upkeep.is_full) != 0 ? 0 : STUCK_MAX;
   if (atomic_load(&header->upkeep.is_uncountable) != 0) return false;
   /* What is stuck may be so for another reason: not again and again. */
   return totals->uncounted_count > 0 ||
-         (totals->stuck_count > STUCK_MAX &&
+         (totals->stuck_count > stuck_most &&
           appended > totals->live_bytes / STUCK_MAX) ||
          log_has_dropped(&upkeep->writer->log, totals);
 }
