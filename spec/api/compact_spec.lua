@@ -203,4 +203,19 @@ describe("compact", function()
       ("%.0f of %.0f"):format(db:size(), most(1.085)))
     holds_all(expected)
   end)
+
+  it("works in a store that has no room to grow", function()
+    for _, max_size in ipairs { 4 * MIB, 6 * MIB, 8 * MIB } do
+      db:close()
+      os.remove(path)
+      db = helper.store({ durability = "manual", max_size = max_size }, path)
+      local count = 0
+      while db:put("key " .. count, ("v"):rep(300)) do count = count + 1 end
+      for i = 1, count, 3 do db:delete("key " .. i) end
+      assert(db:sync())
+      assert.is_true(db:compact())
+      assert.is_true(db:size() <= most(1.2), db:size() .. " of " .. max_size)
+      for i = 0, count - 1 do assert.equal(i % 3 ~= 1, db:has("key " .. i)) end
+    end
+  end)
 end)

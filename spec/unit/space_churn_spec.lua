@@ -230,6 +230,35 @@ describe("churn", function()
     end
   end)
 
+  -- So many segments that not all are looked at each time that one is begun.
+  it("in a store that is full makes room again and again", function()
+    local random = binary.random(SEED + 2)
+    open { durability = "manual", segment_size = 131072, max_size = 131072 * 100 }
+    local count = 0
+    while db:put("k" .. count, ("v"):rep(1000)) do count = count + 1 end
+    for i = math.floor(count * 0.7), count - 1 do assert(db:delete("k" .. i)) end
+    for _ = 1, 3 * count do
+      assert(db:put("k" .. random(math.floor(count * 0.7) - 1), ("w"):rep(random(1000))))
+    end
+    -- A transaction makes no room: the next one does, before it begins.
+    local function transact()
+      local txn = assert(db:begin())
+      for _ = 1, 200 do
+        local key = "k" .. random(math.floor(count * 0.7) - 1)
+        if not txn:put(key, ("x"):rep(1000)) then return txn:abort() end
+      end
+      return assert(txn:commit())
+    end
+    for _ = 1, 30 do
+      local tries = 1
+      while not transact() do
+        tries = tries + 1
+        assert.is_true(tries <= 6)
+      end
+    end
+    is_sound()
+  end)
+
   it("of values that grow and shrink leaves the file small", function()
     open()
     local random = binary.random(SEED + 1)

@@ -168,7 +168,7 @@ static int clean_pages(struct writer *writer, uint64_t segment_end,
     uint64_t moved = upkeep->moved_bytes;
     if (bytes_within(upkeep->victim_offset, EXTENT_PAGE_BYTES, source.size))
       code = clean_page(writer, &source, upkeep->victim_offset);
-    upkeep->victim_offset += EXTENT_PAGE_BYTES;
+    if (code == MMCMAP_OK) upkeep->victim_offset += EXTENT_PAGE_BYTES;
     moved = upkeep->moved_bytes - moved + 64;
     *limit -= moved < *limit ? moved : *limit;
   }
@@ -270,11 +270,19 @@ static bool has_pages(const struct writer *writer) {
   return false;
 }
 
+bool cleaner_is_ahead(const struct cleaner_ahead *ahead) {
+  return ahead->to.offset != ahead->from.offset;
+}
+
 /* With the writer lock: what is there stays as it is until it has been looked at.
-   False if there are no frames. */
+   False if there are no frames, or no more of them. */
 static bool begin_ahead(struct writer *writer, struct cleaner_ahead *ahead) {
+  const struct share_upkeep *upkeep = &writer->header->upkeep;
+  uint64_t end = (upkeep->victim - 1 + upkeep->victim_run)
+                 << writer->log.space->segment_shift;
   struct share_row *row;
-  if (has_pages(writer) || readers_row(writer->readers, &row) != MMCMAP_OK)
+  if (upkeep->victim_offset >= end || has_pages(writer) ||
+      readers_row(writer->readers, &row) != MMCMAP_OK)
     return false;
   ahead->from = ahead->to = position_of(&writer->header->upkeep);
   ahead->is_pinned = true;
@@ -334,6 +342,7 @@ void cleaner_look_ahead(struct writer *writer, struct cleaner_ahead *ahead) {
   struct share_row *row;
   if (!ahead->is_pinned) return;
   look_ahead(writer, ahead);
+  ahead->is_in_vain = !cleaner_is_ahead(ahead);
   ahead->is_pinned = false;
   if (readers_row(writer->readers, &row) == MMCMAP_OK) readers_unpin(row);
 }
@@ -500,10 +509,6 @@ int cleaner_clean(struct writer *writer, uint64_t limit_bytes,
   return code;
 }
 
-bool cleaner_is_ahead(const struct cleaner_ahead *ahead) {
-  return ahead->to.offset != ahead->from.offset;
-}
-
 int cleaner_clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
                         uint64_t limit_bytes, bool goes_on, bool *found_out) {
   struct share_upkeep *upkeep = &writer->header->upkeep;
@@ -517,10 +522,11 @@ int cleaner_clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
     writer->log.is_moving = false;
     if (code != MMCMAP_OK || cleaner_is_ahead(ahead)) return code;
   }
+  bool is_in_vain = ahead->is_in_vain;
   memset(ahead, 0, offsetof(struct cleaner_ahead, nodes));
   if (!goes_on) return code;
   if (upkeep->victim == 0) *found_out = choose_victim(writer);
-  if (*found_out && !begin_ahead(writer, ahead))
+  if (*found_out && (is_in_vain || !begin_ahead(writer, ahead)))
     code = cleaner_clean(writer, limit_bytes, found_out);
   return code;
 }

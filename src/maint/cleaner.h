@@ -8,8 +8,9 @@
  * ordinary change, published by one store, that nobody sees. A record keeps its
  * epoch, because nobody has changed it.
  *
- * It works in small quanta under the writer lock. How far it has come stands in
- * the lock file, so all processes go on with the same segment.
+ * It works in small quanta, under the writer lock as far as it changes something.
+ * How far it has come stands in the lock file, so all processes go on with the same
+ * segment.
  */
 #ifndef MAINT_CLEANER_H
 #define MAINT_CLEANER_H
@@ -43,6 +44,7 @@ struct cleaner_ahead {
   struct cleaner_position from; /* it must be here for the rest of them */
   struct cleaner_position to;   /* and is here when it is through */
   bool is_pinned;               /* they are to be looked at yet */
+  bool is_in_vain;              /* nothing came of looking */
   unsigned next;
   unsigned count;
   struct cleaner_node {

@@ -65,6 +65,7 @@ static int look_idly(struct upkeep *upkeep, uint32_t timeout_ms, bool is_idle,
     upkeep->seen_count = totals_out->used_count;
     upkeep->seen_cleaned = writer->header->upkeep.cleaned_count;
     code = log_give_back(log, totals_out, is_idle, more_out);
+    totals_out->is_named_longer = log_is_named_longer(log, totals_out);
     /* Others may change what this comes from as soon as the lock is free. */
     totals_out->spare_count = spare_count(log->space, totals_out);
     totals_out->wants_commit = log_wants_commit(log, totals_out);
@@ -252,8 +253,7 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
     *more_out = true;
     return commit_superblock(upkeep->committer);
   }
-  if (least == SHARE_NEED_IDLE &&
-      log_is_named_longer(&upkeep->writer->log, &totals)) {
+  if (least == SHARE_NEED_IDLE && totals.is_named_longer) {
     *more_out = true;
     return commit_superblocks_again(upkeep->committer);
   }
@@ -364,23 +364,18 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   return code;
 }
 
-/* Free segments that the last look has left, at least. */
-static uint64_t left_free(const struct share_upkeep *shared) {
-  uint64_t count = atomic_load(&shared->free_count);
-  uint64_t begun = atomic_load(&shared->begun_count);
-  return count > begun ? count - begun : 0;
-}
-
 bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
-                      bool for_delete) {
+                      bool for_delete, bool is_first) {
   const struct share_upkeep *shared = &upkeep->writer->header->upkeep;
   struct change_mode mode = background(timeout_ms);
   struct usage_totals totals;
   bool found = true;
-  uint64_t left = left_free(shared);
+  uint64_t left = atomic_load(&shared->free_count);
   int code = look(upkeep, timeout_ms, &totals);
-  /* What a commit has freed is found by looking alone. */
-  if (code == MMCMAP_OK && left_free(shared) > left) return true;
+  /* What a commit has freed is found by looking alone; but it may be what the
+     change had begun that failed. */
+  if (code == MMCMAP_OK && is_first && atomic_load(&shared->free_count) > left)
+    return true;
   if (for_delete || !is_mostly_alive(upkeep, &totals))
     mode.claim = SPACE_AT_LAST;
   uint64_t spare = totals.spare_count;

@@ -38,9 +38,9 @@ void expiry_note(struct share_header *header, uint64_t expires_ms) {
 
 /* How long the last round, or the one under way, keeps the next from beginning. */
 static uint64_t wait_for_last_ns(const struct share_expiry *expiry) {
-  uint64_t now = process_monotonic_ns();
   uint64_t next = atomic_load(&expiry->next_ns);
   uint64_t active = atomic_load(&expiry->active_ns);
+  uint64_t now = process_monotonic_ns(); /* not before what is stored there */
   uint64_t wait = next > now ? next - now : 0;
   if (active != 0 && now - active < ROUND_DEAD_NS &&
       wait < ROUND_DEAD_NS - (now - active))

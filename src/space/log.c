@@ -376,8 +376,13 @@ int log_make_branch_room(struct log *log, uint64_t size) {
   if (fits) {
     if (full != MMCMAP_OK || branches->frame_offset != 0) return full;
   } else {
-    code = begin_segment_after(log, branches->segment_end, log_behind_all(log),
-                               size, log->epoch, &offset);
+    uint64_t behind = log_behind_all(log);
+    code = begin_segment_after(log, branches->segment_end, behind, size,
+                               log->epoch, &offset);
+    /* The file cannot grow: wherever there is room. */
+    if (error_is_full(code) && behind != 0)
+      code = begin_segment_after(log, branches->segment_end, 0, size,
+                                 log->epoch, &offset);
     if (code != MMCMAP_OK) return full != MMCMAP_OK ? full : code;
     usage_note_branches(log->space, offset >> log->space->segment_shift);
     log_count(log);

@@ -115,11 +115,11 @@ static enum share_need need_of(struct log *log,
   struct share_upkeep *upkeep = &log->header->upkeep;
   enum share_need to_clean = need_to_clean(log, totals);
   enum share_need to_shrink = need_to_shrink(totals);
+  upkeep->is_sparse = to_shrink != SHARE_NEED_NOTHING && to_shrink >= to_clean;
   if (is_emptying(upkeep, totals->live_bytes)) {
     if (to_clean > SHARE_NEED_IDLE) to_clean = SHARE_NEED_IDLE;
     if (to_shrink > SHARE_NEED_IDLE) to_shrink = SHARE_NEED_IDLE;
   }
-  upkeep->is_sparse = to_shrink != SHARE_NEED_NOTHING && to_shrink >= to_clean;
   if (atomic_load(&upkeep->is_uncountable) == 0 &&
       (totals->uncounted_count > 0 || log_has_dropped(log, totals)))
     return SHARE_NEED_SOON;

@@ -53,6 +53,7 @@ struct usage_totals {
   uint64_t wait_commit_count;   /* or (c) alone */
   uint64_t free_count;          /* free */
   uint64_t hole_count;          /* of them, without blocks */
+  bool is_named_longer;         /* by superblocks, than what is in use */
   uint64_t spare_count;         /* may be begun without growing the file, */
   bool wants_commit; /* and so many wait for one: both as upkeep looks */
 };
