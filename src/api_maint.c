@@ -82,9 +82,9 @@ int mmcmap_check(mmcmap *handle, mmcmap_progress progress, mmcmap_report report,
 
 enum {
   COMPACT_SLICE_MS = 20,
-  COMPACT_PASSES =
-      6, /* the last ones empty what the heads of the log were in; */
-  COMPACT_PASSES_FEW = 12 /* in a store of few segments */
+  COMPACT_PASSES = 24,     /* at most */
+  COMPACT_IN_VAIN = 4,     /* passes, of which none makes the file smaller */
+  COMPACT_GOOD_PARTS = 128 /* of the best: so near to it is as good */
 };
 
 /* One pass; `done` counts bytes. */
@@ -105,10 +105,38 @@ static int compact_once(const mmcmap *handle, struct store *store,
   return code;
 }
 
-/* As long as something moves. */
-static int passes_of(struct store *store) {
-  uint64_t few = (uint64_t)LOG_FEW_SEGMENTS << store->space.segment_shift;
-  return space_look(&store->space) <= few ? COMPACT_PASSES_FEW : COMPACT_PASSES;
+/* All phases, if the store is small and there is room. */
+static int compact_small(const mmcmap *handle, struct store *store,
+                         struct watch *caller, uint64_t *done) {
+  static const enum compact_from phases[] = {COMPACT_OUT, COMPACT_LARGE,
+                                             COMPACT_RECORDS, COMPACT_LAST,
+                                             COMPACT_BRANCHES};
+  int code = MMCMAP_OK;
+  for (unsigned i = 0;
+       code == MMCMAP_OK && i < sizeof phases / sizeof phases[0]; i++)
+    code = compact_once(handle, store, phases[i], caller, done);
+  return code;
+}
+
+/* Passes, until nothing moves, or several have been in vain: one may well end
+   worse than another before it, and is not the last then. */
+static int compact_large(const mmcmap *handle, struct store *store,
+                         struct watch *caller, uint64_t *done) {
+  enum compact_from from = COMPACT_FIRST;
+  uint64_t best = space_look(&store->space);
+  for (int i = 0, in_vain = 0; i < COMPACT_PASSES; i++) {
+    uint64_t before = *done;
+    int code = compact_once(handle, store, from, caller, done);
+    if (code != MMCMAP_OK) return code;
+    uint64_t size = space_look(&store->space);
+    bool is_good = size <= best + best / COMPACT_GOOD_PARTS;
+    in_vain = size < best ? 0 : in_vain + 1;
+    from = size < best ? COMPACT_AGAIN : COMPACT_ANEW;
+    if (size < best) best = size;
+    if (i > 0 && *done == before) break;
+    if (in_vain >= COMPACT_IN_VAIN && is_good) break;
+  }
+  return MMCMAP_OK;
 }
 
 int mmcmap_compact(mmcmap *handle, mmcmap_progress progress, void *context) {
@@ -119,13 +147,9 @@ int mmcmap_compact(mmcmap *handle, mmcmap_progress progress, void *context) {
   if (code != MMCMAP_OK) return code;
   code = commit_all(&store->committer);
   caller.total = space_look(&store->space);
-  bool goes_on = true;
-  for (int i = 0; goes_on && code == MMCMAP_OK; i++) {
-    uint64_t before = done;
-    code = compact_once(handle, store, i == 0 ? COMPACT_FIRST : COMPACT_AGAIN,
-                        &caller, &done);
-    goes_on = i == 0 || (done > before && i + 1 < passes_of(store));
-  }
+  if (code == MMCMAP_OK) code = compact_small(handle, store, &caller, &done);
+  if (code == MMCMAP_OK && upkeep_is_large(&store->upkeep))
+    code = compact_large(handle, store, &caller, &done);
   if (code == MMCMAP_OK) code = tell_progress(&caller, caller.total);
   if (code != MMCMAP_OK) upkeep_end_compacting(&store->upkeep);
   return code;

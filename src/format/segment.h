@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 enum {
-  SEGMENT_SIZE_DEFAULT = 1 << 18,
+  SEGMENT_SIZE_DEFAULT = 1 << 17,
   /* The longest key and its headers must fit. */
   SEGMENT_SIZE_MIN = 1 << 17,
   SEGMENT_SIZE_MAX = 1 << 26,

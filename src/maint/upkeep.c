@@ -155,6 +155,9 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
 static bool wants_commit(const struct upkeep *upkeep,
                          const struct usage_totals *totals) {
   uint64_t least = 0;
+  /* What a phase leaves is not used again before the next one. */
+  if (usage_phase_of(&upkeep->writer->log.slide) != USAGE_PHASE_NONE)
+    return false;
   if (atomic_load(&upkeep->writer->log.slide.end) != 0)
     least = totals->used_count / SLIDE_WAITING_PARTS + SLIDE_WAITING;
   return totals->wait_commit_count > least && totals->wants_commit &&
@@ -198,7 +201,8 @@ static int make_some_room(struct upkeep *upkeep, struct change_mode mode,
 /* ---- Together ------------------------------------------------------------- */
 
 /* Has the log go on further down, where there is room, in another epoch. */
-static int descend(struct upkeep *upkeep, uint32_t timeout_ms) {
+static int descend(struct upkeep *upkeep, uint32_t timeout_ms,
+                   enum usage_phase phase) {
   struct writer *writer = upkeep->writer;
   struct change_mode mode = background(timeout_ms);
   mode.claim = SPACE_AT_LAST;
@@ -206,7 +210,9 @@ static int descend(struct upkeep *upkeep, uint32_t timeout_ms) {
   if (code != MMCMAP_OK) return code;
   code = writer_close_log(writer);
   writer->header->upkeep.compact_epoch = writer->log.epoch;
-  if (code == MMCMAP_OK) code = log_descend(&writer->log);
+  if (code == MMCMAP_OK)
+    code = phase == USAGE_PHASE_NONE ? log_descend(&writer->log)
+                                     : log_begin_phase(&writer->log, phase);
   if (code == MMCMAP_OK) code = writer_close_log(writer);
   return writer_end_change(writer, code);
 }
@@ -219,8 +225,15 @@ static uint64_t look_bytes(const struct upkeep *upkeep,
   return used / LOOK_PARTS > least ? used / LOOK_PARTS : least;
 }
 
+static void end_slide(struct usage_slide *slide) {
+  atomic_store(&slide->end, 0);
+  atomic_store(&slide->phase, USAGE_PHASE_NONE);
+}
+
+/* `clean_end_ns` is when a piece of cleaning ends though it is not done. */
 static int run_once(struct upkeep *upkeep, enum share_need least,
-                    uint32_t timeout_ms, uint64_t end_ns, bool *more_out) {
+                    uint32_t timeout_ms, uint64_t end_ns, uint64_t clean_end_ns,
+                    bool *more_out) {
   struct share_header *header = upkeep->writer->header;
   struct usage_totals totals;
   bool gives;
@@ -238,12 +251,13 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
   if (gives || upkeep_need(header) < least) return MMCMAP_OK;
   if (header->upkeep.is_sparse != 0 && least == SHARE_NEED_IDLE &&
       !log_is_compacting(&upkeep->writer->log))
-    code = descend(upkeep, timeout_ms);
+    code = descend(upkeep, timeout_ms, USAGE_PHASE_NONE);
   if (code != MMCMAP_OK) return code;
   code = clean(upkeep, background(timeout_ms), look_bytes(upkeep, &totals),
-               end_ns, more_out);
+               clean_end_ns, more_out);
   if (error_is_full(code)) {
-    atomic_store(&upkeep->writer->log.slide.end, 0); /* it takes more room */
+    atomic_store(&upkeep->writer->log.slide.is_ended, true);
+    end_slide(&upkeep->writer->log.slide); /* it takes more room */
     struct change_mode mode = background(timeout_ms);
     if (!is_mostly_alive(upkeep, &totals)) mode.claim = SPACE_AT_LAST;
     return make_some_room(upkeep, mode, &totals, more_out);
@@ -268,8 +282,27 @@ int upkeep_run(struct upkeep *upkeep, enum share_need least,
                uint32_t timeout_ms, uint64_t end_ns, bool *more_out) {
   int code;
   do
-    code = run_once(upkeep, least, timeout_ms, end_ns, more_out);
+    code = run_once(upkeep, least, timeout_ms, end_ns, end_ns, more_out);
   while (code == MMCMAP_OK && *more_out && process_monotonic_ns() < end_ns);
+  return code;
+}
+
+/* It is being compacted, for the next while. */
+static void beat(struct upkeep *upkeep) {
+  atomic_store(&upkeep->writer->header->upkeep.compacting_ns,
+               process_monotonic_ns() + COMPACT_BEAT_MS * UINT64_C(1000000));
+}
+
+/* How small the store becomes must not come from how long anything takes: whole
+   pieces only, and no sync is so long that it is not compacting any more. */
+static int compact_on(struct upkeep *upkeep, uint32_t timeout_ms,
+                      uint64_t end_ns, bool *more_out) {
+  int code;
+  do {
+    beat(upkeep);
+    code = run_once(upkeep, SHARE_NEED_IDLE, timeout_ms, end_ns, UINT64_MAX,
+                    more_out);
+  } while (code == MMCMAP_OK && *more_out && process_monotonic_ns() < end_ns);
   return code;
 }
 
@@ -281,23 +314,42 @@ static int begin_pass(struct upkeep *upkeep, uint32_t timeout_ms,
   int code = writer_enter(writer, timeout_ms);
   if (code != MMCMAP_OK) return code;
   log_sweep(&writer->log, &totals);
-  *more_out = usage_begin_slide(&writer->log, &totals, from == COMPACT_FIRST) ||
+  *more_out = usage_begin_slide(&writer->log, &totals, from != COMPACT_AGAIN) ||
               from == COMPACT_FIRST;
   code = writer_end_change(writer, code);
-  return code == MMCMAP_OK && *more_out ? descend(upkeep, timeout_ms) : code;
+  return code == MMCMAP_OK && *more_out
+             ? descend(upkeep, timeout_ms, USAGE_PHASE_NONE)
+             : code;
+}
+
+/* Begins a phase, unless there is too much for that, or has been no room. */
+static int begin_phase(struct upkeep *upkeep, uint32_t timeout_ms,
+                       enum usage_phase phase, bool *more_out) {
+  struct log *log = &upkeep->writer->log;
+  struct usage_totals totals;
+  uint64_t most = (uint64_t)LOG_FEW_SEGMENTS << log->space->segment_shift;
+  int code = look(upkeep, timeout_ms, &totals);
+  if (phase == USAGE_PHASE_OUT)
+    atomic_store(&log->slide.is_ended, totals.live_bytes > most);
+  *more_out = !atomic_load(&log->slide.is_ended);
+  return code == MMCMAP_OK && *more_out ? descend(upkeep, timeout_ms, phase)
+                                        : code;
 }
 
 int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
                    enum compact_from from, bool *more_out) {
-  struct writer *writer = upkeep->writer;
-  struct share_upkeep *shared = &writer->header->upkeep;
   int code = MMCMAP_OK;
   *more_out = true;
-  if (from != COMPACT_ON) code = begin_pass(upkeep, timeout_ms, from, more_out);
-  if (code != MMCMAP_OK || !*more_out) return code;
-  atomic_store(&shared->compacting_ns,
-               process_monotonic_ns() + COMPACT_BEAT_MS * UINT64_C(1000000));
-  code = upkeep_run(upkeep, SHARE_NEED_IDLE, timeout_ms, end_ns, more_out);
+  beat(upkeep);
+  if (from <= COMPACT_BRANCHES)
+    code = begin_phase(upkeep, timeout_ms, (enum usage_phase)from, more_out);
+  else if (from != COMPACT_ON)
+    code = begin_pass(upkeep, timeout_ms, from, more_out);
+  if (code != MMCMAP_OK || !*more_out) {
+    upkeep_end_compacting(upkeep);
+    return code;
+  }
+  code = compact_on(upkeep, timeout_ms, end_ns, more_out);
   if (code == MMCMAP_OK && *more_out) return code;
   /* The last segments have been emptied: the file ends earlier now. */
   struct usage_totals totals;
@@ -314,9 +366,13 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
   return code;
 }
 
+bool upkeep_is_large(const struct upkeep *upkeep) {
+  return atomic_load(&upkeep->writer->log.slide.is_ended);
+}
+
 void upkeep_end_compacting(struct upkeep *upkeep) {
   atomic_store(&upkeep->writer->header->upkeep.compacting_ns, 0);
-  atomic_store(&upkeep->writer->log.slide.end, 0);
+  end_slide(&upkeep->writer->log.slide);
   atomic_store(&upkeep->writer->log.slide.was_one, false);
 }
 

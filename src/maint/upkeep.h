@@ -54,13 +54,28 @@ static inline bool upkeep_is_due(const struct share_header *header) {
 int upkeep_run(struct upkeep *upkeep, enum share_need least,
                uint32_t timeout_ms, uint64_t end_ns, bool *more_out);
 
-/* Where compacting is: at the beginning, at that of another pass, or within one. */
-enum compact_from { COMPACT_FIRST, COMPACT_AGAIN, COMPACT_ON };
+/* Where compacting is: at the beginning of a phase, for a small store; or at that of a
+   pass, which goes on with what is still worth it or, if that has gained nothing, with
+   all of it once more; or within one. */
+enum compact_from {
+  COMPACT_OUT = USAGE_PHASE_OUT, /* the phases in turn (space/usage.h) */
+  COMPACT_LARGE = USAGE_PHASE_LARGE,
+  COMPACT_RECORDS = USAGE_PHASE_RECORDS,
+  COMPACT_LAST = USAGE_PHASE_LAST,
+  COMPACT_BRANCHES = USAGE_PHASE_BRANCHES,
+  COMPACT_FIRST,
+  COMPACT_AGAIN,
+  COMPACT_ANEW,
+  COMPACT_ON
+};
 
 /* Compacts for a while, as upkeep_run(). What is full but for a 64th stays where it
    is, unless it can be moved towards the beginning, or large values slide. */
 int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
                    enum compact_from from, bool *more_out);
+
+/* After the phases: whether the store is too large for them, or there was no room. */
+bool upkeep_is_large(const struct upkeep *upkeep);
 
 /* Ends it early. */
 void upkeep_end_compacting(struct upkeep *upkeep);

@@ -249,13 +249,17 @@ static int begin_segment_after(struct log *log, uint64_t left_end,
 uint64_t log_behind_all(const struct log *log) {
   const struct space *space = log->space;
   uint64_t behind = space->segment_count;
-  if (behind > LOG_FEW_SEGMENTS || !log_is_compacting(log)) return 0;
-  /* Those of branches may come in between, free ones come before. */
+  bool is_few = behind <= LOG_FEW_SEGMENTS ||
+                usage_phase_of(&log->slide) != USAGE_PHASE_NONE;
+  if (!is_few || !log_is_compacting(log)) return 0;
+  /* Those of branches, and what is soon free, may come in between; free ones come
+     before. */
   for (uint64_t i = behind; i-- > 0;) {
-    uint32_t state = usage_state(usage_entry(space, i));
-    if ((state & SHARE_SEGMENT_STATE_MASK) == SHARE_SEGMENT_FREE)
+    const struct share_segment *entry = usage_entry(space, i);
+    if (usage_is(entry, SHARE_SEGMENT_FREE))
       behind = i;
-    else if ((state & SHARE_SEGMENT_BRANCHES) == 0)
+    else if (!usage_is(entry, SHARE_SEGMENT_EMPTY) &&
+             (usage_state(entry) & SHARE_SEGMENT_BRANCHES) == 0)
       break;
   }
   return behind;
@@ -263,8 +267,16 @@ uint64_t log_behind_all(const struct log *log) {
 
 static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
                          uint64_t *frame_offset_out) {
-  return begin_segment_after(log, log->segment_end, 0, size, epoch,
-                             frame_offset_out);
+  enum usage_phase phase = usage_phase_of(&log->slide);
+  bool goes_behind = phase == USAGE_PHASE_OUT || phase == USAGE_PHASE_LARGE;
+  int code = MMCMAP_ENOSPC;
+  if (goes_behind && log_is_compacting(log))
+    code = begin_segment_after(log, 0, usage_segment_count(log->space), size,
+                               epoch, frame_offset_out);
+  if (error_is_full(code))
+    code = begin_segment_after(log, log->segment_end, 0, size, epoch,
+                               frame_offset_out);
+  return code;
 }
 
 /* The log leaves the segment of the open frame. */
@@ -404,27 +416,27 @@ int log_make_branch_room(struct log *log, uint64_t size) {
   return MMCMAP_OK;
 }
 
-int log_descend(struct log *log) {
-  unsigned shift = log->space->segment_shift;
+/* Which heads go on elsewhere. */
+struct leaving {
+  bool branches;
+  bool large;
+  bool log;
+};
+
+static int leave_heads(struct log *log, const struct leaving *leaving) {
   struct log_branches *branches = &log->branches;
-  uint64_t lower, offset;
+  uint64_t offset;
   int code = MMCMAP_OK;
-  if (branches->frame_offset != 0 || !usage_find_free(log->space, 0, 1, &lower))
-    return MMCMAP_OK;
-  bool leaves_branches =
-      branches->cursor != 0 && lower < (branches->segment_end - 1) >> shift;
-  bool leaves_large =
-      log->large.limit != 0 && lower < (log->large.limit - 1) >> shift;
-  bool leaves_log = lower < log->frame_offset >> shift;
-  if (!leaves_branches && !leaves_large && !leaves_log) return MMCMAP_OK;
-  if (leaves_branches) {
-    usage_leave(log, (branches->segment_end - 1) >> shift, 1, log->epoch);
+  if (!leaving->branches && !leaving->large && !leaving->log) return MMCMAP_OK;
+  if (leaving->branches && branches->cursor != 0) {
+    usage_leave(log, (branches->segment_end - 1) >> log->space->segment_shift,
+                1, log->epoch);
     branches->cursor = branches->counted_cursor = branches->segment_end = 0;
   }
-  if (leaves_large) log_leave_large(log);
+  if (leaving->large) log_leave_large(log);
   log->is_moved = true;
-  if (leaves_log) {
-    code = begin_segment_after(log, 0, 0, 0, log->epoch, &offset);
+  if (leaving->log) {
+    code = begin_segment(log, 0, log->epoch, &offset);
     if (code != MMCMAP_OK) return code;
     leave_segment(log, log->epoch);
     code = close_frame(log, log->frame_offset, log->cursor, offset, NULL);
@@ -435,6 +447,31 @@ int log_descend(struct log *log) {
   if (code == MMCMAP_OK)
     atomic_store(&log->header->change.changed_epoch, log->epoch);
   return code == MMCMAP_OK ? log_settle(log) : code;
+}
+
+int log_descend(struct log *log) {
+  unsigned shift = log->space->segment_shift;
+  const struct log_branches *branches = &log->branches;
+  uint64_t lower;
+  if (branches->frame_offset != 0 || !usage_find_free(log->space, 0, 1, &lower))
+    return MMCMAP_OK;
+  struct leaving leaving = {
+      .branches =
+          branches->cursor != 0 && lower < (branches->segment_end - 1) >> shift,
+      .large = log->large.limit != 0 && lower < (log->large.limit - 1) >> shift,
+      .log = lower < log->frame_offset >> shift};
+  return leave_heads(log, &leaving);
+}
+
+int log_begin_phase(struct log *log, enum usage_phase phase) {
+  bool is_all = phase == USAGE_PHASE_OUT || phase == USAGE_PHASE_LARGE;
+  struct leaving leaving = {.branches = is_all || phase == USAGE_PHASE_BRANCHES,
+                            .large = is_all,
+                            .log = is_all || phase == USAGE_PHASE_RECORDS};
+  if (log->branches.frame_offset != 0) return MMCMAP_OK;
+  usage_begin_phase(log, phase);
+  return phase == USAGE_PHASE_LAST ? log_descend(log)
+                                   : leave_heads(log, &leaving);
 }
 
 void log_seal(struct log *log) {

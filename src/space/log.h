@@ -115,8 +115,8 @@ struct log {
 enum {
   LOG_STAGE_BYTES = 16384,
   LOG_BRANCH_SEGMENTS =
-      6,                /* from so many segments on, branches have their own */
-  LOG_FEW_SEGMENTS = 64 /* so few that parts of one count */
+      6,                 /* from so many segments on, branches have their own */
+  LOG_FEW_SEGMENTS = 256 /* so few that parts of one count */
 };
 
 void log_init(struct log *log, struct space *space, struct readers *readers,
@@ -384,6 +384,10 @@ void log_return_counts(struct log *log, const struct share_counts *counts);
 /* Goes on in lower segments, where they are free, right after a seal: what the
    heads lie in can be emptied, too, after the next one. */
 int log_descend(struct log *log);
+
+/* The same where a phase of compacting has what follows begin (space/usage.h): the
+   heads that write what it moves. */
+int log_begin_phase(struct log *log, enum usage_phase phase);
 
 /* Whether somebody compacts. */
 bool log_is_compacting(const struct log *log);

@@ -53,8 +53,11 @@ static bool are_free(const struct space *space, uint64_t number, uint64_t run) {
 }
 
 /* Where a run can begin that is made longer as values come. */
-static uint64_t choose_to_extend(struct space *space, uint64_t run) {
+static uint64_t choose_to_extend(const struct log *log, uint64_t run) {
+  struct space *space = log->space;
   uint64_t number;
+  if (usage_phase_of(&log->slide) == USAGE_PHASE_OUT)
+    return usage_segment_count(space);
   for (uint64_t most = run + LARGE_RUN_MORE; most > run; most--)
     if (usage_find_free(space, 1, most, &number)) return number;
   return space_choose_segments(space, SEGMENT_LARGE, run);
@@ -123,7 +126,7 @@ static int begin_run(struct log *log, uint64_t size) {
   log_look(log, run);
   bool is_short = log_is_compacting(log);
   if (!is_short) run = run_for(space, size, run);
-  uint64_t number = is_short ? choose_to_extend(space, run)
+  uint64_t number = is_short ? choose_to_extend(log, run)
                              : space_choose_segments(space, SEGMENT_LARGE, run);
   int code = begin_at(log, number, run, size);
   /* There may be holes that cannot be filled, and others. */

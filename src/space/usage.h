@@ -203,9 +203,22 @@ struct usage_victims {
   unsigned next;
 };
 
+/* A small store is compacted by moving all of it twice: out of the way, then what is
+   of one kind after the other to the beginning, side by side. */
+enum usage_phase {
+  USAGE_PHASE_NONE,
+  USAGE_PHASE_OUT, /* everything, behind all there is */
+  USAGE_PHASE_LARGE, /* large values; what has to be written with them goes behind */
+  USAGE_PHASE_RECORDS, /* records; branches go behind */
+  USAGE_PHASE_LAST,    /* the last segments, where there is room further down */
+  USAGE_PHASE_BRANCHES, /* which follow the records then */
+};
+
 /* Compacting may take all segments, from the first on, so that what is moved finds
    room side by side further down. */
 struct usage_slide {
+  _Atomic int phase;     /* enum usage_phase: it takes what that is for */
+  _Atomic bool is_ended; /* there was no room for a phase */
   uint64_t next;
   _Atomic uint64_t end; /* 0: it does not */
   int64_t gap_bytes;    /* what was empty further down */
@@ -222,6 +235,14 @@ bool usage_find_next(struct log *log, struct usage_victim *victim_out);
    part of all that counts. */
 bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
                        bool is_first);
+
+/* The same for a phase. */
+void usage_begin_phase(struct log *log, enum usage_phase phase);
+
+static inline enum usage_phase usage_phase_of(const struct usage_slide *slide) {
+  return (enum usage_phase)atomic_load_explicit(&slide->phase,
+                                                memory_order_relaxed);
+}
 
 /* Of those that could be free if they were empty, and have less than that alive,
    the one with least, or one of the 128th of all with least, as they were a while

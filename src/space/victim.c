@@ -12,7 +12,7 @@ enum {
   LARGE_WASTE_PARTS = 6,   /* of what is alive there */
   BRANCH_WEIGHT_PARTS = 8, /* tenths that a branch's byte counts more for */
   SLIDE_PARTS = 28,   /* of what is alive: so much too much is worth a slide */
-  SLIDE_SEGMENTS = 2, /* and so many segments, */
+  SLIDE_SEGMENTS = 1, /* and so many segments, */
   SLIDE_AGAIN_PARTS = 12, /* more, in another pass, */
   SLIDE_LARGE_PARTS = 16, /* if such a part is for large values */
   PIECE_PARTS = 5,
@@ -84,7 +84,9 @@ bool usage_find_last(const struct log *log, uint64_t behind,
     if (is_within_run(space, run.number)) continue;
     run.run = run_at(space, run.number);
     uint32_t state = usage_state(usage_entry(space, run.number));
-    if ((state & SHARE_SEGMENT_BRANCHES) != 0 && run.number <= behind) continue;
+    bool stays =
+        run.number <= behind || usage_phase_of(&log->slide) != USAGE_PHASE_NONE;
+    if ((state & SHARE_SEGMENT_BRANCHES) != 0 && stays) continue;
     if (!run_may_be_victim(log, true, &run, &held)) continue;
     run.live_bytes = live_in(space, &run);
     *victim_out = run;
@@ -207,10 +209,29 @@ static bool is_left(const struct space *space, struct usage_slide *slide,
   return empty < size / SLIDE_PARTS && slide->gap_bytes < slide->worth_bytes;
 }
 
+/* Whether it is of the kind that a phase moves. */
+static bool is_of_phase(const struct space *space, enum usage_phase phase,
+                        uint64_t number) {
+  const struct share_segment *entry = usage_entry(space, number);
+  bool is_large = usage_is(entry, SHARE_SEGMENT_LARGE);
+  bool has_branches = (usage_state(entry) & SHARE_SEGMENT_BRANCHES) != 0;
+  switch (phase) {
+    case USAGE_PHASE_LARGE:
+      return is_large;
+    case USAGE_PHASE_RECORDS:
+      return !is_large && !has_branches;
+    case USAGE_PHASE_BRANCHES:
+      return has_branches;
+    default:
+      return true;
+  }
+}
+
 bool usage_find_next(struct log *log, struct usage_victim *victim_out) {
   const struct space *space = log->space;
   struct usage_slide *slide = &log->slide;
   struct readers_held held;
+  enum usage_phase phase = usage_phase_of(slide);
   uint64_t end = atomic_load(&slide->end);
   if (end == 0) return false;
   if (end > space->segment_count) end = space->segment_count;
@@ -219,8 +240,11 @@ bool usage_find_next(struct log *log, struct usage_victim *victim_out) {
     struct usage_victim run = {.number = slide->next};
     run.run = run_at(space, run.number);
     slide->next += run.run;
-    if (is_within_run(space, run.number) || is_left(space, slide, &run) ||
-        !run_may_be_victim(log, true, &run, &held))
+    bool is_left_there = phase == USAGE_PHASE_NONE
+                             ? is_left(space, slide, &run)
+                             : !is_of_phase(space, phase, run.number);
+    if (is_within_run(space, run.number) || is_left_there ||
+        !run_may_be_victim(log, phase == USAGE_PHASE_NONE, &run, &held))
       continue;
     *victim_out = run;
     return true;
@@ -247,6 +271,7 @@ bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
   uint64_t size = space->segment_count << space->segment_shift;
   bool is_small = size <= most;
   bool has_large = count_large(space) > least_large;
+  atomic_store(&slide->phase, USAGE_PHASE_NONE);
   atomic_store(&slide->was_one, !is_first && has_large);
   slide->next = 0;
   slide->gap_bytes = 0;
@@ -255,4 +280,12 @@ bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
   atomic_store(&slide->end,
                size > most && has_large ? space->segment_count : 0);
   return !is_small || !has_large;
+}
+
+void usage_begin_phase(struct log *log, enum usage_phase phase) {
+  struct usage_slide *slide = &log->slide;
+  atomic_store(&slide->phase, phase);
+  atomic_store(&slide->was_one, false);
+  slide->next = 0;
+  atomic_store(&slide->end, log->space->segment_count);
 }
