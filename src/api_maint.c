@@ -106,11 +106,10 @@ static int compact_once(const mmcmap *handle, struct store *store,
 }
 
 /* All phases, if the store is small and there is room. */
-static int compact_small(const mmcmap *handle, struct store *store,
-                         struct watch *caller, uint64_t *done) {
+static int compact_by_phases(const mmcmap *handle, struct store *store,
+                             struct watch *caller, uint64_t *done) {
   static const enum compact_from phases[] = {COMPACT_OUT, COMPACT_LARGE,
-                                             COMPACT_RECORDS, COMPACT_LAST,
-                                             COMPACT_BRANCHES};
+                                             COMPACT_RECORDS, COMPACT_BRANCHES};
   int code = MMCMAP_OK;
   for (unsigned i = 0;
        code == MMCMAP_OK && i < sizeof phases / sizeof phases[0]; i++)
@@ -120,8 +119,8 @@ static int compact_small(const mmcmap *handle, struct store *store,
 
 /* Passes, until nothing moves, or several have been in vain: one may well end
    worse than another before it, and is not the last then. */
-static int compact_large(const mmcmap *handle, struct store *store,
-                         struct watch *caller, uint64_t *done) {
+static int compact_by_passes(const mmcmap *handle, struct store *store,
+                             struct watch *caller, uint64_t *done) {
   enum compact_from from = COMPACT_FIRST;
   uint64_t best = space_look(&store->space);
   for (int i = 0, in_vain = 0; i < COMPACT_PASSES; i++) {
@@ -147,9 +146,10 @@ int mmcmap_compact(mmcmap *handle, mmcmap_progress progress, void *context) {
   if (code != MMCMAP_OK) return code;
   code = commit_all(&store->committer);
   caller.total = space_look(&store->space);
-  if (code == MMCMAP_OK) code = compact_small(handle, store, &caller, &done);
-  if (code == MMCMAP_OK && upkeep_is_large(&store->upkeep))
-    code = compact_large(handle, store, &caller, &done);
+  if (code == MMCMAP_OK)
+    code = compact_by_phases(handle, store, &caller, &done);
+  if (code == MMCMAP_OK && upkeep_wants_passes(&store->upkeep))
+    code = compact_by_passes(handle, store, &caller, &done);
   if (code == MMCMAP_OK) code = tell_progress(&caller, caller.total);
   if (code != MMCMAP_OK) upkeep_end_compacting(&store->upkeep);
   return code;

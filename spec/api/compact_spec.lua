@@ -142,6 +142,26 @@ describe("compact", function()
     assert.equal(100, db:count())
   end)
 
+  it("does not make the file longer because of a snapshot", function()
+    fill(1, 20000, 40)
+    for i = 1, 20000, 3 do assert.is_true(db:delete("key " .. i)) end
+    local snapshot = assert(db:snapshot())
+    local before = db:size()
+    assert.is_true(db:compact())
+    assert.is_true(db:size() <= before + 4 * db:stat().segment_bytes, db:size())
+    snapshot:close()
+  end)
+
+  it("leaves a compact store as it is", function()
+    fill(1, 20000, 40)
+    for i = 1, 20000, 3 do assert.is_true(db:delete("key " .. i)) end
+    assert.is_true(db:compact())
+    local moved = db:stat().moved_bytes
+    assert.is_true(moved > db:stat().live_bytes)
+    assert.is_true(db:compact())
+    assert.is_true(db:stat().moved_bytes - moved < db:stat().live_bytes / 10)
+  end)
+
   it("tells how far it is, and ends where that is not wanted", function()
     fill(1, 20000, 40)
     delete_all_but_each(3, 20000)

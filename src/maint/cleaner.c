@@ -411,11 +411,9 @@ static bool choose_victim(struct writer *writer) {
   bool last_first =
       upkeep->is_sparse != 0 ||
       (atomic_load(&log->slide.was_one) && log_is_compacting(log));
-  enum usage_phase phase = usage_phase_of(&log->slide);
-  bool slides = phase == USAGE_PHASE_LAST ? find_last(log, &victim)
-                                          : usage_find_next(log, &victim);
-  if (!slides && phase != USAGE_PHASE_NONE && log_is_compacting(log))
-    return false;
+  enum usage_phase phase = log_phase(log);
+  bool slides = usage_find_next(log, &victim);
+  if (!slides && phase != USAGE_PHASE_NONE) return false;
   if (!slides && !(last_first && find_last(log, &victim))) {
     if (!usage_find_victim(log, worth, &victim) && !find_last(log, &victim))
       return false;

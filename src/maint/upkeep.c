@@ -156,8 +156,7 @@ static bool wants_commit(const struct upkeep *upkeep,
                          const struct usage_totals *totals) {
   uint64_t least = 0;
   /* What a phase leaves is not used again before the next one. */
-  if (usage_phase_of(&upkeep->writer->log.slide) != USAGE_PHASE_NONE)
-    return false;
+  if (log_phase(&upkeep->writer->log) != USAGE_PHASE_NONE) return false;
   if (atomic_load(&upkeep->writer->log.slide.end) != 0)
     least = totals->used_count / SLIDE_WAITING_PARTS + SLIDE_WAITING;
   return totals->wait_commit_count > least && totals->wants_commit &&
@@ -322,18 +321,32 @@ static int begin_pass(struct upkeep *upkeep, uint32_t timeout_ms,
              : code;
 }
 
+/* Whether all of it can be moved twice, and should; what is not counted may be alive.
+   While there is a snapshot the file would only become longer. */
+static bool is_small(const struct space *space,
+                     const struct usage_totals *totals) {
+  uint64_t few = (uint64_t)LOG_FEW_SEGMENTS << space->segment_shift;
+  uint64_t uncounted = totals->uncounted_count << space->segment_shift;
+  return totals->live_bytes + uncounted <= few && totals->snapshot_count == 0 &&
+         !usage_is_compact(space, totals);
+}
+
 /* Begins a phase, unless there is too much for that, or has been no room. */
 static int begin_phase(struct upkeep *upkeep, uint32_t timeout_ms,
                        enum usage_phase phase, bool *more_out) {
   struct log *log = &upkeep->writer->log;
+  _Atomic bool *is_ended = &log->slide.is_ended;
   struct usage_totals totals;
-  uint64_t most = (uint64_t)LOG_FEW_SEGMENTS << log->space->segment_shift;
   int code = look(upkeep, timeout_ms, &totals);
+  *more_out = false;
+  if (code != MMCMAP_OK) return code;
   if (phase == USAGE_PHASE_OUT)
-    atomic_store(&log->slide.is_ended, totals.live_bytes > most);
-  *more_out = !atomic_load(&log->slide.is_ended);
-  return code == MMCMAP_OK && *more_out ? descend(upkeep, timeout_ms, phase)
-                                        : code;
+    atomic_store(is_ended, !is_small(log->space, &totals));
+  if (atomic_load(is_ended)) return MMCMAP_OK;
+  code = descend(upkeep, timeout_ms, phase);
+  atomic_store(is_ended, error_is_full(code));
+  *more_out = code == MMCMAP_OK;
+  return error_is_full(code) ? MMCMAP_OK : code;
 }
 
 int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
@@ -366,7 +379,7 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
   return code;
 }
 
-bool upkeep_is_large(const struct upkeep *upkeep) {
+bool upkeep_wants_passes(const struct upkeep *upkeep) {
   return atomic_load(&upkeep->writer->log.slide.is_ended);
 }
 

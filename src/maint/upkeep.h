@@ -61,7 +61,6 @@ enum compact_from {
   COMPACT_OUT = USAGE_PHASE_OUT, /* the phases in turn (space/usage.h) */
   COMPACT_LARGE = USAGE_PHASE_LARGE,
   COMPACT_RECORDS = USAGE_PHASE_RECORDS,
-  COMPACT_LAST = USAGE_PHASE_LAST,
   COMPACT_BRANCHES = USAGE_PHASE_BRANCHES,
   COMPACT_FIRST,
   COMPACT_AGAIN,
@@ -74,8 +73,9 @@ enum compact_from {
 int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
                    enum compact_from from, bool *more_out);
 
-/* After the phases: whether the store is too large for them, or there was no room. */
-bool upkeep_is_large(const struct upkeep *upkeep);
+/* After the phases: whether they have not been made, because the store is too large or
+   compact, has a snapshot, or has had no room. */
+bool upkeep_wants_passes(const struct upkeep *upkeep);
 
 /* Ends it early. */
 void upkeep_end_compacting(struct upkeep *upkeep);

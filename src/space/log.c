@@ -249,8 +249,8 @@ static int begin_segment_after(struct log *log, uint64_t left_end,
 uint64_t log_behind_all(const struct log *log) {
   const struct space *space = log->space;
   uint64_t behind = space->segment_count;
-  bool is_few = behind <= LOG_FEW_SEGMENTS ||
-                usage_phase_of(&log->slide) != USAGE_PHASE_NONE;
+  bool is_few =
+      behind <= LOG_FEW_SEGMENTS || log_phase(log) != USAGE_PHASE_NONE;
   if (!is_few || !log_is_compacting(log)) return 0;
   /* Those of branches, and what is soon free, may come in between; free ones come
      before. */
@@ -267,10 +267,9 @@ uint64_t log_behind_all(const struct log *log) {
 
 static int begin_segment(struct log *log, uint64_t size, uint64_t epoch,
                          uint64_t *frame_offset_out) {
-  enum usage_phase phase = usage_phase_of(&log->slide);
-  bool goes_behind = phase == USAGE_PHASE_OUT || phase == USAGE_PHASE_LARGE;
+  enum usage_phase phase = log_phase(log);
   int code = MMCMAP_ENOSPC;
-  if (goes_behind && log_is_compacting(log))
+  if (phase == USAGE_PHASE_OUT || phase == USAGE_PHASE_LARGE)
     code = begin_segment_after(log, 0, usage_segment_count(log->space), size,
                                epoch, frame_offset_out);
   if (error_is_full(code))
@@ -428,6 +427,8 @@ static int leave_heads(struct log *log, const struct leaving *leaving) {
   uint64_t offset;
   int code = MMCMAP_OK;
   if (!leaving->branches && !leaving->large && !leaving->log) return MMCMAP_OK;
+  if (leaving->log) code = begin_segment(log, 0, log->epoch, &offset);
+  if (code != MMCMAP_OK) return code;
   if (leaving->branches && branches->cursor != 0) {
     usage_leave(log, (branches->segment_end - 1) >> log->space->segment_shift,
                 1, log->epoch);
@@ -436,8 +437,6 @@ static int leave_heads(struct log *log, const struct leaving *leaving) {
   if (leaving->large) log_leave_large(log);
   log->is_moved = true;
   if (leaving->log) {
-    code = begin_segment(log, 0, log->epoch, &offset);
-    if (code != MMCMAP_OK) return code;
     leave_segment(log, log->epoch);
     code = close_frame(log, log->frame_offset, log->cursor, offset, NULL);
     if (code == MMCMAP_OK) code = open_frame(log, offset);
@@ -470,8 +469,7 @@ int log_begin_phase(struct log *log, enum usage_phase phase) {
                             .log = is_all || phase == USAGE_PHASE_RECORDS};
   if (log->branches.frame_offset != 0) return MMCMAP_OK;
   usage_begin_phase(log, phase);
-  return phase == USAGE_PHASE_LAST ? log_descend(log)
-                                   : leave_heads(log, &leaving);
+  return leave_heads(log, &leaving);
 }
 
 void log_seal(struct log *log) {

@@ -392,6 +392,9 @@ int log_begin_phase(struct log *log, enum usage_phase phase);
 /* Whether somebody compacts. */
 bool log_is_compacting(const struct log *log);
 
+/* The phase that this process compacts in. */
+enum usage_phase log_phase(const struct log *log);
+
 /* Whether so much has been dropped with maps, and with saved snapshots, that a
    recount is worth it. */
 bool log_has_dropped(const struct log *log, const struct usage_totals *totals);

@@ -56,8 +56,7 @@ static bool are_free(const struct space *space, uint64_t number, uint64_t run) {
 static uint64_t choose_to_extend(const struct log *log, uint64_t run) {
   struct space *space = log->space;
   uint64_t number;
-  if (usage_phase_of(&log->slide) == USAGE_PHASE_OUT)
-    return usage_segment_count(space);
+  if (log_phase(log) == USAGE_PHASE_OUT) return usage_segment_count(space);
   for (uint64_t most = run + LARGE_RUN_MORE; most > run; most--)
     if (usage_find_free(space, 1, most, &number)) return number;
   return space_choose_segments(space, SEGMENT_LARGE, run);

@@ -43,6 +43,12 @@ bool log_is_compacting(const struct log *log) {
   return space_is_compacting(log->space);
 }
 
+enum usage_phase log_phase(const struct log *log) {
+  return log_is_compacting(log) ? (enum usage_phase)atomic_load_explicit(
+                                      &log->slide.phase, memory_order_relaxed)
+                                : USAGE_PHASE_NONE;
+}
+
 /* Segments that the log goes on in. */
 static uint64_t head_count(const struct log *log) {
   const struct superblock_head *large = &log->large;

@@ -209,8 +209,7 @@ enum usage_phase {
   USAGE_PHASE_NONE,
   USAGE_PHASE_OUT, /* everything, behind all there is */
   USAGE_PHASE_LARGE, /* large values; what has to be written with them goes behind */
-  USAGE_PHASE_RECORDS, /* records; branches go behind */
-  USAGE_PHASE_LAST,    /* the last segments, where there is room further down */
+  USAGE_PHASE_RECORDS,  /* records; branches go behind */
   USAGE_PHASE_BRANCHES, /* which follow the records then */
 };
 
@@ -218,7 +217,7 @@ enum usage_phase {
    room side by side further down. */
 struct usage_slide {
   _Atomic int phase;     /* enum usage_phase: it takes what that is for */
-  _Atomic bool is_ended; /* there was no room for a phase */
+  _Atomic bool is_ended; /* phases are not, or no more, made */
   uint64_t next;
   _Atomic uint64_t end; /* 0: it does not */
   int64_t gap_bytes;    /* what was empty further down */
@@ -236,13 +235,12 @@ bool usage_find_next(struct log *log, struct usage_victim *victim_out);
 bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
                        bool is_first);
 
+/* Whether compacting would gain little, as far as is known. */
+bool usage_is_compact(const struct space *space,
+                      const struct usage_totals *totals);
+
 /* The same for a phase. */
 void usage_begin_phase(struct log *log, enum usage_phase phase);
-
-static inline enum usage_phase usage_phase_of(const struct usage_slide *slide) {
-  return (enum usage_phase)atomic_load_explicit(&slide->phase,
-                                                memory_order_relaxed);
-}
 
 /* Of those that could be free if they were empty, and have less than that alive,
    the one with least, or one of the 128th of all with least, as they were a while

@@ -84,9 +84,7 @@ bool usage_find_last(const struct log *log, uint64_t behind,
     if (is_within_run(space, run.number)) continue;
     run.run = run_at(space, run.number);
     uint32_t state = usage_state(usage_entry(space, run.number));
-    bool stays =
-        run.number <= behind || usage_phase_of(&log->slide) != USAGE_PHASE_NONE;
-    if ((state & SHARE_SEGMENT_BRANCHES) != 0 && stays) continue;
+    if ((state & SHARE_SEGMENT_BRANCHES) != 0 && run.number <= behind) continue;
     if (!run_may_be_victim(log, true, &run, &held)) continue;
     run.live_bytes = live_in(space, &run);
     *victim_out = run;
@@ -231,7 +229,7 @@ bool usage_find_next(struct log *log, struct usage_victim *victim_out) {
   const struct space *space = log->space;
   struct usage_slide *slide = &log->slide;
   struct readers_held held;
-  enum usage_phase phase = usage_phase_of(slide);
+  enum usage_phase phase = log_phase(log);
   uint64_t end = atomic_load(&slide->end);
   if (end == 0) return false;
   if (end > space->segment_count) end = space->segment_count;
@@ -260,6 +258,16 @@ static uint64_t count_large(const struct space *space) {
   return count;
 }
 
+/* What is not counted may be alive. */
+bool usage_is_compact(const struct space *space,
+                      const struct usage_totals *totals) {
+  uint64_t live =
+      totals->live_bytes + (totals->uncounted_count << space->segment_shift);
+  return space->segment_count << space->segment_shift <=
+         live + live / SLIDE_PARTS +
+             ((uint64_t)SLIDE_SEGMENTS << space->segment_shift);
+}
+
 bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
                        bool is_first) {
   const struct space *space = log->space;
@@ -269,7 +277,6 @@ bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
                   ((uint64_t)SLIDE_SEGMENTS << space->segment_shift);
   uint64_t least_large = is_first ? totals->used_count / SLIDE_LARGE_PARTS : 0;
   uint64_t size = space->segment_count << space->segment_shift;
-  bool is_small = size <= most;
   bool has_large = count_large(space) > least_large;
   atomic_store(&slide->phase, USAGE_PHASE_NONE);
   atomic_store(&slide->was_one, !is_first && has_large);
@@ -279,7 +286,7 @@ bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
   if (!is_first) most += live / SLIDE_AGAIN_PARTS;
   atomic_store(&slide->end,
                size > most && has_large ? space->segment_count : 0);
-  return !is_small || !has_large;
+  return !usage_is_compact(space, totals) || !has_large;
 }
 
 void usage_begin_phase(struct log *log, enum usage_phase phase) {
