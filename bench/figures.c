@@ -8,7 +8,8 @@
  *                                  another order, misses, overwrites, a scan,
  *                                  reopening and deletes; bytes a key
  *   figures batch FILE [COUNT]     the same keys put and overwritten one by one,
- *                                  and in transactions of 10, 100 and 1,000;
+ *                                  in transactions of 10, 100 and 1,000, and
+ *                                  1,000 with one call;
  *                                  one transaction that replaces them all; clear;
  *                                  batches that are each on disk
  *   figures moments FILE [COUNT]   snapshots opened and closed, of a store that stays
@@ -204,6 +205,21 @@ static void put_in_batches(mmcmap *store, const struct keys *keys, size_t step,
   say(what, begin, keys);
 }
 
+/* The same with one call for each 1,000. */
+static void put_many(mmcmap *store, const struct keys *keys, const char *what) {
+  enum { MANY = 1000 };
+  mmcmap_slice slices[MANY];
+  double begin = now_seconds();
+  for (size_t i = 0; i < keys->count;) {
+    size_t count = 0;
+    for (; count < MANY && i < keys->count; i++)
+      slices[count++] = key_at(keys, keys->order[i]);
+    must(mmcmap_put_many(store, slices, slices, count), "put_many");
+  }
+  printf("%5d many:   ", MANY);
+  say(what, begin, keys);
+}
+
 static void put_durable_batches(const char *path, size_t step) {
   enum { BATCHES = 200 };
   mmcmap_options options;
@@ -237,6 +253,10 @@ static void batch(const char *path, size_t count) {
     if (steps[i] == 1000) say("clear", begin, &keys);
     must(mmcmap_remove(store), "remove");
   }
+  must(mmcmap_open(path, NULL, &store), "open");
+  put_many(store, &keys, "put");
+  put_many(store, &keys, "overwrite");
+  must(mmcmap_remove(store), "remove");
   free(keys.bytes);
   free(keys.order);
   put_durable_batches(path, 1);

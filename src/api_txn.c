@@ -220,31 +220,13 @@ int mmcmap_txn_release(mmcmap_txn *txn, size_t savepoint) {
 
 /* ---- Many at once -------------------------------------------------------- */
 
-/* Walks to where these keys are or will be, side by side: then putting them one
-   after the other need not wait for memory. */
-static void look_ahead(const mmcmap_txn *txn, const mmcmap_slice *keys,
-                       size_t count) {
-  const struct store *store = txn->store;
-  struct trie_lane lanes[TRIE_LANES];
-  uint64_t root, records;
-  if (count > TRIE_LANES) count = TRIE_LANES;
-  if (count < 2 || transaction_look(transaction_of(txn), map_of_txn(txn), &root,
-                                    &records) != MMCMAP_OK)
-    return;
-  for (size_t i = 0; i < count; i++)
-    lanes[i].key = trie_key_of(&store->hasher, keys[i].data, keys[i].size);
-  struct node_source source = space_source(&store->space);
-  trie_lookup_many(&source, &store->hasher, root, lanes, (unsigned)count);
-}
-
 static int put_all(mmcmap_txn *txn, const mmcmap_slice *keys,
                    const mmcmap_slice *values, size_t count, uint64_t ttl_ms) {
   int code = enter_txn(txn);
-  for (size_t i = 0; i < count && code == MMCMAP_OK; i++) {
-    if (i % TRIE_LANES == 0) look_ahead(txn, keys + i, count - i);
-    code = mmcmap_txn_put_ttl(txn, keys[i], values[i], ttl_ms);
-  }
-  return code;
+  if (code != MMCMAP_OK) return code;
+  if (ttl_ms != 0) txn->base->may_expire = true;
+  return transaction_put_many(transaction_of(txn), map_of_txn(txn), keys,
+                              values, count, life_of(ttl_ms));
 }
 
 int mmcmap_txn_put_many(mmcmap_txn *txn, const mmcmap_slice *keys,

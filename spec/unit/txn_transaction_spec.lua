@@ -357,6 +357,37 @@ describe("txn.transaction", function()
     is_sound_on_disk(model)
   end)
 
+  -- Of which those that are put together are walked to together.
+  it("puts any number of records with one call", function()
+    open()
+    local random = binary.random(binary.seed("put_many"))
+    local txn = assert(db:begin())
+    local targets = { { txn, {} }, { assert(txn:map("map")), {} } }
+    for _, count in ipairs { 1, 2, 31, 32, 33, 64, 1000, 2500 } do
+      for _, target in ipairs(targets) do
+        local map, model = target[1], target[2]
+        local pairs_to_put = {}
+        for i = 1, count do
+          local key, value = "key " .. random(3 * count), count .. " " .. i
+          pairs_to_put[2 * i - 1], pairs_to_put[2 * i] = key, value
+          model[key] = value
+        end
+        assert(map:put_many(pairs_to_put))
+        assert.same(model, (map:records()))
+        -- The last one but one cannot be put: so none is.
+        local bad = copy(pairs_to_put)
+        for i = 2, #bad, 2 do bad[i] = "bad" end
+        table.insert(bad, #bad - 1, "value")
+        table.insert(bad, #bad - 2, ("k"):rep(65536))
+        refuses("ETOOBIG", map:put_many(bad))
+        assert.same(model, (map:records()))
+      end
+    end
+    assert(txn:commit())
+    holds(targets[1][2])
+    is_sound_on_disk(targets[1][2])
+  end)
+
   it("clears", function()
     open()
     assert(db:clear())

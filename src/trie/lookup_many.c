@@ -91,6 +91,42 @@ void trie_lookup_many(const struct node_source *source,
     if (slot_is_record(lanes[i].slot)) take_record(source, &lanes[i]);
 }
 
+/* ---- Puts ----------------------------------------------------------------- */
+
+/* Takes the step of one key from a branch of `level`; whether it goes on. */
+static bool take_step_ahead(const struct node_source *source, unsigned level,
+                            const struct trie_key *key, uint64_t *slot) {
+  if (node_branch_find(source, slot_offset(*slot), level,
+                       branch_way(key->primary, 0, level), slot) != MMCMAP_OK)
+    return false;
+  prefetch_node(source, *slot);
+  return !slot_is_record(*slot);
+}
+
+void trie_look_ahead(const struct node_source *source, uint64_t root,
+                     const struct trie_key *keys, unsigned count) {
+  CHECK(count <= TRIE_LANES);
+  uint64_t slots[TRIE_LANES];
+  uint8_t walking[TRIE_LANES];
+  unsigned walking_count = 0;
+  if (root == SLOT_EMPTY || slot_is_record(root)) return;
+  for (; walking_count < count; walking_count++) {
+    slots[walking_count] = root;
+    walking[walking_count] = (uint8_t)walking_count;
+  }
+  for (unsigned level = 0; walking_count > 0 && level < BRANCH_SECONDARY_LEVEL;
+       level++) {
+    for (unsigned i = 0; i < walking_count; i++)
+      prefetch_slot(source, slots[walking[i]],
+                    branch_way(keys[walking[i]].primary, 0, level));
+    unsigned staying_count = 0;
+    for (unsigned i = 0; i < walking_count; i++)
+      if (take_step_ahead(source, level, &keys[walking[i]], &slots[walking[i]]))
+        walking[staying_count++] = walking[i];
+    walking_count = staying_count;
+  }
+}
+
 /* ---- Hashes --------------------------------------------------------------- */
 
 /* Takes one more step of a hash from a branch of `level`; whether it goes on. */

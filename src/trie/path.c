@@ -7,15 +7,6 @@
 #include "base/testing.h"
 #include "trie/trie.h"
 
-/* What a writer walks through: the engine's view, which it is about to store
-   into, so that the processor translates its addresses once and not for both. */
-static struct node_source source_of(const struct trie *trie) {
-  const struct space *space = trie->log->space;
-  struct node_source source = space_source(space);
-  if (LIKELY(space->map.write != NULL)) source.base = space->map.write;
-  return source;
-}
-
 static int end_at_record(const struct node_source *source,
                          const struct trie_key *key, uint64_t slot,
                          struct trie_path *path) {
@@ -44,7 +35,7 @@ static int choose_slot(const struct trie *trie,
 
 int trie_find_path(const struct trie *trie, struct trie_key *key,
                    struct trie_path *path_out) {
-  struct node_source source = source_of(trie);
+  struct node_source source = trie_source(trie);
   struct trie_path *path = path_out;
   path->depth = 0;
   uint64_t slot = atomic_load_explicit(trie->root, memory_order_relaxed);
@@ -77,7 +68,7 @@ int trie_find_path(const struct trie *trie, struct trie_key *key,
 static int follow_hash(const struct trie *trie, uint64_t primary,
                        uint64_t secondary, unsigned level,
                        struct trie_path *path, uint64_t *slot_out) {
-  struct node_source source = source_of(trie);
+  struct node_source source = trie_source(trie);
   uint64_t slot = atomic_load_explicit(trie->root, memory_order_relaxed);
   path->depth = 0;
   path->ending = TRIE_ENDS_VACANT;
@@ -111,7 +102,7 @@ int trie_find_branch(const struct trie *trie, const struct branch_place *place,
 
 int trie_find_hash(const struct trie *trie, uint64_t primary,
                    struct trie_path *path_out, bool *found_out) {
-  struct node_source source = source_of(trie);
+  struct node_source source = trie_source(trie);
   uint64_t slot;
   *found_out = false;
   int code =

@@ -140,6 +140,11 @@ void trie_lookup_many(const struct node_source *source,
                       const struct hasher *hasher, uint64_t root,
                       struct trie_lane *lanes, unsigned count);
 
+/* Walks to where `count` keys, at most TRIE_LANES, are or would be, so that what
+   trie_find_path() reads there is at hand. Nothing depends on it. */
+void trie_look_ahead(const struct node_source *source, uint64_t root,
+                     const struct trie_key *keys, unsigned count);
+
 /* Where a hash leads: the caller sets `primary`, and the level at which to stop,
    BRANCH_SECONDARY_LEVEL at most. */
 struct trie_lead {
@@ -176,6 +181,15 @@ struct trie_path {
   uint64_t slot; /* the record's, if it ends at one */
   struct record_view record;
 };
+
+/* What a writer walks through: the engine's view, which it is about to store
+   into, so that the processor translates its addresses once and not for both. */
+static inline struct node_source trie_source(const struct trie *trie) {
+  const struct space *space = trie->log->space;
+  struct node_source source = space_source(space);
+  if (LIKELY(space->map.write != NULL)) source.base = space->map.write;
+  return source;
+}
 
 int trie_find_path(const struct trie *trie, struct trie_key *key,
                    struct trie_path *path_out);

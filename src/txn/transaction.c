@@ -114,10 +114,8 @@ int transaction_commit(struct transaction *transaction, uint64_t *epoch_out) {
 /* ---- Changes ------------------------------------------------------------- */
 
 /* The first change opens a frame, and starts the session if need be. */
-static int begin_change_of(struct transaction *transaction,
-                           const struct trie_key *map, enum space_claim claim,
-                           bool may_expire, struct catalog_map *found,
-                           struct log_mark *mark_out) {
+static int begin_writing(struct transaction *transaction,
+                         enum space_claim claim) {
   const struct change_mode mode = {.is_synced = transaction->is_synced,
                                    .claim = claim};
   struct log *log = &transaction->writer->log;
@@ -131,21 +129,29 @@ static int begin_change_of(struct transaction *transaction,
     }
   }
   space_set_claim(log->space, claim);
+  return code;
+}
+
+/* The map, to be changed, and where to return to if that fails. */
+static int open_map(struct transaction *transaction, const struct trie_key *map,
+                    bool may_expire, struct catalog_map *found,
+                    struct log_mark *mark_out) {
+  struct log *log = &transaction->writer->log;
   *mark_out = log_mark(log);
-  if (code == MMCMAP_OK && UNLIKELY(may_expire)) {
-    code = catalog_open_to_expire(&transaction->catalog, map, found);
-    if (code != MMCMAP_OK) log_return_to(log, mark_out);
-    *mark_out = log_mark(log);
-  } else if (LIKELY(code == MMCMAP_OK)) {
-    code = catalog_open(&transaction->catalog, map, found);
-  }
+  if (LIKELY(!may_expire))
+    return catalog_open(&transaction->catalog, map, found);
+  int code = catalog_open_to_expire(&transaction->catalog, map, found);
+  if (code != MMCMAP_OK) log_return_to(log, mark_out);
+  *mark_out = log_mark(log);
   return code;
 }
 
 static int begin_change(struct transaction *transaction,
                         const struct trie_key *map, enum space_claim claim,
                         struct catalog_map *found, struct log_mark *mark_out) {
-  return begin_change_of(transaction, map, claim, false, found, mark_out);
+  int code = begin_writing(transaction, claim);
+  if (code != MMCMAP_OK) return code;
+  return open_map(transaction, map, false, found, mark_out);
 }
 
 static int end_change(struct transaction *transaction, int code,
@@ -157,20 +163,75 @@ static int end_change(struct transaction *transaction, int code,
   return code;
 }
 
+/* Sets a key whose sizes have been checked; begin_writing() has been called. */
+static int put_one(struct transaction *transaction, const struct trie_key *map,
+                   struct trie_key *key, const void *value, size_t value_size,
+                   struct change_life life) {
+  struct log_mark mark;
+  struct catalog_map found;
+  int code =
+      open_map(transaction, map, change_may_expire(&life), &found, &mark);
+  if (code != MMCMAP_OK) return code;
+  code =
+      change_put(&found.trie, key, value, value_size, life, &transaction->now);
+  return end_change(transaction, code, &mark);
+}
+
 int transaction_put(struct transaction *transaction, const struct trie_key *map,
                     const void *key, size_t key_size, const void *value,
                     size_t value_size, struct change_life life) {
-  struct log_mark mark;
-  struct catalog_map found;
   int code = change_check_sizes(key_size, value_size);
-  if (code == MMCMAP_OK)
-    code = begin_change_of(transaction, map, SPACE_FOR_PUTS,
-                           change_may_expire(&life), &found, &mark);
+  if (code == MMCMAP_OK) code = begin_writing(transaction, SPACE_FOR_PUTS);
   if (code != MMCMAP_OK) return code;
-  struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
-  code = change_put(&found.trie, &trie_key, value, value_size, life,
-                    &transaction->now);
-  return end_change(transaction, code, &mark);
+  struct trie_key trie_key =
+      trie_key_of(transaction->catalog.hasher, key, key_size);
+  return put_one(transaction, map, &trie_key, value, value_size, life);
+}
+
+/* Walks to where the keys of a group are or will be, side by side: then putting them
+   one after the other need not wait for memory. */
+static int look_ahead(struct transaction *transaction,
+                      const struct trie_key *map, const struct trie_key *keys,
+                      unsigned count) {
+  struct catalog_map found;
+  int code = catalog_open(&transaction->catalog, map, &found);
+  if (code != MMCMAP_OK) return code;
+  struct node_source source = trie_source(&found.trie);
+  trie_look_ahead(&source, atomic_load(found.trie.root), keys, count);
+  return MMCMAP_OK;
+}
+
+static int put_group(struct transaction *transaction,
+                     const struct trie_key *map, const mmcmap_slice *keys,
+                     const mmcmap_slice *values, unsigned count,
+                     struct change_life life) {
+  struct trie_key trie_keys[TRIE_LANES];
+  int code = begin_writing(transaction, SPACE_FOR_PUTS);
+  for (unsigned i = 0; i < count; i++)
+    trie_keys[i] =
+        trie_key_of(transaction->catalog.hasher, keys[i].data, keys[i].size);
+  if (code == MMCMAP_OK && count > 1)
+    code = look_ahead(transaction, map, trie_keys, count);
+  for (unsigned i = 0; i < count && code == MMCMAP_OK; i++) {
+    code = change_check_sizes(keys[i].size, values[i].size);
+    if (code == MMCMAP_OK)
+      code = put_one(transaction, map, &trie_keys[i], values[i].data,
+                     values[i].size, life);
+  }
+  return code;
+}
+
+int transaction_put_many(struct transaction *transaction,
+                         const struct trie_key *map, const mmcmap_slice *keys,
+                         const mmcmap_slice *values, size_t count,
+                         struct change_life life) {
+  int code = MMCMAP_OK;
+  for (size_t i = 0; i < count && code == MMCMAP_OK; i += TRIE_LANES) {
+    size_t left = count - i;
+    code = put_group(transaction, map, keys + i, values + i,
+                     left < TRIE_LANES ? (unsigned)left : TRIE_LANES, life);
+  }
+  return code;
 }
 
 int transaction_delete(struct transaction *transaction,
@@ -194,9 +255,9 @@ int transaction_change(struct transaction *transaction,
   struct catalog_map found;
   bool has_changed;
   int code = change_check_sizes(key_size, 0);
+  if (code == MMCMAP_OK) code = begin_writing(transaction, SPACE_FOR_PUTS);
   if (code == MMCMAP_OK)
-    code = begin_change_of(transaction, map, SPACE_FOR_PUTS,
-                           change_may_expire(&life), &found, &mark);
+    code = open_map(transaction, map, change_may_expire(&life), &found, &mark);
   if (code != MMCMAP_OK) return code;
   struct trie_key trie_key = trie_key_of(found.trie.hasher, key, key_size);
   code = change_decided(&found.trie, &trie_key, decide, context, life,

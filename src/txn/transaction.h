@@ -74,6 +74,11 @@ int transaction_check(const struct transaction *transaction);
 int transaction_put(struct transaction *transaction, const struct trie_key *map,
                     const void *key, size_t key_size, const void *value,
                     size_t value_size, struct change_life life);
+/* One after the other, until one fails: those before it have been put. */
+int transaction_put_many(struct transaction *transaction,
+                         const struct trie_key *map, const mmcmap_slice *keys,
+                         const mmcmap_slice *values, size_t count,
+                         struct change_life life);
 int transaction_delete(struct transaction *transaction,
                        const struct trie_key *map, const void *key,
                        size_t key_size);
