@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Several lookups side by side. Nearly all of a lookup's time in a large trie is
- * spent waiting for memory, at each level once for the branch and once for its
- * slot. Here all keys take the same level together, and what each needs next is
- * fetched while the others are served.
+ * Several lookups side by side, or walks ahead of several puts. Nearly all of the
+ * time of a walk in a large trie is spent waiting for memory, at each level once for
+ * the branch and once for its slot. Here all keys take the same level together, and
+ * what each needs next is fetched while the others are served.
  */
 #include "base/errors.h"
 #include "trie/trie.h"
