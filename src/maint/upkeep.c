@@ -21,10 +21,12 @@ enum {
   PAY_MAX_BYTES = 1 << 20,
   PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
   COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
-  STUCK_MAX = 4,          /* segments, before all are recounted; where there is
+  STUCK_MAX = 4,           /* segments, before all are recounted; where there is
                                no space one is enough */
-  WAITING_PARTS_MOST = 7, /* of what is used: as many segments wait for a
-                               commit until a put makes it */
+  WAITING_PARTS_MOST = 11, /* of what is used: as many segments wait for a
+                               commit until a put waits for it, too, */
+  WAITING_PARTS_OWN = 2,   /* or makes it itself */
+  PAY_WAIT_MS = 8,         /* the longest that one put takes for both */
   SLIDE_WAITING_PARTS = 20, /* of what is used wait while compacting slides, */
   SLIDE_WAITING = 8,        /* and segments more, to find room side by side */
   ROOM_TRIES = 64           /* looks, until make_room() gives up */
@@ -50,10 +52,14 @@ static uint64_t spare_count(const struct space *space,
          (there > space->segment_count ? there - space->segment_count : 0);
 }
 
-/* Looks at all segments, and gives back what need not be kept; if nothing is being
-   changed, more of it, for as long as there is `more_out`. */
-static int look_idly(struct upkeep *upkeep, uint32_t timeout_ms, bool is_idle,
-                     struct usage_totals *totals_out, bool *more_out) {
+/* What is given back where somebody looks: nothing, what need not be kept, or, if
+   nothing is being changed, more of it. */
+enum look_mode { LOOK_ONLY, LOOK_AND_GIVE, LOOK_IDLY };
+
+/* Looks at all segments; `more_out` is to be given back. */
+static int look_as(struct upkeep *upkeep, uint32_t timeout_ms,
+                   enum look_mode mode, struct usage_totals *totals_out,
+                   bool *more_out) {
   struct writer *writer = upkeep->writer;
   struct log *log = &writer->log;
   int code = writer_enter(writer, timeout_ms);
@@ -64,7 +70,8 @@ static int look_idly(struct upkeep *upkeep, uint32_t timeout_ms, bool is_idle,
     log_sweep(log, totals_out);
     upkeep->seen_count = totals_out->used_count;
     upkeep->seen_cleaned = writer->header->upkeep.cleaned_count;
-    code = log_give_back(log, totals_out, is_idle, more_out);
+    if (mode != LOOK_ONLY)
+      code = log_give_back(log, totals_out, mode == LOOK_IDLY, more_out);
     totals_out->is_named_longer = log_is_named_longer(log, totals_out);
     /* Others may change what this comes from as soon as the lock is free. */
     totals_out->spare_count = spare_count(log->space, totals_out);
@@ -76,7 +83,7 @@ static int look_idly(struct upkeep *upkeep, uint32_t timeout_ms, bool is_idle,
 static int look(struct upkeep *upkeep, uint32_t timeout_ms,
                 struct usage_totals *totals_out) {
   bool more;
-  return look_idly(upkeep, timeout_ms, false, totals_out, &more);
+  return look_as(upkeep, timeout_ms, LOOK_AND_GIVE, totals_out, &more);
 }
 
 /* Goes on with a recount, if it is this process that does it. */
@@ -237,8 +244,9 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
   struct usage_totals totals;
   bool gives;
   *more_out = false;
-  int code =
-      look_idly(upkeep, timeout_ms, least == SHARE_NEED_IDLE, &totals, &gives);
+  int code = look_as(upkeep, timeout_ms,
+                     least == SHARE_NEED_IDLE ? LOOK_IDLY : LOOK_AND_GIVE,
+                     &totals, &gives);
   if (code != MMCMAP_OK || totals.used_count == 0) return code;
   if (wants_recount(upkeep, &totals))
     return recount(upkeep, timeout_ms, end_ns, more_out);
@@ -372,7 +380,7 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
   if (code == MMCMAP_OK) code = commit_superblocks_again(upkeep->committer);
   *more_out = true;
   while (code == MMCMAP_OK && *more_out) {
-    code = look_idly(upkeep, timeout_ms, true, &totals, more_out);
+    code = look_as(upkeep, timeout_ms, LOOK_IDLY, &totals, more_out);
     if (process_monotonic_ns() >= end_ns) break;
   }
   if (code != MMCMAP_OK || !*more_out) upkeep_end_compacting(upkeep);
@@ -396,6 +404,11 @@ static bool is_time_to_look(const struct upkeep *upkeep) {
   return cleaned > seen && cleaned - seen > upkeep->seen_count / 16 + 1;
 }
 
+static uint32_t left_ms(uint64_t begin_ns, uint32_t most_ms) {
+  uint64_t passed_ms = (process_monotonic_ns() - begin_ns) / 1000000;
+  return passed_ms < most_ms ? most_ms - (uint32_t)passed_ms : 0;
+}
+
 int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   struct share_header *header = upkeep->writer->header;
   struct usage_totals totals;
@@ -403,28 +416,37 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
                       atomic_load(&header->upkeep.own_bytes);
   uint64_t paid = atomic_load(&header->upkeep.paid_bytes);
   uint64_t debt = (appended - paid) * PAY_FACTOR;
+  uint64_t behind = upkeep->seen_count / WAITING_PARTS_MOST;
   bool found = true, more;
   if (appended <= paid || debt < PAY_LEAST_BYTES) return MMCMAP_OK;
   if (debt > PAY_MAX_BYTES) debt = PAY_MAX_BYTES;
   if (!atomic_compare_exchange_strong(&header->upkeep.paid_bytes, &paid,
                                       appended))
     return MMCMAP_OK; /* another pays */
+  uint64_t begin_ns = process_monotonic_ns();
   int code = clean(upkeep, background(timeout_ms), debt, UINT64_MAX, &found);
   if (code != MMCMAP_OK) return code;
   if (found && !is_time_to_look(upkeep) &&
+      atomic_load(&header->upkeep.coming_count) <= behind &&
       atomic_load(&header->commit.wants_superblock) == 0)
     return MMCMAP_OK;
-  code = look(upkeep, timeout_ms, &totals);
+  /* To cut the file would wait for a sync of it that is under way. */
+  code = look_as(upkeep, timeout_ms, has_flusher ? LOOK_ONLY : LOOK_AND_GIVE,
+                 &totals, &more);
   if (code == MMCMAP_OK && wants_recount(upkeep, &totals))
     return recount(upkeep, timeout_ms, process_monotonic_ns() + PAY_RECOUNT_NS,
                    &more);
   /* Nothing can be done until a segment is begun. */
   if (code == MMCMAP_OK && !found)
     atomic_store(&header->upkeep.need, SHARE_NEED_SOON);
-  /* The flusher commits while changes go on, as long as it keeps up. */
+  /* The flusher commits while changes go on. If it does not keep up, several changes
+     wait for one commit in turn: none of them for all of it. */
   if (has_flusher &&
-      totals.wait_commit_count <= totals.used_count / WAITING_PARTS_MOST)
+      totals.wait_commit_count <= totals.used_count / WAITING_PARTS_OWN) {
+    if (totals.wait_commit_count > totals.used_count / WAITING_PARTS_MOST)
+      commit_await(upkeep->committer, left_ms(begin_ns, PAY_WAIT_MS));
     return code;
+  }
   if (code == MMCMAP_OK && wants_commit(upkeep, &totals))
     return commit_superblock(upkeep->committer);
   if (code == MMCMAP_OK && !found && totals.wait_commit_count > 0 &&

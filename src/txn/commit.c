@@ -455,6 +455,12 @@ int commit_as_flusher(struct committer *committer, uint64_t epoch,
   return commit_or_follow(committer, epoch, left_out);
 }
 
+void commit_await(struct committer *committer, uint32_t most_ms) {
+  _Atomic uint32_t *sequence = &committer->shared->sequence;
+  thread_wait_for_change(
+      sequence, atomic_load_explicit(sequence, memory_order_acquire), most_ms);
+}
+
 bool commit_frees(const struct committer *committer) {
   const struct share_header *header = committer->writer->header;
   return atomic_load(&header->commit.recovery_epoch) <

@@ -56,6 +56,9 @@ int commit_superblock(struct committer *committer);
    file than is used now. */
 int commit_superblocks_again(struct committer *committer);
 
+/* Waits until somebody's commit ends, `most_ms` at most. */
+void commit_await(struct committer *committer, uint32_t most_ms);
+
 /* Whether commit_superblock() would do anything. */
 bool commit_frees(const struct committer *committer);
 
