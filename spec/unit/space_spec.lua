@@ -77,6 +77,18 @@ describe("space", function()
     assert.equal(("\0"):rep(16), engine:bytes(before - 16, 16))
   end)
 
+  it("has what it grows by written, page by page, for who syncs each change",
+    function()
+      new_engine()
+      probe.os.watch()
+      assert(engine:ensure(KIB64 + 1))
+      assert.equal(2 * KIB64, state().size)
+      assert.equal(KIB64 / 4096, probe.os.counts().pwrite)
+      -- Much at once is as long as what will be written there.
+      assert(engine:ensure(5000000))
+      assert.equal(KIB64 / 4096, probe.os.counts().pwrite)
+    end)
+
   it("says EFULL at max_size, not before", function()
     for _, most in ipairs { KIB64, 131072, 131072 + 4096, 200000, 200001 } do
       new_engine { max_size = most }

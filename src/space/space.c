@@ -252,9 +252,13 @@ static int grow(struct space *space, uint64_t size, uint64_t end) {
     code = file_allocate(space->fd, size, wanted - size);
   }
   if (code != MMCMAP_OK) return code;
-  /* So that they lie in memory side by side; if it fails they are there. */
+  /* So that they lie in memory side by side, or, for who syncs each change, that
+     they have been written before: else the first sync of each page would have the
+     file system commit that, too. If it fails they are there. */
   if (in_pieces)
     (void)write_zeros(space->fd, size, wanted - size, SPACE_PIECE_BYTES);
+  else if (!space->in_pieces && wanted - size <= SPACE_AHEAD_MAX)
+    (void)write_zeros(space->fd, size, wanted - size, EXTENT_PAGE_BYTES);
   space_set_size(space, wanted);
   return MMCMAP_OK;
 }
