@@ -82,26 +82,33 @@ int mmcmap_check(mmcmap *handle, mmcmap_progress progress, mmcmap_report report,
 
 enum {
   COMPACT_SLICE_MS = 20,
-  COMPACT_PASSES = 24,     /* at most */
+  COMPACT_IDLE_SLICES = 500,
+  COMPACT_PASSES = 12,     /* at most */
   COMPACT_IN_VAIN = 4,     /* passes, of which none makes the file smaller */
   COMPACT_GOOD_PARTS = 128 /* of the best: so near to it is as good */
 };
 
-/* One pass; `done` counts bytes. */
+/* One pass, or phase; `done` counts bytes. Beside writers it could go on for ever: it
+   ends when nothing has moved for long, or all of it twice. */
 static int compact_once(const mmcmap *handle, struct store *store,
                         enum compact_from from, struct watch *caller,
                         uint64_t *done) {
+  uint64_t most = *done + 2 * space_look(&store->space);
   bool more = true;
   int code = MMCMAP_OK;
-  for (; code == MMCMAP_OK && more; from = COMPACT_ON) {
+  for (int idle = 0; code == MMCMAP_OK && more; from = COMPACT_ON) {
     uint64_t end_ns =
         process_monotonic_ns() + COMPACT_SLICE_MS * UINT64_C(1000000);
     uint64_t before = store->share.header->upkeep.moved_bytes;
     code = upkeep_compact(&store->upkeep, handle->options.timeout_ms, end_ns,
                           from, &more);
-    *done += store->share.header->upkeep.moved_bytes - before;
+    uint64_t moved = store->share.header->upkeep.moved_bytes - before;
+    *done += moved;
+    idle = moved > 0 ? 0 : idle + 1;
+    if (more && (idle > COMPACT_IDLE_SLICES || *done > most)) break;
     if (code == MMCMAP_OK && more) code = tell_progress(caller, *done);
   }
+  if (code == MMCMAP_OK && more) upkeep_end_compacting(&store->upkeep);
   return code;
 }
 

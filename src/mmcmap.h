@@ -756,9 +756,9 @@ typedef void (*mmcmap_report)(void *context, const mmcmap_fault *fault);
 /*
  * Makes the file as small as it can be, while others read and write: moves what is
  * alive together, to its beginning, and gives the rest back. Meanwhile the file may
- * become longer by what is alive, up to 32 MiB. What snapshots hold
- * stays where it is, and as long as any is open, in whatever process, the file does
- * not become shorter. `progress` may be NULL.
+ * become longer by what is alive, up to 32 MiB, and stays so if it ends halfway. What
+ * snapshots hold stays where it is, and as long as any is open, in whatever process,
+ * the file does not become shorter. `progress` may be NULL.
  *   MMCMAP_ENOSPC, MMCMAP_EFULL: there is not enough room to begin with;
  *   MMCMAP_EREADONLY; MMCMAP_EBUSY; what `progress` returned: it ends halfway.
  */

@@ -166,8 +166,9 @@ int lua_maint_backup(lua_State *L) {
 /***
 Makes the file as small as it can be, while others read and write: moves what is
 alive together, and gives the rest back. Meanwhile the file may become longer by what is
-alive, up to 32 MiB. What snapshots hold stays where it is, and as long as any is open, in
-whatever process, the file does not become shorter.
+alive, up to 32 MiB, and stays so if the work ends halfway. What snapshots hold stays
+where it is, and as long as any is open, in whatever process, the file does not become
+shorter.
 @function compact
 @tparam[opt] function progress is called now and then with two numbers: how much is
 done of how much. Its error ends the work halfway, which does no harm, and is raised

@@ -21,6 +21,8 @@ enum {
   PAY_MAX_BYTES = 1 << 20,
   PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
   COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
+  HOLE_PARTS = 28,          /* of what is used may be empty after all phases, */
+  HOLES = 2,                /* and so many segments */
   STUCK_MAX = 4,           /* segments, before all are recounted; where there is
                                no space one is enough */
   WAITING_PARTS_MOST = 11, /* of what is used: as many segments wait for a
@@ -296,19 +298,28 @@ int upkeep_run(struct upkeep *upkeep, enum share_need least,
 
 /* It is being compacted, for the next while. */
 static void beat(struct upkeep *upkeep) {
-  atomic_store(&upkeep->writer->header->upkeep.compacting_ns,
-               process_monotonic_ns() + COMPACT_BEAT_MS * UINT64_C(1000000));
+  uint64_t until_ns =
+      process_monotonic_ns() + COMPACT_BEAT_MS * UINT64_C(1000000);
+  atomic_store(&upkeep->writer->log.slide.until_ns, until_ns);
+  atomic_store(&upkeep->writer->header->upkeep.compacting_ns, until_ns);
 }
 
 /* How small the store becomes must not come from how long anything takes: whole
-   pieces only, and no sync is so long that it is not compacting any more. */
+   pieces only, and no sync is so long that it is not compacting any more. A phase is
+   over when all has been moved; what writers leave meanwhile is not its business. */
 static int compact_on(struct upkeep *upkeep, uint32_t timeout_ms,
                       uint64_t end_ns, bool *more_out) {
-  int code;
+  struct usage_slide *slide = &upkeep->writer->log.slide;
+  bool is_phase = atomic_load(&slide->phase) != USAGE_PHASE_NONE;
+  int code = MMCMAP_OK;
   do {
     beat(upkeep);
     code = run_once(upkeep, SHARE_NEED_IDLE, timeout_ms, end_ns, UINT64_MAX,
                     more_out);
+    bool is_through = atomic_load(&slide->end) == 0;
+    if (is_phase && !is_through && !*more_out)
+      atomic_store(&slide->is_ended, true);
+    if (is_phase && is_through) *more_out = false;
   } while (code == MMCMAP_OK && *more_out && process_monotonic_ns() < end_ns);
   return code;
 }
@@ -329,14 +340,18 @@ static int begin_pass(struct upkeep *upkeep, uint32_t timeout_ms,
              : code;
 }
 
-/* Whether all of it can be moved twice, and should; what is not counted may be alive.
-   While there is a snapshot the file would only become longer. */
-static bool is_small(const struct space *space,
-                     const struct usage_totals *totals) {
-  uint64_t few = (uint64_t)LOG_FEW_SEGMENTS << space->segment_shift;
-  uint64_t uncounted = totals->uncounted_count << space->segment_shift;
-  return totals->live_bytes + uncounted <= few && totals->snapshot_count == 0 &&
-         !usage_is_compact(space, totals);
+/* Whether a phase can do what it is for. What is not counted may be alive; what a
+   snapshot sees is not moved, so that the file would only become longer; and what
+   comes to the beginning must find room there. */
+static bool may_begin(const struct log *log, const struct usage_totals *totals,
+                      enum usage_phase phase) {
+  unsigned shift = log->space->segment_shift;
+  uint64_t live = totals->live_bytes + (totals->uncounted_count << shift);
+  bool has_saved = atomic_load(&log->header->upkeep.saved_newest) != 0;
+  if (totals->snapshot_count != 0 || has_saved) return false;
+  if (phase == USAGE_PHASE_LARGE) return totals->free_count << shift >= live;
+  return phase != USAGE_PHASE_OUT || (live >> shift <= LOG_FEW_SEGMENTS &&
+                                      !usage_is_compact(log->space, totals));
 }
 
 /* Begins a phase, unless there is too much for that, or has been no room. */
@@ -345,36 +360,26 @@ static int begin_phase(struct upkeep *upkeep, uint32_t timeout_ms,
   struct log *log = &upkeep->writer->log;
   _Atomic bool *is_ended = &log->slide.is_ended;
   struct usage_totals totals;
-  int code = look(upkeep, timeout_ms, &totals);
   *more_out = false;
-  if (code != MMCMAP_OK) return code;
-  if (phase == USAGE_PHASE_OUT)
-    atomic_store(is_ended, !is_small(log->space, &totals));
+  if (phase == USAGE_PHASE_OUT) atomic_store(is_ended, false);
   if (atomic_load(is_ended)) return MMCMAP_OK;
-  code = descend(upkeep, timeout_ms, phase);
-  atomic_store(is_ended, error_is_full(code));
-  *more_out = code == MMCMAP_OK;
+  int code = writer_begin_change(upkeep->writer, background(timeout_ms));
+  if (code != MMCMAP_OK) return code;
+  log_sweep(log, &totals);
+  bool may = may_begin(log, &totals, phase);
+  code = writer_end_change(upkeep->writer, code);
+  if (code == MMCMAP_OK && may) code = descend(upkeep, timeout_ms, phase);
+  *more_out = code == MMCMAP_OK && may;
+  if (!*more_out) atomic_store(is_ended, true);
   return error_is_full(code) ? MMCMAP_OK : code;
 }
 
-int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
-                   enum compact_from from, bool *more_out) {
-  int code = MMCMAP_OK;
-  *more_out = true;
-  beat(upkeep);
-  if (from <= COMPACT_BRANCHES)
-    code = begin_phase(upkeep, timeout_ms, (enum usage_phase)from, more_out);
-  else if (from != COMPACT_ON)
-    code = begin_pass(upkeep, timeout_ms, from, more_out);
-  if (code != MMCMAP_OK || !*more_out) {
-    upkeep_end_compacting(upkeep);
-    return code;
-  }
-  code = compact_on(upkeep, timeout_ms, end_ns, more_out);
-  if (code == MMCMAP_OK && *more_out) return code;
-  /* The last segments have been emptied: the file ends earlier now. */
+/* The last segments have been emptied: the file ends earlier now. */
+static int end_pass(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
+                    bool *more_out) {
   struct usage_totals totals;
-  if (code == MMCMAP_OK && commit_frees(upkeep->committer))
+  int code = MMCMAP_OK;
+  if (commit_frees(upkeep->committer))
     code = commit_superblock(upkeep->committer);
   if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
   if (code == MMCMAP_OK) code = commit_superblocks_again(upkeep->committer);
@@ -383,6 +388,51 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
     code = look_as(upkeep, timeout_ms, LOOK_IDLY, &totals, more_out);
     if (process_monotonic_ns() >= end_ns) break;
   }
+  return code;
+}
+
+/* What has been emptied becomes free, and the file ends earlier; between phases the
+   room is soon used. */
+static int end_phase(struct upkeep *upkeep, uint32_t timeout_ms, bool is_last) {
+  struct usage_slide *slide = &upkeep->writer->log.slide;
+  struct usage_totals totals = {0};
+  int code = MMCMAP_OK;
+  atomic_store(&slide->phase, USAGE_PHASE_NONE);
+  if (commit_frees(upkeep->committer))
+    code = commit_superblock(upkeep->committer);
+  if (!is_last || code != MMCMAP_OK) return code;
+  code = look(upkeep, timeout_ms, &totals);
+  if (code == MMCMAP_OK) code = commit_superblocks_again(upkeep->committer);
+  for (bool more = true; code == MMCMAP_OK && more;)
+    code = look_as(upkeep, timeout_ms, LOOK_IDLY, &totals, &more);
+  if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
+  /* A snapshot, or a recount, has kept something where it was. */
+  uint64_t holes = totals.free_count + totals.empty_count;
+  if (holes > totals.used_count / HOLE_PARTS + HOLES)
+    atomic_store(&slide->is_ended, true);
+  return code;
+}
+
+int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
+                   enum compact_from from, bool *more_out) {
+  _Atomic int *phase = &upkeep->writer->log.slide.phase;
+  int code = MMCMAP_OK;
+  *more_out = true;
+  beat(upkeep);
+  if (from <= COMPACT_BRANCHES)
+    code = begin_phase(upkeep, timeout_ms, (enum usage_phase)from, more_out);
+  else if (from != COMPACT_ON)
+    code = begin_pass(upkeep, timeout_ms, from, more_out);
+  int begun = atomic_load(phase);
+  if (code == MMCMAP_OK && *more_out)
+    code = compact_on(upkeep, timeout_ms, end_ns, more_out);
+  else
+    begun = -1;
+  if (code == MMCMAP_OK && *more_out) return code;
+  if (code == MMCMAP_OK && begun > USAGE_PHASE_NONE)
+    code = end_phase(upkeep, timeout_ms, begun == USAGE_PHASE_BRANCHES);
+  if (code == MMCMAP_OK && begun == USAGE_PHASE_NONE)
+    code = end_pass(upkeep, timeout_ms, end_ns, more_out);
   if (code != MMCMAP_OK || !*more_out) upkeep_end_compacting(upkeep);
   return code;
 }
@@ -392,9 +442,13 @@ bool upkeep_wants_passes(const struct upkeep *upkeep) {
 }
 
 void upkeep_end_compacting(struct upkeep *upkeep) {
-  atomic_store(&upkeep->writer->header->upkeep.compacting_ns, 0);
-  end_slide(&upkeep->writer->log.slide);
-  atomic_store(&upkeep->writer->log.slide.was_one, false);
+  struct usage_slide *slide = &upkeep->writer->log.slide;
+  uint64_t until_ns = atomic_exchange(&slide->until_ns, 0);
+  /* Another process may compact, too. */
+  (void)atomic_compare_exchange_strong(
+      &upkeep->writer->header->upkeep.compacting_ns, &until_ns, 0);
+  end_slide(slide);
+  atomic_store(&slide->was_one, false);
 }
 
 /* Whether so many segments may have become empty that a commit is worth it. */

@@ -129,7 +129,7 @@ static int begin_run(struct log *log, uint64_t size) {
                              : space_choose_segments(space, SEGMENT_LARGE, run);
   int code = begin_at(log, number, run, size);
   /* There may be holes that cannot be filled, and others. */
-  if (code == MMCMAP_ENOSPC && is_short)
+  if (error_is_full(code) && is_short)
     code = begin_at(log, space_choose_segments(space, SEGMENT_LARGE, run), run,
                     size);
   return code;

@@ -44,9 +44,11 @@ bool log_is_compacting(const struct log *log) {
 }
 
 enum usage_phase log_phase(const struct log *log) {
-  return log_is_compacting(log) ? (enum usage_phase)atomic_load_explicit(
-                                      &log->slide.phase, memory_order_relaxed)
-                                : USAGE_PHASE_NONE;
+  int phase = atomic_load_explicit(&log->slide.phase, memory_order_relaxed);
+  if (phase == USAGE_PHASE_NONE ||
+      process_monotonic_ns() > atomic_load(&log->slide.until_ns))
+    return USAGE_PHASE_NONE;
+  return (enum usage_phase)phase;
 }
 
 /* Segments that the log goes on in. */

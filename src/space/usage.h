@@ -216,7 +216,9 @@ enum usage_phase {
 /* Compacting may take all segments, from the first on, so that what is moved finds
    room side by side further down. */
 struct usage_slide {
-  _Atomic int phase;     /* enum usage_phase: it takes what that is for */
+  _Atomic int phase; /* enum usage_phase: it takes what that is for */
+  _Atomic uint64_t
+      until_ns; /* so long, whoever compacts may have left (monotonic) */
   _Atomic bool is_ended; /* phases are not, or no more, made */
   uint64_t next;
   _Atomic uint64_t end; /* 0: it does not */
@@ -235,7 +237,7 @@ bool usage_find_next(struct log *log, struct usage_victim *victim_out);
 bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
                        bool is_first);
 
-/* Whether compacting would gain little, as far as is known. */
+/* Whether compacting would gain little, as far as is known; with the writer lock. */
 bool usage_is_compact(const struct space *space,
                       const struct usage_totals *totals);
 

@@ -231,7 +231,7 @@ bool usage_find_next(struct log *log, struct usage_victim *victim_out) {
   struct readers_held held;
   enum usage_phase phase = log_phase(log);
   uint64_t end = atomic_load(&slide->end);
-  if (end == 0) return false;
+  if (end == 0 || !log_is_compacting(log)) return false;
   if (end > space->segment_count) end = space->segment_count;
   readers_find_held(space->readers, &held);
   while (slide->next < end) {
