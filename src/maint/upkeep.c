@@ -21,8 +21,7 @@ enum {
   PAY_MAX_BYTES = 1 << 20,
   PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
   COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
-  HOLE_PARTS = 28,          /* of what is used may be empty after all phases, */
-  HOLES = 2,                /* and so many segments */
+  HOLE_PARTS = 28,          /* of what is used may be empty after all phases */
   STUCK_MAX = 4,           /* segments, before all are recounted; where there is
                                no space one is enough */
   WAITING_PARTS_MOST = 11, /* of what is used: as many segments wait for a
@@ -408,7 +407,7 @@ static int end_phase(struct upkeep *upkeep, uint32_t timeout_ms, bool is_last) {
   if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
   /* A snapshot, or a recount, has kept something where it was. */
   uint64_t holes = totals.free_count + totals.empty_count;
-  if (holes > totals.used_count / HOLE_PARTS + HOLES)
+  if (holes > totals.used_count / HOLE_PARTS)
     atomic_store(&slide->is_ended, true);
   return code;
 }
@@ -485,8 +484,9 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
       atomic_load(&header->commit.wants_superblock) == 0)
     return MMCMAP_OK;
   /* To cut the file would wait for a sync of it that is under way. */
-  code = look_as(upkeep, timeout_ms, has_flusher ? LOOK_ONLY : LOOK_AND_GIVE,
-                 &totals, &more);
+  bool waits = has_flusher && atomic_load(&header->commit.is_syncing) != 0;
+  code = look_as(upkeep, timeout_ms, waits ? LOOK_ONLY : LOOK_AND_GIVE, &totals,
+                 &more);
   if (code == MMCMAP_OK && wants_recount(upkeep, &totals))
     return recount(upkeep, timeout_ms, process_monotonic_ns() + PAY_RECOUNT_NS,
                    &more);
@@ -494,10 +494,14 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   if (code == MMCMAP_OK && !found)
     atomic_store(&header->upkeep.need, SHARE_NEED_SOON);
   /* The flusher commits while changes go on. If it does not keep up, several changes
-     wait for one commit in turn: none of them for all of it. */
-  if (has_flusher &&
-      totals.wait_commit_count <= totals.used_count / WAITING_PARTS_OWN) {
-    if (totals.wait_commit_count > totals.used_count / WAITING_PARTS_MOST)
+     wait for one commit in turn: none of them for all of it. Of a small store it is
+     soon made. */
+  uint64_t most = totals.used_count / WAITING_PARTS_MOST;
+  uint64_t most_own = totals.used_count <= LOG_FEW_SEGMENTS
+                          ? most
+                          : totals.used_count / WAITING_PARTS_OWN;
+  if (has_flusher && totals.wait_commit_count <= most_own) {
+    if (totals.wait_commit_count > most)
       commit_await(upkeep->committer, left_ms(begin_ns, PAY_WAIT_MS));
     return code;
   }

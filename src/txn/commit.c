@@ -456,9 +456,19 @@ int commit_as_flusher(struct committer *committer, uint64_t epoch,
 }
 
 void commit_await(struct committer *committer, uint32_t most_ms) {
-  _Atomic uint32_t *sequence = &committer->shared->sequence;
-  thread_wait_for_change(
-      sequence, atomic_load_explicit(sequence, memory_order_acquire), most_ms);
+  struct share_commit *shared = committer->shared;
+  uint64_t before = atomic_load(&shared->recovery_epoch);
+  uint64_t end_ns = process_monotonic_ns() + most_ms * UINT64_C(1000000);
+  for (;;) {
+    uint32_t sequence =
+        atomic_load_explicit(&shared->sequence, memory_order_acquire);
+    uint64_t now_ns = process_monotonic_ns();
+    if (atomic_load(&shared->recovery_epoch) != before || now_ns >= end_ns ||
+        commit_failure(shared) != MMCMAP_OK)
+      return;
+    thread_wait_for_change(&shared->sequence, sequence,
+                           (uint32_t)((end_ns - now_ns) / 1000000 + 1));
+  }
 }
 
 bool commit_frees(const struct committer *committer) {

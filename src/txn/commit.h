@@ -56,7 +56,7 @@ int commit_superblock(struct committer *committer);
    file than is used now. */
 int commit_superblocks_again(struct committer *committer);
 
-/* Waits until somebody's commit ends, `most_ms` at most. */
+/* Waits until somebody's commit has freed something, `most_ms` at most. */
 void commit_await(struct committer *committer, uint32_t most_ms);
 
 /* Whether commit_superblock() would do anything. */
