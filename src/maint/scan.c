@@ -40,7 +40,8 @@ void scan_gather(const struct node_source *source, uint64_t offset,
 }
 
 /* Where the trie of a map would have the node; whether that can be told from it
-   alone. */
+   alone. What a dead record had pages of its own for may be cut off the file at any
+   moment, unless one has the writer lock. */
 static bool lead_to(const struct hasher *hasher, uint32_t map_id,
                     const struct node_source *source, uint64_t offset,
                     enum node_kind kind, struct trie_lead *lead_out) {
@@ -48,13 +49,14 @@ static bool lead_to(const struct hasher *hasher, uint32_t map_id,
   struct branch_view branch;
   if (bytes_u32(source->base + offset + NODE_MAP_ID_AT) != map_id) return false;
   lead_out->level = COLLISION_LEVEL;
+  uint64_t meta = bytes_load_relaxed(source->base + offset + NODE_META_AT);
   if (kind == NODE_RECORD) {
+    if ((node_meta_flags(meta) & RECORD_LARGE) != 0) return false;
     if (node_record(source, offset, &record) != MMCMAP_OK) return false;
     lead_out->primary = hasher_primary(hasher, record.key, record.key_size);
     return true;
   }
-  unsigned level =
-      node_meta_flags(bytes_load_relaxed(source->base + offset + NODE_META_AT));
+  unsigned level = node_meta_flags(meta);
   if (kind != NODE_BRANCH || level >= BRANCH_SECONDARY_LEVEL ||
       node_branch(source, offset, level, &branch) != MMCMAP_OK)
     return false;
