@@ -15,7 +15,8 @@
 --   MMCMAP_TMP_DIR                        the only place to write in
 --   MMCMAP_LUA                            the interpreter, for further processes
 -- MMCMAP_RUN_WITH is put before the second process's command (valgrind ...).
--- It is killed after MMCMAP_SPEC_SECONDS (900; 0 for never).
+-- It and its children are killed after MMCMAP_SPEC_SECONDS (300, 900 with
+-- MMCMAP_LONG; 0 for never).
 -- Options are busted's, with '=' (--filter=word).
 --
 -- It exits with 0 only if at least one test ran and all passed.
@@ -103,24 +104,27 @@ local function outer()
   end
   local inside = temporary .. "/files"
   os.execute("mkdir " .. quoted(inside))
-  local limit = os.getenv("MMCMAP_SPEC_SECONDS") or "900"
+  local limit = os.getenv("MMCMAP_SPEC_SECONDS")
+    or os.getenv("MMCMAP_LONG") and "900" or "300"
   local command = table.concat({
+    quoted(source .. "/spec/support/within.sh"), quoted(limit), quoted(inside),
     environment(source, build, inside),
-    "timeout --foreground --kill-after=10 " .. quoted(limit),
     os.getenv("MMCMAP_RUN_WITH") or "",
     quoted(interpreter()), quoted(source .. "/spec/run.lua"),
     table.concat(words, " ") }, " ")
   local status = status_of(command, temporary .. "/status")
   local finished = io.open(temporary .. "/finished")
   if finished then finished:close() end
+  local file = io.open(temporary .. "/test")
+  local test = file and file:read("*a") or "(none)"
+  if file then file:close() end
   os.execute("chmod -R u+rwx " .. quoted(temporary) .. " 2>/dev/null; rm -rf "
     .. quoted(temporary))
   if not finished or status ~= 0 and status ~= FAILED then
     -- It died, a spec or a checking tool ended it: no test says so.
-    local late = status == 124 or status == 137
-    print(late and "Bail out! the specs took longer than " .. limit .. " s"
+    print((status == 124 and "Bail out! the specs took longer than " .. limit .. " s"
       or "Bail out! the specs' process ended early or badly, with status "
-        .. tostring(status))
+        .. tostring(status)) .. ", in or after: " .. test)
     os.exit(1)
   end
   os.exit(status == 0 and 0 or 1)
@@ -182,6 +186,14 @@ local function tap_handler(totals)
       if trace then comment(trace) end
     end
 
+    -- For the first process, which tells of it if this one dies.
+    function handler.test_start(element)
+      local file = assert(io.open(os.getenv("MMCMAP_TMP_DIR") .. "/../test", "w"))
+      file:write(one_line(handler.getFullName(element)))
+      file:close()
+      return nil, true
+    end
+
     function handler.test_end(element, _, status)
       if status == "success" then
         result("ok", handler.getFullName(element))
@@ -215,6 +227,7 @@ local function tap_handler(totals)
     end
 
     hasten(require "luassert")
+    busted.subscribe({ "test", "start" }, handler.test_start)
     busted.subscribe({ "test", "end" }, handler.test_end)
     busted.subscribe({ "error" }, handler.outside)
     busted.subscribe({ "failure" }, handler.outside)
