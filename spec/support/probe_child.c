@@ -36,6 +36,7 @@
 #include <unistd.h>
 
 #include "probe.h"
+#include "quiet_fork.h"
 
 #define CHILD_TYPE "mmcmap_probe.child"
 
@@ -156,7 +157,7 @@ static int child_fork(lua_State *L, void (*main)(lua_State *L, int fd)) {
 
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
     return luaL_error(L, "socketpair: %s", strerror(errno));
-  pid_t pid = fork();
+  pid_t pid = quiet_fork();
   if (pid == 0) {
     close(fds[0]);
     main(L, fds[1]);

@@ -36,6 +36,7 @@
 #include <unistd.h>
 
 #include "mmcmap.h"
+#include "quiet_fork.h"
 
 enum {
   PATIENCE_SECONDS = 120,
@@ -229,7 +230,7 @@ static int wait_for(pid_t child) {
 
 static pid_t fork_child(void) {
   fflush(stdout);
-  pid_t child = fork();
+  pid_t child = quiet_fork();
   if (child < 0) fail("fork: %s", strerror(errno));
   return child;
 }
