@@ -48,7 +48,7 @@ static inline bool quiet_fork_is_quiet(void) {
 static inline pid_t quiet_fork(void) {
 #ifdef __SANITIZE_ADDRESS__
   const struct timespec pause = {.tv_nsec = 1000000};
-  for (int i = 0; i < 100 && !quiet_fork_is_quiet(); i++)
+  for (int i = 0; i < 3000 && !quiet_fork_is_quiet(); i++)
     nanosleep(&pause, NULL);
 #endif
   return fork();
