@@ -152,6 +152,21 @@ describe("compact", function()
     snapshot:close()
   end)
 
+  -- All that is younger could be moved out of the way, but the file not be cut.
+  it("does not move all that is younger than a snapshot behind the file", function()
+    assert(db:put("old", "est"))
+    local snapshot = assert(db:snapshot())
+    fill(1, 5000, 200)
+    for i = 1, 5000, 3 do assert.is_true(db:delete("key " .. i)) end
+    local before = db:size()
+    assert.is_true(db:compact())
+    assert.is_true(db:size() <= 1.25 * before, db:size() .. " was " .. before)
+    assert.equal("est", snapshot:get("old"))
+    snapshot:close()
+    assert.is_true(db:compact())
+    assert.is_true(db:size() <= most(1.1), db:size() .. " of " .. most(1.1))
+  end)
+
   it("does not end worse for a snapshot that comes in between", function()
     for at = 1, 5 do
       db:close()
