@@ -15,6 +15,7 @@
  *   clean([bytes]) the cleaner looks through so many bytes of victims: bytes
  *                  that it has moved, and whether there is more to do
  *   pin(), unpin() this thread looks at the map from here, to there
+ *   await(ms)      waits for a commit that frees something: how many ms it took
  */
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@
 #include "handle.h"
 #include "maint/cleaner.h"
 #include "maint/verify.h"
+#include "os/process.h"
 #include "probe.h"
 #include "probe_fields.h"
 #include "probe_store.h"
@@ -161,6 +163,14 @@ int probe_space_clean_ahead(lua_State *L) {
   if (ahead_of != connection) memset(&ahead, 0, sizeof ahead);
   ahead_of = connection;
   return clean(L, &ahead);
+}
+
+int probe_space_await(lua_State *L) {
+  struct store *store = space_store(L);
+  uint64_t begin_ns = process_monotonic_ns();
+  commit_await(&store->committer, probe_check_u32(L, 2));
+  lua_pushnumber(L, (lua_Number)(process_monotonic_ns() - begin_ns) / 1e6);
+  return 1;
 }
 
 int probe_space_pin(lua_State *L) {

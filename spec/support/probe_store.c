@@ -740,6 +740,7 @@ void probe_store_open(lua_State *L) {
       {"clean", probe_space_clean},
       {"clean_ahead", probe_space_clean_ahead},
       {"ahead", probe_space_ahead},
+      {"await", probe_space_await},
       {"pin", probe_space_pin},
       {"unpin", probe_space_unpin},
       {"from_thread", probe_txn_from_thread},

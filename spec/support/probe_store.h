@@ -35,6 +35,7 @@ int probe_space_usage(lua_State *L);
 int probe_space_ahead(lua_State *L);
 int probe_space_clean_ahead(lua_State *L);
 int probe_space_clean(lua_State *L);
+int probe_space_await(lua_State *L);
 int probe_space_pin(lua_State *L);
 int probe_space_unpin(lua_State *L);
 

@@ -6,8 +6,12 @@
 local probe = require "mmcmap_probe"
 local binary = require "spec.support.binary"
 local crash = require "spec.support.crash"
+local peers = require "spec.support.peers"
 local scratch = require "spec.support.scratch"
 local format, open = probe.format, probe.store.open
+
+local SIGSTOP = 19
+local LONG_MS = 30000 -- nobody waits for so long who need not
 
 local db, path
 
@@ -242,5 +246,135 @@ describe("txn.commit", function()
       assert.equal("F36", what:match("^F%d+"))
       assert.equal("2", db:get("b"))
     end
+  end)
+end)
+
+describe("whoever waits for a commit to free space", function()
+  before_each(function()
+    path = scratch.path("txn")
+    reopen()
+    -- The first superblock of a session, and what names it, are on disk.
+    for i = 1, 2 do
+      assert(db:put("first", tostring(i)))
+      assert(db:sync())
+    end
+  end)
+
+  after_each(function()
+    peers.kill_all()
+    if crash.has_hooks then probe.crash.points() end
+    if db then db:close() end
+    db = nil
+  end)
+
+  local function launch()
+    local peer = peers.launch(path)
+    peer:ask("db = assert(probe.store.open(path, { durability = 'manual', "
+      .. "segment_size = tonumber((...)) }))", scratch.SEGMENT)
+    return peer
+  end
+
+  -- Another process puts and commits, again and again.
+  local function commits_meanwhile(size, f)
+    local peer = launch()
+    peer:tell([[
+      repeat
+        assert(db:put("k", ("v"):rep(tonumber((...)))))
+        assert(db:sync())
+        probe.os.sleep_ms(5)
+      until db:get("enough")
+    ]], size)
+    f()
+    assert(db:put("enough", "v"))
+    peer:answer()
+    peer:finish()
+  end
+
+  it("does not wait for longer than is allowed", function()
+    for _, most_ms in ipairs { 0, 1, 80 } do
+      local took_ms = db:await(most_ms)
+      assert.is_true(took_ms >= most_ms and took_ms < LONG_MS, took_ms .. " ms")
+    end
+  end)
+
+  it("waits no longer when another has committed, and a superblock is on disk", function()
+    commits_meanwhile(2000000, function() -- each needs one
+      local before = db:stat().superblock_epoch
+      local took_ms = db:await(2 * LONG_MS)
+      assert.is_true(took_ms < LONG_MS, took_ms .. " ms")
+      assert.is_true(db:stat().superblock_epoch > before)
+    end)
+  end)
+
+  it("goes on waiting when a commit has freed nothing", function()
+    commits_meanwhile(10, function()
+      local superblock_epoch, commits, tries = db:stat().superblock_epoch, 0, 0
+      while commits < 2 do
+        local before = db:stat().commit_count
+        local took_ms = db:await(300)
+        assert.is_true(took_ms >= 300, took_ms .. " ms")
+        commits, tries = db:stat().commit_count - before, tries + 1
+        assert.is_true(tries < 30)
+      end
+      assert.equal(superblock_epoch, db:stat().superblock_epoch)
+    end)
+  end)
+
+  it("does not wait for a commit that has failed", function()
+    local peer = launch()
+    peer:tell([[
+      probe.os.sleep_ms(100)
+      probe.os.fail("fdatasync", 1, "EIO")
+      assert(db:put("k", "v"))
+      return (select(2, db:sync()))
+    ]])
+    for _ = 1, 2 do
+      local took_ms = db:await(2 * LONG_MS)
+      assert.is_true(took_ms < LONG_MS, took_ms .. " ms")
+    end
+    assert.equal("EIO", peer:answer())
+  end)
+
+  -- So many segments that not every put that pays makes a commit of its own. How
+  -- often one has waited, and how long one took at most.
+  local function overwrite_much()
+    local COUNT, random, longest_ns = 9000, binary.random(1), 0
+    for i = 1, COUNT do assert(db:put("k" .. i, ("v"):rep(4000))) end
+    assert(db:sync())
+    return function()
+      probe.crash.die_at_point(0, nil, "await")
+      for _ = 1, 3500 do
+        local begin_ns = probe.os.monotonic_ns()
+        assert(db:put("k" .. random(COUNT), ("w"):rep(4000)))
+        longest_ns = math.max(longest_ns, probe.os.monotonic_ns() - begin_ns)
+      end
+      return probe.crash.points(), longest_ns / 1e6
+    end
+  end
+
+  it("is a put, for some milliseconds, where the flusher does not keep up", function()
+    if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+    reopen { durability = "async" }
+    local overwrite = overwrite_much()
+    -- Another one commits, and does not come to an end.
+    local leader = launch()
+    leader:ask("probe.crash.die_at_point(1, tonumber((...)), 'sync')", SIGSTOP)
+    leader:tell("assert(db:put('leader', 'v')) assert(db:sync())")
+    leader:await_stopped()
+    local waits, longest_ms = overwrite()
+    leader:go_on()
+    leader:answer()
+    leader:finish()
+    assert.is_true(waits > 0)
+    assert.is_true(longest_ms < 1000 * crash.thinning, longest_ms .. " ms")
+  end)
+
+  it("is no put where there is no flusher", function()
+    if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+    local before = db:stat()
+    local waits = overwrite_much()()
+    assert.equal(0, waits)
+    -- It has committed itself: more than the one sync() here.
+    assert.is_true(db:stat().commit_count > before.commit_count + 1)
   end)
 end)

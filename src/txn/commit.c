@@ -459,6 +459,7 @@ void commit_await(struct committer *committer, uint32_t most_ms) {
   struct share_commit *shared = committer->shared;
   uint64_t before = atomic_load(&shared->recovery_epoch);
   uint64_t end_ns = process_monotonic_ns() + most_ms * UINT64_C(1000000);
+  TEST_POINT("await");
   for (;;) {
     uint32_t sequence =
         atomic_load_explicit(&shared->sequence, memory_order_acquire);
