@@ -660,6 +660,8 @@ static const struct {
     CRASH_BREAK(FORGET_MAP),
     CRASH_BREAK(GROW_UNLOCKED),
     CRASH_BREAK(ROWS_FIRST),
+    CRASH_BREAK(AHEAD_UNPINNED),
+    CRASH_BREAK(AHEAD_LARGE),
 };
 
 static uint64_t breaks_of_environment;

@@ -79,6 +79,10 @@ enum testing_break {
 #define BREAK_NO_RESERVE BREAK_OF_BIT(61) /* the last space is for anything */
 #define BREAK_FORGET_MAP \
   BREAK_OF_BIT(62) /* closing forgets that a map was dropped */
+/* Who looks ahead of the cleaner is not pinned, */
+#define BREAK_AHEAD_UNPINNED BREAK_OF_BIT(63)
+/* or looks at the pages of large values. */
+#define BREAK_AHEAD_LARGE BREAK_OF_BIT(39)
 
 #ifdef MMCMAP_DEBUG_CHECKS
 

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/errors.h"
+#include "base/testing.h"
 #include "format/frame.h"
 
 enum { FRAME_SIZE_AT = 64 };
@@ -51,7 +52,9 @@ static bool lead_to(const struct hasher *hasher, uint32_t map_id,
   lead_out->level = COLLISION_LEVEL;
   uint64_t meta = bytes_load_relaxed(source->base + offset + NODE_META_AT);
   if (kind == NODE_RECORD) {
-    if ((node_meta_flags(meta) & RECORD_LARGE) != 0) return false;
+    if ((node_meta_flags(meta) & RECORD_LARGE) != 0 &&
+        !BROKEN(BREAK_AHEAD_LARGE))
+      return false;
     if (node_record(source, offset, &record) != MMCMAP_OK) return false;
     lead_out->primary = hasher_primary(hasher, record.key, record.key_size);
     return true;
