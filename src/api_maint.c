@@ -149,13 +149,17 @@ int mmcmap_compact(mmcmap *handle, mmcmap_progress progress, void *context) {
   struct store *store;
   struct watch caller = {.progress = progress, .context = context};
   uint64_t done = 0;
+  bool is_compact = false;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
   code = commit_all(&store->committer);
   caller.total = space_look(&store->space);
   if (code == MMCMAP_OK)
+    code = upkeep_is_compact(&store->upkeep, handle->options.timeout_ms,
+                             &is_compact);
+  if (code == MMCMAP_OK && !is_compact)
     code = compact_by_phases(handle, store, &caller, &done);
-  if (code == MMCMAP_OK && upkeep_wants_passes(&store->upkeep))
+  if (code == MMCMAP_OK && !is_compact && upkeep_wants_passes(&store->upkeep))
     code = compact_by_passes(handle, store, &caller, &done);
   if (code == MMCMAP_OK) code = tell_progress(&caller, caller.total);
   if (code != MMCMAP_OK) upkeep_end_compacting(&store->upkeep);

@@ -199,12 +199,48 @@ describe("compact", function()
     assert.is_true(db:compact())
     local moved = db:stat().moved_bytes
     assert.is_true(moved > db:stat().live_bytes)
+    local size = db:size()
     assert.is_true(db:compact())
-    assert.is_true(db:stat().moved_bytes - moved < db:stat().live_bytes / 10)
+    assert.equal(moved, db:stat().moved_bytes)
+    assert.equal(size, db:size())
     assert(db:close())
     db = helper.store({ durability = "manual" }, path)
     assert.is_true(db:compact())
-    assert.is_true(db:stat().moved_bytes < db:stat().live_bytes / 2)
+    assert.equal(0, db:stat().moved_bytes)
+  end)
+
+  it("gives back what the file has grown ahead by, too", function()
+    fill(1, 20000, 200)
+    assert.is_true(db:compact())
+    db:update(function(txn)
+      for i = 1, 100 do txn:put("new " .. i, ("v"):rep(1000)) end
+    end)
+    assert(db:sync())
+    assert.is_true(db:size() > most(1.05), db:size() .. " of " .. most(1.05))
+    local moved = db:stat().moved_bytes
+    assert.is_true(db:compact())
+    assert.is_true(db:size() <= most(1.04), db:size() .. " of " .. most(1.04))
+    assert.equal(moved, db:stat().moved_bytes)
+  end)
+
+  -- One that is a little too large for its few segments is moved each time.
+  it("ends each time as it did, where that is all that there is", function()
+    for _, count in ipairs { 30, 90 } do
+      db:close()
+      os.remove(path)
+      db = helper.store({ durability = "manual" }, path)
+      for i = 1, count do assert(db:put("old " .. i, (i .. " "):rep(8000))) end
+      fill(1, count, 8000)
+      for i = 1, count, 3 do assert.is_true(db:delete("key " .. i)) end
+      assert.is_true(db:compact())
+      local size = db:size()
+      assert.is_true(size <= most(1.08), size .. " of " .. most(1.08))
+      for _ = 1, 4 do
+        assert.is_true(db:compact())
+        assert.is_true(db:size() <= size, db:size() .. " was " .. size)
+      end
+      assert.is_true(db:check())
+    end
   end)
 
   it("does not move what saved snapshots hold again and again", function()

@@ -349,8 +349,16 @@ static bool may_begin(const struct log *log, const struct usage_totals *totals,
   bool has_saved = atomic_load(&log->header->upkeep.saved_newest) != 0;
   if (totals->snapshot_count != 0 || has_saved) return false;
   if (phase == USAGE_PHASE_LARGE) return totals->free_count << shift >= live;
-  return phase != USAGE_PHASE_OUT || (live >> shift <= LOG_FEW_SEGMENTS &&
-                                      !usage_is_compact(log->space, totals));
+  return phase != USAGE_PHASE_OUT || live >> shift <= LOG_FEW_SEGMENTS;
+}
+
+/* What there is, counted in a session, which is begun if there is none. */
+static int count(struct upkeep *upkeep, uint32_t timeout_ms,
+                 struct usage_totals *totals_out) {
+  int code = writer_begin_change(upkeep->writer, background(timeout_ms));
+  if (code != MMCMAP_OK) return code;
+  log_sweep(&upkeep->writer->log, totals_out);
+  return writer_end_change(upkeep->writer, code);
 }
 
 /* Begins a phase, unless there is too much for that, or has been no room. */
@@ -362,12 +370,10 @@ static int begin_phase(struct upkeep *upkeep, uint32_t timeout_ms,
   *more_out = false;
   if (phase == USAGE_PHASE_OUT) atomic_store(is_ended, false);
   if (atomic_load(is_ended)) return MMCMAP_OK;
-  int code = writer_begin_change(upkeep->writer, background(timeout_ms));
+  int code = count(upkeep, timeout_ms, &totals);
   if (code != MMCMAP_OK) return code;
-  log_sweep(log, &totals);
   bool may = may_begin(log, &totals, phase);
-  code = writer_end_change(upkeep->writer, code);
-  if (code == MMCMAP_OK && may) code = descend(upkeep, timeout_ms, phase);
+  if (may) code = descend(upkeep, timeout_ms, phase);
   *more_out = code == MMCMAP_OK && may;
   if (!*more_out) atomic_store(is_ended, true);
   return error_is_full(code) ? MMCMAP_OK : code;
@@ -433,6 +439,24 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
   if (code == MMCMAP_OK && begun == USAGE_PHASE_NONE)
     code = end_pass(upkeep, timeout_ms, end_ns, more_out);
   if (code != MMCMAP_OK || !*more_out) upkeep_end_compacting(upkeep);
+  return code;
+}
+
+int upkeep_is_compact(struct upkeep *upkeep, uint32_t timeout_ms,
+                      bool *is_compact_out) {
+  struct space *space = upkeep->writer->log.space;
+  struct usage_totals totals = {0};
+  bool more;
+  int code = count(upkeep, timeout_ms, &totals);
+  *is_compact_out = code == MMCMAP_OK && totals.uncounted_count == 0 &&
+                    usage_is_compact(space, &totals);
+  if (!*is_compact_out || space_look(space) <= space->segment_count
+                                                   << space->segment_shift)
+    return code;
+  /* It has grown ahead of what is written. */
+  beat(upkeep);
+  code = end_pass(upkeep, timeout_ms, UINT64_MAX, &more);
+  upkeep_end_compacting(upkeep);
   return code;
 }
 

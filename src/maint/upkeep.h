@@ -73,8 +73,13 @@ enum compact_from {
 int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
                    enum compact_from from, bool *more_out);
 
-/* After the phases: whether they have not been made, because the store is too large or
-   compact, has a snapshot, or has had no room. */
+/* Whether moving anything would gain too little, and may well end worse. What the file
+   is longer than its segments is cut off then. */
+int upkeep_is_compact(struct upkeep *upkeep, uint32_t timeout_ms,
+                      bool *is_compact_out);
+
+/* After the phases: whether they have not been made, because the store is too large,
+   has a snapshot, or has had no room. */
 bool upkeep_wants_passes(const struct upkeep *upkeep);
 
 /* Ends it early. */

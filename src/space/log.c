@@ -237,7 +237,9 @@ static int begin_segment_after(struct log *log, uint64_t left_end,
           ? behind
           : space_choose_next(space, (left_end - 1) >> space->segment_shift);
   uint64_t other;
-  if (log_is_compacting(log) && log_is_behind_large(log, number, &other))
+  /* The run of large values goes on there, until all of them have been moved. */
+  if (log_is_compacting(log) && log_phase(log) < USAGE_PHASE_RECORDS &&
+      log_is_behind_large(log, number, &other))
     number = other;
   uint64_t first =
       segment_header_offset(number, space->segment_size) + SEGMENT_HEADER_BYTES;
