@@ -12,151 +12,10 @@
 #include "base/testing.h"
 #include "format/frame.h"
 #include "format/segment.h"
+#include "maint/move.h"
 #include "maint/scan.h"
 
-enum { EXTENT_MAP_ID_AT = 8, EXTENT_PRIMARY_AT = 16 };
-
-/* ---- Moving --------------------------------------------------------------- */
-
-/* The node at the end of `path`, or of its first `depth` steps, has a copy at
-   `slot`: that takes its place. */
-static int replace(const struct trie *trie, const struct trie_path *path,
-                   unsigned depth, uint64_t slot, uint64_t size) {
-  int code = trie_publish(trie, path, depth, slot, 0);
-  if (code == MMCMAP_OK) trie->log->header->upkeep.moved_bytes += size;
-  return code;
-}
-
-static int move_record(const struct trie *trie, const struct trie_key *key,
-                       const struct trie_path *path) {
-  const struct record_view *record = &path->record;
-  struct log *log = trie->log;
-  uint64_t size = record_size_of(record);
-  uint64_t offset;
-  int code = log_alloc(log, size, &offset);
-  if (code != MMCMAP_OK) return code;
-  memmove(log_at(log, offset), record->at, (size_t)size);
-  if (record->is_large) log_note_large(log);
-  code = replace(trie, path, path->depth, slot_of_record(offset, key->primary),
-                 size);
-  if (code == MMCMAP_OK) usage_lower(log, log->space, record->offset, size);
-  return code;
-}
-
-static int clean_record(const struct trie *trie,
-                        const struct node_source *source, uint64_t offset) {
-  struct record_view record;
-  struct trie_path path;
-  /* It may be no record of ours: the trie decides. */
-  if (node_record(source, offset, &record) != MMCMAP_OK) return MMCMAP_OK;
-  struct trie_key key = trie_key_of(trie->hasher, record.key, record.key_size);
-  int code = trie_find_path(trie, &key, &path);
-  if (code != MMCMAP_OK) return code;
-  if (path.ending != TRIE_ENDS_SAME || path.record.offset != offset)
-    return MMCMAP_OK;
-  return move_record(trie, &key, &path);
-}
-
-static int move_branch(const struct trie *trie, const struct trie_path *path,
-                       const struct branch_view *branch) {
-  uint64_t offset;
-  int code = trie_copy_branch(trie, branch, &offset);
-  if (code != MMCMAP_OK) return code;
-  uint64_t size = branch_size(branch->slot_count, branch->level);
-  code = replace(trie, path, path->depth, slot_of_branch(offset), size);
-  if (code == MMCMAP_OK)
-    usage_lower(trie->log, trie->log->space, branch->offset, size);
-  return code;
-}
-
-static int clean_branch(const struct trie *trie,
-                        const struct node_source *source, uint64_t offset) {
-  struct trie_path path;
-  struct branch_view branch;
-  bool found;
-  unsigned level =
-      node_meta_flags(bytes_load_relaxed(source->base + offset + NODE_META_AT));
-  if (level > COLLISION_LEVEL ||
-      node_branch(source, offset, level, &branch) != MMCMAP_OK)
-    return MMCMAP_OK;
-  struct branch_place place = branch_read_place(&branch);
-  int code = trie_find_branch(trie, &place, offset, &path, &found);
-  return code == MMCMAP_OK && found ? move_branch(trie, &path, &branch) : code;
-}
-
-static int clean_store(struct writer *writer, uint64_t offset) {
-  bool is_moved;
-  int code = catalog_move_store(&writer->catalog, offset, &is_moved);
-  if (is_moved) writer->header->upkeep.moved_bytes += store_root_size(false);
-  return code;
-}
-
-static int clean_node(struct writer *writer, const struct node_source *source,
-                      uint64_t offset, enum node_kind kind) {
-  struct catalog_map map;
-  const struct trie *trie;
-  uint32_t map_id = bytes_u32(source->base + offset + NODE_MAP_ID_AT);
-  if (kind == NODE_STORE) return clean_store(writer, offset);
-  int code =
-      catalog_open_id(&writer->catalog, &writer->names, map_id, &map, &trie);
-  if (code != MMCMAP_OK || trie == NULL) return code;
-  return kind == NODE_RECORD ? clean_record(trie, source, offset)
-                             : clean_branch(trie, source, offset);
-}
-
-/* ---- Large values ---------------------------------------------------------- */
-
-/* Writes the value to other pages, and a record that names them. */
-static int move_large(const struct trie *trie, uint64_t primary,
-                      const struct trie_path *path) {
-  const struct record_view *record = &path->record;
-  struct log *log = trie->log;
-  struct record_parts parts = {.map_id = trie->map_id,
-                               .epoch = record->epoch,
-                               .key = record->key,
-                               .key_size = record->key_size,
-                               .value_size = record->value_size,
-                               .is_large = true,
-                               .expires_ms = record->expires_ms,
-                               .extent_checksum = record->extent_checksum};
-  uint64_t pages = extent_size(record->value_size);
-  uint64_t size = record_size_of(record);
-  uint64_t offset;
-  int code = log_alloc_large(log, pages, &parts.extent_offset);
-  if (code == MMCMAP_OK) code = log_alloc(log, size, &offset);
-  if (code != MMCMAP_OK) return code;
-  memmove(log_at(log, parts.extent_offset),
-          log->space->map.read + record->extent_offset, (size_t)pages);
-  record_write(log_at(log, offset), &parts, trie->hasher);
-  log_note_large(log);
-  code = replace(trie, path, path->depth, slot_of_record(offset, primary),
-                 size + pages);
-  if (code == MMCMAP_OK) {
-    usage_lower(log, log->space, record->offset, size);
-    usage_lower_pages(log, log->space, record->extent_offset, pages);
-  }
-  return code;
-}
-
-/* The pages at `offset` may begin a large value: its header tells whose. */
-static int clean_page(struct writer *writer, const struct node_source *source,
-                      uint64_t offset) {
-  const uint8_t *at = source->base + offset;
-  struct catalog_map map;
-  const struct trie *trie;
-  struct trie_path path;
-  bool found;
-  if (bytes_u64(at) != EXTENT_MAGIC) return MMCMAP_OK;
-  int code = catalog_open_id(&writer->catalog, &writer->names,
-                             bytes_u32(at + EXTENT_MAP_ID_AT), &map, &trie);
-  if (code != MMCMAP_OK || trie == NULL) return code;
-  uint64_t primary = bytes_u64(at + EXTENT_PRIMARY_AT);
-  code = trie_find_hash(trie, primary, &path, &found);
-  if (code != MMCMAP_OK || !found || !path.record.is_large ||
-      path.record.extent_offset != offset)
-    return code;
-  return move_large(trie, primary, &path);
-}
+/* ---- Pages ---------------------------------------------------------------- */
 
 static int clean_pages(struct writer *writer, uint64_t segment_end,
                        uint64_t *limit) {
@@ -167,7 +26,7 @@ static int clean_pages(struct writer *writer, uint64_t segment_end,
          upkeep->victim_offset < segment_end) {
     uint64_t moved = upkeep->moved_bytes;
     if (bytes_within(upkeep->victim_offset, EXTENT_PAGE_BYTES, source.size))
-      code = clean_page(writer, &source, upkeep->victim_offset);
+      code = move_large_value(writer, &source, upkeep->victim_offset);
     if (code == MMCMAP_OK) upkeep->victim_offset += EXTENT_PAGE_BYTES;
     moved = upkeep->moved_bytes - moved + 64;
     *limit -= moved < *limit ? moved : *limit;
@@ -195,18 +54,24 @@ static int find_dead(struct writer *writer, const struct node_source *source,
   return MMCMAP_OK;
 }
 
+/* Other nodes may have been moved with one. */
+static void use_up(uint64_t *limit, uint64_t size, uint64_t moved) {
+  uint64_t used = moved > size ? moved : size;
+  *limit -= used < *limit ? used : *limit;
+}
+
 static int clean_batch(struct writer *writer, const struct node_source *source,
                        const struct scan_batch *batch, uint64_t *limit) {
   struct share_upkeep *upkeep = &writer->header->upkeep;
   for (unsigned i = 0; i < batch->count; i++) {
-    uint64_t size = batch->nodes[i].size;
+    uint64_t size = batch->nodes[i].size, moved = upkeep->moved_bytes;
     int code = batch->nodes[i].is_dead
                    ? MMCMAP_OK
-                   : clean_node(writer, source, batch->nodes[i].offset,
-                                batch->nodes[i].kind);
+                   : move_node(writer, source, batch->nodes[i].offset,
+                               batch->nodes[i].kind);
     if (code != MMCMAP_OK) return code;
     upkeep->victim_offset = batch->nodes[i].offset + size;
-    *limit -= size < *limit ? size : *limit;
+    use_up(limit, size, upkeep->moved_bytes - moved);
   }
   return MMCMAP_OK;
 }
@@ -359,9 +224,10 @@ static int clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
   int code = MMCMAP_OK;
   while (code == MMCMAP_OK && *limit > 0 && ahead->next < ahead->count) {
     const struct cleaner_node *node = &ahead->nodes[ahead->next];
+    uint64_t moved = upkeep->moved_bytes;
     if (!node->is_dead) {
-      code = clean_node(writer, &source, node->offset, node->kind);
-      *limit -= node->size < *limit ? node->size : *limit;
+      code = move_node(writer, &source, node->offset, node->kind);
+      use_up(limit, node->size, upkeep->moved_bytes - moved);
     }
     if (code != MMCMAP_OK) break;
     ahead->next++;

@@ -15,7 +15,8 @@ enum {
   QUANTUM_BYTES = 4096,        /* of a segment, looked through with the lock */
   QUANTA_PER_LOOK = 16,        /* until all segments are looked at again, */
   LOOK_PARTS = 256,            /* or such a part of them */
-  PAY_FACTOR = 8,              /* looked through, for each byte appended */
+  PAY_FACTOR = 8,              /* looked through, for each byte appended; */
+  PAY_FACTOR_OFTEN = 12,       /* where there are commits all the time */
   PAY_LEAST_BYTES = 512 << 10, /* at once: what is moved together shares copies
                                   of the branches above it */
   PAY_MAX_BYTES = 1 << 20,
@@ -492,7 +493,9 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   uint64_t appended = atomic_load(&header->change.appended_bytes) -
                       atomic_load(&header->upkeep.own_bytes);
   uint64_t paid = atomic_load(&header->upkeep.paid_bytes);
-  uint64_t debt = (appended - paid) * PAY_FACTOR;
+  bool is_often = log_commits_often(&upkeep->writer->log);
+  uint64_t debt =
+      (appended - paid) * (is_often ? PAY_FACTOR_OFTEN : PAY_FACTOR);
   uint64_t behind = upkeep->seen_count / WAITING_PARTS_MOST;
   bool found = true, more;
   if (appended <= paid || debt < PAY_LEAST_BYTES) return MMCMAP_OK;

@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 8,
+  SHARE_LAYOUT = 9,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -203,7 +203,9 @@ struct share_upkeep {
   struct share_counts begun;      /* by the transaction that is under way */
   _Atomic uint64_t fall_ns; /* since then (monotonic) it is looked whether what
                                   is alive falls fast, */
-  _Atomic uint64_t fall_bytes; /* from that much */
+  _Atomic uint64_t fall_bytes;   /* from that much */
+  _Atomic uint64_t commit_bytes; /* appended between two commits, lately */
+  _Atomic uint64_t closed_bytes; /* appended_bytes at the last one */
 };
 
 enum share_need {

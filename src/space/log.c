@@ -498,6 +498,17 @@ static int close_frames(struct log *log, uint64_t next,
   return code;
 }
 
+/* How much is appended from one commit to the next: the most, falling slowly. */
+static void note_commit(struct log *log) {
+  struct share_upkeep *upkeep = &log->header->upkeep;
+  uint64_t closed = upkeep->closed_bytes, before = upkeep->commit_bytes;
+  uint64_t bytes = log->appended_bytes - closed;
+  before -= before / 16;
+  if (closed > log->appended_bytes) bytes = 0;
+  atomic_store(&upkeep->commit_bytes, bytes > before ? bytes : before);
+  atomic_store(&upkeep->closed_bytes, log->appended_bytes);
+}
+
 int log_close(struct log *log, const struct log_root *root) {
   CHECK(root->epoch >= log->first_epoch && root->epoch < log->epoch);
   uint64_t next = log->cursor;
@@ -515,6 +526,7 @@ int log_close(struct log *log, const struct log_root *root) {
     log_abandon(log);
     return code;
   }
+  note_commit(log);
   log->first_epoch = log->epoch;
   recycler_clear(&log->recycler, log->first_epoch);
   log_store(log);

@@ -403,6 +403,10 @@ bool log_has_dropped(const struct log *log, const struct usage_totals *totals);
    most of what there is. */
 void log_drop_unknown(struct log *log);
 
+/* Whether little is changed from one commit to the next: then most branches that are
+   copied are copied for one change, and committing once more costs little. */
+bool log_commits_often(const struct log *log);
+
 /* Whether so many segments wait for a commit that it is worth it. */
 bool log_wants_commit(const struct log *log, const struct usage_totals *totals);
 

@@ -18,8 +18,11 @@ enum {
   SLACK_SEGMENTS = 3,
   WAITING_PARTS = 20,        /* of what is used: as many segments wait for a
                                 commit until it is made, */
-  WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned */
-  BEGUN_PARTS = 64, /* one of so many is begun between two looks at all */
+  WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
+  WAITING_PARTS_OFTEN = 40,  /* where there are commits all the time */
+  OFTEN_PARTS = 64,     /* of the store, appended from one commit to the next */
+  OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together */
+  BEGUN_PARTS = 64,     /* one of so many is begun between two looks at all */
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
   RESERVE_SEGMENTS = 6, /* more than one in each quarter (space/space.h) */
@@ -97,10 +100,18 @@ static enum share_need need_to_shrink(const struct usage_totals *totals) {
                                                          : SHARE_NEED_NOTHING;
 }
 
+bool log_commits_often(const struct log *log) {
+  uint64_t size = log->space->segment_count << log->space->segment_shift;
+  return log->space->segment_count > OFTEN_SEGMENTS &&
+         atomic_load_explicit(&log->header->upkeep.commit_bytes,
+                              memory_order_relaxed) < size / OFTEN_PARTS;
+}
+
 bool log_wants_commit(const struct log *log,
                       const struct usage_totals *totals) {
   bool has_pieces = piece_segments(log->space) > 1;
   uint64_t parts = has_pieces ? WAITING_PARTS_PIECES : WAITING_PARTS;
+  if (log_commits_often(log)) parts = WAITING_PARTS_OFTEN;
   return totals->wait_commit_count > totals->used_count / parts;
 }
 

@@ -201,6 +201,7 @@ struct usage_victims {
   struct usage_victim all[USAGE_VICTIMS];
   unsigned count;
   unsigned next;
+  bool has_held; /* some segments are none, because of snapshots */
 };
 
 /* A small store is compacted by moving all of it twice: out of the way, then what is

@@ -160,6 +160,7 @@ static void list_victims(const struct log *log, const struct readers_held *held,
   struct seen_piece piece = {.size = piece_segments(space)};
   if (most > USAGE_VICTIMS) most = USAGE_VICTIMS;
   list->count = list->next = 0;
+  list->has_held = held->count > 0 || log->header->upkeep.saved_newest != 0;
   for (; run.number < space->segment_count; run.number += run.run) {
     run.run = run_at(space, run.number);
     if (!run_may_be_victim(log, false, &run, held)) continue;
