@@ -30,16 +30,21 @@ enum { DETACH_TIMEOUT_MS = 10000 };
 /* ---- The session --------------------------------------------------------- */
 
 /* The newest superblock, and the length of the file after it was read: another
-   process may make it longer, and then write a superblock that says so. */
+   process may make it longer, and then write a superblock that says so; or write
+   others, and then make it shorter. */
 static int choose_superblock(struct store *store,
                              struct superblock *superblock_out,
                              unsigned *place_out, uint64_t *file_bytes_out) {
-  int code = recovery_choose_superblock(
-      store->fd, UINT64_MAX, store->is_readonly, superblock_out, place_out);
-  if (code == MMCMAP_OK) code = file_size(store->fd, file_bytes_out);
-  if (code == MMCMAP_OK && superblock_out->used_bytes > *file_bytes_out)
-    code = error_set_corrupt("F10 file shorter than used", *file_bytes_out);
-  return code;
+  for (uint64_t before = UINT64_MAX;;) {
+    int code = recovery_choose_superblock(
+        store->fd, UINT64_MAX, store->is_readonly, superblock_out, place_out);
+    if (code == MMCMAP_OK) code = file_size(store->fd, file_bytes_out);
+    if (code != MMCMAP_OK || superblock_out->used_bytes <= *file_bytes_out)
+      return code;
+    if (superblock_out->sequence == before)
+      return error_set_corrupt("F10 file shorter than used", *file_bytes_out);
+    before = superblock_out->sequence;
+  }
 }
 
 /* Recovery once more, for a process that is about to write the first change but
@@ -239,19 +244,25 @@ static int take_over(struct store *store, const struct superblock *superblock,
 }
 
 /* The first user of the file: takes over what the dead have left, if it belongs
-   to the bytes, or recovers. */
+   to the bytes, or recovers. They may have written since we looked at the file for
+   what does not change, so we look again, now that there is nobody else. */
 static int become_first(struct store *store,
-                        const struct superblock *superblock, unsigned place,
-                        uint64_t file_bytes,
                         const struct takeover_identity *identity) {
   struct share *share = &store->share;
+  struct superblock newest, *superblock = &newest;
+  uint64_t file_bytes;
+  unsigned place;
+  int code = choose_superblock(store, superblock, &place, &file_bytes);
+  if (code != MMCMAP_OK) return code;
+  if (file_bytes > store->space.map.size_bytes)
+    return error_set(MMCMAP_EADDRESS, "the file has grown while opening");
   space_set_size(&store->space, file_bytes);
   if (takeover_matches(share->header, identity) &&
       takeover_is_possible(&store->writer.log, identity, superblock,
                            &store->hasher)) {
     return take_over(store, superblock, place);
   }
-  int code = share_reset(share);
+  code = share_reset(share);
   if (code != MMCMAP_OK) return code;
   log_abandon(&store->writer.log);
   takeover_mark(share->header, identity);
@@ -334,13 +345,13 @@ static int attach_shared(struct store *store, const mmcmap_options *options) {
     code = takeover_identify(store->fd, superblock.file_id, store->share.fd,
                              &identity);
   if (code == MMCMAP_OK) code = init_parts(store);
+  TEST_POINT("looked at");
   if (code == MMCMAP_OK)
     code = lock_is_free(store->fd, STORE_GROUP_OFFSET, &is_alone);
   if (code == MMCMAP_OK) code = share_is_unused(&store->share, &is_unused);
   if (code != MMCMAP_OK) return code;
   if (BROKEN(BREAK_TRUST_LOCK_FILE)) is_alone = is_unused;
-  if (is_alone && is_unused)
-    return become_first(store, &superblock, place, file_bytes, &identity);
+  if (is_alone && is_unused) return become_first(store, &identity);
   if (!is_alone && !is_unused &&
       takeover_matches(store->share.header, &identity))
     return join(store, file_bytes, &superblock);

@@ -6,11 +6,12 @@
 
 local probe = require "mmcmap_probe"
 local crash = require "spec.support.crash"
+local peers = require "spec.support.peers"
 local scratch = require "spec.support.scratch"
 local share = probe.share
 local WORD_STEP = crash.thinning > 8 and 40 or 8
 
-local SEGMENT, SIGKILL = 131072, 9
+local SEGMENT, SIGKILL, SIGSTOP = 131072, 9, 19
 
 describe("maint.takeover", function()
   local path, lock_path, db
@@ -24,6 +25,7 @@ describe("maint.takeover", function()
   teardown(crash.remove_folder)
 
   after_each(function()
+    peers.kill_all()
     probe.os.restore()
     probe.crash.breaks()
     if db then db:close() end
@@ -513,6 +515,44 @@ describe("maint.takeover", function()
       os.remove(path)
     end
   end)
+
+  -- The opener has looked at the file, and stands still before it asks who else is
+  -- there. What it has seen is two superblocks old then, or names more than there is.
+  for _, case in ipairs { "longer", "shorter" } do
+    it("goes by what all left that died while it opened: a " .. case .. " file", function()
+      if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+      local user, opener = peers.launch(path), peers.launch(path)
+      user:ask([[
+        db = assert(probe.store.open(path, { durability = "manual" }))
+        function fill(value)
+          for i = 1, 400 do
+            assert(db:put("key " .. i % 100, value:rep(20000)))
+            if i % 20 == 0 then assert(db:sync()) end
+          end
+        end
+        if (...) == "shorter" then fill("a") end
+        assert(db:put("key", "old") and db:sync())
+      ]], case)
+      opener:ask("probe.crash.die_at_point(1, tonumber((...)), 'looked at')", SIGSTOP)
+      opener:tell([[
+        db = assert(probe.store.open(path, { durability = "manual" }))
+        local problems = db:check()
+        return db:get("key") .. " " .. #problems
+      ]])
+      opener:await_stopped()
+      user:ask([[
+        if (...) == "longer" then fill("b") end
+        for i = 0, 99 do db:delete("key " .. i) end
+        if (...) == "shorter" then for _ = 1, 4 do assert(db:step(1000)) end end
+        assert(db:put("key", "new") and db:sync())
+        assert(db:put("key", "newest"))
+      ]], case)
+      user:kill(SIGKILL)
+      opener:go_on()
+      assert.equal("newest 0", opener:answer())
+      opener:finish()
+    end)
+  end
 
   -- ---- A deliberate mistake -----------------------------------------------------
 
