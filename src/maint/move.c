@@ -10,7 +10,9 @@ enum {
   EXTENT_MAP_ID_AT = 8,
   EXTENT_PRIMARY_AT = 16,
   COMPANIONS_MAX = 128,
-  SMALL_BRANCH_SLOTS = 16,  /* so few hardly share the copy of one */
+  COMPANION_BYTES_MAX =
+      256,                 /* a larger one takes more than copies of branches */
+  SMALL_BRANCH_SLOTS = 16, /* so few hardly share the copy of one */
   COMPANION_LIVE_TENTHS = 8 /* of a segment, alive at most */
 };
 
@@ -87,6 +89,20 @@ static void add_below(const struct trie *trie, const struct branch_view *branch,
   }
 }
 
+/* By the first record: where they are long, or there are none, moving them together
+   saves little. */
+static bool are_worth_it(const struct trie *trie,
+                         const struct companions *companions) {
+  struct node_source source = trie_source(trie);
+  struct record_view record;
+  for (unsigned i = 0; i < companions->count; i++)
+    if (slot_is_record(companions->slots[i]))
+      return node_record(&source, slot_offset(companions->slots[i]), &record) ==
+                 MMCMAP_OK &&
+             record_size_of(&record) <= COMPANION_BYTES_MAX;
+  return false;
+}
+
 /* For a node at the end of `path`, and the branch that it is, if it is one. */
 static void find_companions(const struct trie *trie,
                             const struct trie_path *path,
@@ -94,6 +110,10 @@ static void find_companions(const struct trie *trie,
                             struct companions *companions) {
   const struct log *log = trie->log;
   if (LIKELY(companions == NULL || !log_commits_often(log)) || path->depth == 0)
+    return;
+  /* What is left is for what frees space at once. */
+  if (atomic_load(&log->header->upkeep.is_full) != 0 ||
+      log->space->claim != SPACE_FOR_UPKEEP)
     return;
   const struct trie_step *step = &path->steps[path->depth - 1];
   if (step->epoch == log->epoch || log->victims.has_held ||
@@ -105,6 +125,7 @@ static void find_companions(const struct trie *trie,
   add_below(trie, &step->branch, companions);
   if (branch != NULL && branch->slot_count >= SMALL_BRANCH_SLOTS)
     add_slots(log, branch, companions);
+  if (!are_worth_it(trie, companions)) companions->count = 0;
 }
 
 /* ---- Nodes ---------------------------------------------------------------- */
@@ -119,7 +140,8 @@ static int clean_record(const struct trie *trie,
   struct trie_key key = trie_key_of(trie->hasher, record.key, record.key_size);
   int code = trie_find_path(trie, &key, &path);
   if (code != MMCMAP_OK) return code;
-  if (path.ending != TRIE_ENDS_SAME || path.record.offset != offset)
+  if (path.ending != TRIE_ENDS_SAME || path.record.offset != offset ||
+      (companions == NULL && record_size_of(&record) > COMPANION_BYTES_MAX))
     return MMCMAP_OK;
   find_companions(trie, &path, NULL, companions);
   return move_record(trie, &key, &path);
@@ -183,12 +205,15 @@ int move_node(struct writer *writer, const struct node_source *source,
   if (kind == NODE_STORE) return clean_store(writer, offset);
   companions.count = 0; /* to clear them all would take as long as the rest */
   int code = clean_node(writer, source, map_id, offset, kind, &companions);
+  if (code != MMCMAP_OK) return code;
+  /* What happens to them is no business of this one's. */
   for (unsigned i = 0; code == MMCMAP_OK && i < companions.count; i++) {
     uint64_t slot = companions.slots[i];
+    if (slot_offset(slot) == offset) continue;
     code = clean_node(writer, source, map_id, slot_offset(slot),
                       slot_is_record(slot) ? NODE_RECORD : NODE_BRANCH, NULL);
   }
-  return code;
+  return MMCMAP_OK;
 }
 
 /* ---- Large values ---------------------------------------------------------- */

@@ -147,12 +147,16 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
   while (code == MMCMAP_OK && *found_out &&
          (goes_on || cleaner_is_ahead(&ahead))) {
     bool was_ahead = cleaner_is_ahead(&ahead);
+    uint64_t moved = upkeep->writer->header->upkeep.moved_bytes;
     code = clean_some(upkeep, mode, &ahead, goes_on, found_out);
     uint64_t looked = was_ahead ? 0 : QUANTUM_BYTES;
     if (ahead.is_pinned) {
       cleaner_look_ahead(upkeep->writer, &ahead);
       looked = ahead.to.offset - ahead.from.offset;
     }
+    /* Other nodes may have been moved with what was looked at. */
+    moved = upkeep->writer->header->upkeep.moved_bytes - moved;
+    if (looked < moved) looked = moved;
     bytes -= bytes < looked ? bytes : looked;
     goes_on = bytes > 0 && process_monotonic_ns() < end_ns;
   }

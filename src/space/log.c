@@ -498,15 +498,13 @@ static int close_frames(struct log *log, uint64_t next,
   return code;
 }
 
-/* How much is appended from one commit to the next: the most, falling slowly. */
-static void note_commit(struct log *log) {
+/* How much changes append from one commit to the next: the most, falling slowly. */
+static void note_commit(const struct log *log) {
   struct share_upkeep *upkeep = &log->header->upkeep;
-  uint64_t closed = upkeep->closed_bytes, before = upkeep->commit_bytes;
-  uint64_t bytes = log->appended_bytes - closed;
+  uint64_t before = upkeep->commit_bytes, bytes = log_uncommitted_bytes(log);
   before -= before / 16;
-  if (closed > log->appended_bytes) bytes = 0;
   atomic_store(&upkeep->commit_bytes, bytes > before ? bytes : before);
-  atomic_store(&upkeep->closed_bytes, log->appended_bytes);
+  atomic_store(&upkeep->closed_bytes, upkeep->closed_bytes + bytes);
 }
 
 int log_close(struct log *log, const struct log_root *root) {

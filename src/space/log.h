@@ -403,8 +403,13 @@ bool log_has_dropped(const struct log *log, const struct usage_totals *totals);
    most of what there is. */
 void log_drop_unknown(struct log *log);
 
-/* Whether little is changed from one commit to the next: then most branches that are
-   copied are copied for one change, and committing once more costs little. */
+/* What changes have appended since the log was last closed for a commit; what the
+   cleaner has is left out. */
+uint64_t log_uncommitted_bytes(const struct log *log);
+
+/* Whether little is changed from one commit to the next, in a store of many small
+   records: then most of what is written are branches that are copied for one change,
+   and committing once more costs little. */
 bool log_commits_often(const struct log *log);
 
 /* Whether so many segments wait for a commit that it is worth it. */

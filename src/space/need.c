@@ -21,8 +21,10 @@ enum {
   WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
   WAITING_PARTS_OFTEN = 40,  /* where there are commits all the time */
   OFTEN_PARTS = 64,     /* of the store, appended from one commit to the next */
-  OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together */
-  BEGUN_PARTS = 64,     /* one of so many is begun between two looks at all */
+  OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together; */
+  OFTEN_RECORD_BYTES =
+      384,          /* beside larger records copies of branches are little */
+  BEGUN_PARTS = 64, /* one of so many is begun between two looks at all */
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
   RESERVE_SEGMENTS = 6, /* more than one in each quarter (space/space.h) */
@@ -100,11 +102,26 @@ static enum share_need need_to_shrink(const struct usage_totals *totals) {
                                                          : SHARE_NEED_NOTHING;
 }
 
+uint64_t log_uncommitted_bytes(const struct log *log) {
+  const struct share_upkeep *upkeep = &log->header->upkeep;
+  uint64_t done =
+      atomic_load_explicit(&upkeep->own_bytes, memory_order_relaxed) +
+      atomic_load_explicit(&upkeep->closed_bytes, memory_order_relaxed);
+  uint64_t appended = log->header->change.appended_bytes;
+  return appended > done ? appended - done : 0;
+}
+
 bool log_commits_often(const struct log *log) {
+  const struct share_upkeep *upkeep = &log->header->upkeep;
   uint64_t size = log->space->segment_count << log->space->segment_shift;
+  uint64_t most = size / OFTEN_PARTS;
   return log->space->segment_count > OFTEN_SEGMENTS &&
-         atomic_load_explicit(&log->header->upkeep.commit_bytes,
-                              memory_order_relaxed) < size / OFTEN_PARTS;
+         size / OFTEN_RECORD_BYTES <
+             atomic_load_explicit(&log->header->change.count,
+                                  memory_order_relaxed) &&
+         atomic_load_explicit(&upkeep->commit_bytes, memory_order_relaxed) <
+             most &&
+         log_uncommitted_bytes(log) < most;
 }
 
 bool log_wants_commit(const struct log *log,
