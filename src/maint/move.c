@@ -130,6 +130,30 @@ static void find_companions(const struct trie *trie,
 
 /* ---- Nodes ---------------------------------------------------------------- */
 
+/* A mean of the last ones. */
+static void note_size(struct share_upkeep *upkeep, uint64_t size) {
+  uint64_t before = upkeep->record_bytes;
+  atomic_store_explicit(&upkeep->record_bytes,
+                        before == 0 ? size : before - before / 16 + size / 16,
+                        memory_order_relaxed);
+}
+
+/* If none has been moved yet: where branches are most of what is written, that takes
+   its time. */
+static void sample_size(const struct trie *trie,
+                        const struct branch_view *branch) {
+  struct share_upkeep *upkeep = &trie->log->header->upkeep;
+  struct node_source source = trie_source(trie);
+  struct record_view record;
+  for (unsigned i = 0; i < branch->slot_count && upkeep->record_bytes == 0;
+       i++) {
+    uint64_t slot = branch_slot(branch, i);
+    if (slot_is_record(slot) &&
+        node_record(&source, slot_offset(slot), &record) == MMCMAP_OK)
+      note_size(upkeep, record_size_of(&record));
+  }
+}
+
 static int clean_record(const struct trie *trie,
                         const struct node_source *source, uint64_t offset,
                         struct companions *companions) {
@@ -143,6 +167,8 @@ static int clean_record(const struct trie *trie,
   if (path.ending != TRIE_ENDS_SAME || path.record.offset != offset ||
       (companions == NULL && record_size_of(&record) > COMPANION_BYTES_MAX))
     return MMCMAP_OK;
+  if (companions != NULL)
+    note_size(&trie->log->header->upkeep, record_size_of(&record));
   find_companions(trie, &path, NULL, companions);
   return move_record(trie, &key, &path);
 }
@@ -174,6 +200,7 @@ static int clean_branch(const struct trie *trie,
   struct branch_place place = branch_read_place(&branch);
   int code = trie_find_branch(trie, &place, offset, &path, &found);
   if (code != MMCMAP_OK || !found) return code;
+  sample_size(trie, &branch);
   find_companions(trie, &path, &branch, companions);
   return move_branch(trie, &path, &branch);
 }

@@ -206,6 +206,8 @@ struct share_upkeep {
   _Atomic uint64_t fall_bytes;   /* from that much */
   _Atomic uint64_t commit_bytes; /* appended between two commits, lately */
   _Atomic uint64_t closed_bytes; /* appended_bytes at the last one */
+  _Atomic uint64_t record_bytes; /* of a record that is moved, on average; 0: it
+                                    is not known yet */
 };
 
 enum share_need {

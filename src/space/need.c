@@ -115,10 +115,10 @@ bool log_commits_often(const struct log *log) {
   const struct share_upkeep *upkeep = &log->header->upkeep;
   uint64_t size = log->space->segment_count << log->space->segment_shift;
   uint64_t most = size / OFTEN_PARTS;
-  return log->space->segment_count > OFTEN_SEGMENTS &&
-         size / OFTEN_RECORD_BYTES <
-             atomic_load_explicit(&log->header->change.count,
-                                  memory_order_relaxed) &&
+  uint64_t record =
+      atomic_load_explicit(&upkeep->record_bytes, memory_order_relaxed);
+  return log->space->segment_count > OFTEN_SEGMENTS && record != 0 &&
+         record < OFTEN_RECORD_BYTES &&
          atomic_load_explicit(&upkeep->commit_bytes, memory_order_relaxed) <
              most &&
          log_uncommitted_bytes(log) < most;
