@@ -151,8 +151,9 @@ for _, case in ipairs { { "ext4", 20 }, { "xfs", 320 } } do
       ]])
     end)
 
+    -- XFS may have given away what the last commit needs.
     it("a full medium lets a store be closed and opened", function()
-      inside(kind, least, [[
+      inside(kind, least, ("local may_fail = %s\n"):format(kind == "xfs") .. [[
         local db = assert(mmcmap.open(path, { durability = "manual" }))
         fill(db, 1, 500)
         local free = tonumber(shell("df --output=avail -k . | tail -n 1"))
@@ -166,7 +167,7 @@ for _, case in ipairs { { "ext4", 20 }, { "xfs", 320 } } do
         end
         equal("ENOSPC", code)
         shell("cat /dev/zero >filler") -- to the brim
-        local closed, message = db:close()
+        local closed, message, close_code = db:close()
         -- The last commit may want room that is not there, and says so.
         db = assert(mmcmap.open(path, { readonly = true }))
         if closed then
@@ -180,7 +181,8 @@ for _, case in ipairs { { "ext4", 20 }, { "xfs", 320 } } do
         equal(count, #db)
         fill(db, last + 1, last + 100)
         assert(db:close())
-        equal(true, closed, message)
+        if not closed and may_fail then equal("ENOSPC", close_code, message)
+        else equal(true, closed, message) end
       ]])
     end)
 
