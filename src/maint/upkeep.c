@@ -23,12 +23,14 @@ enum {
   PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
   COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
   HOLE_PARTS = 28,          /* of what is used may be empty after all phases */
-  STUCK_MAX = 4,           /* segments, before all are recounted; where there is
+  COMPACT_PARTS =
+      20,        /* of what is alive: a file not longer by more is compact */
+  STUCK_MAX = 4, /* segments, before all are recounted; where there is
                                no space one is enough */
-  WAITING_PARTS_MOST = 11, /* of what is used: as many segments wait for a
+  WAITING_PARTS_MOST = 11,  /* of what is used: as many segments wait for a
                                commit until a put waits for it, too, */
-  WAITING_PARTS_OWN = 2,   /* or makes it itself */
-  PAY_WAIT_MS = 8,         /* the longest that one put takes for both */
+  WAITING_PARTS_OWN = 2,    /* or makes it itself */
+  PAY_WAIT_MS = 8,          /* the longest that one put takes for both */
   SLIDE_WAITING_PARTS = 20, /* of what is used wait while compacting slides, */
   SLIDE_WAITING = 8,        /* and segments more, to find room side by side */
   ROOM_TRIES = 64           /* looks, until make_room() gives up */
