@@ -73,6 +73,7 @@ static int look_as(struct upkeep *upkeep, uint32_t timeout_ms,
   if (log_is_started(log)) {
     log_sweep(log, totals_out);
     upkeep->seen_count = totals_out->used_count;
+    upkeep->seen_often = log_commits_often(&upkeep->writer->log);
     upkeep->seen_cleaned = writer->header->upkeep.cleaned_count;
     if (mode != LOOK_ONLY)
       code = log_give_back(log, totals_out, mode == LOOK_IDLY, more_out);
@@ -499,9 +500,8 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   uint64_t appended = atomic_load(&header->change.appended_bytes) -
                       atomic_load(&header->upkeep.own_bytes);
   uint64_t paid = atomic_load(&header->upkeep.paid_bytes);
-  bool is_often = log_commits_often(&upkeep->writer->log);
   uint64_t debt =
-      (appended - paid) * (is_often ? PAY_FACTOR_OFTEN : PAY_FACTOR);
+      (appended - paid) * (upkeep->seen_often ? PAY_FACTOR_OFTEN : PAY_FACTOR);
   uint64_t behind = upkeep->seen_count / WAITING_PARTS_MOST;
   bool found = true, more;
   if (appended <= paid || debt < PAY_LEAST_BYTES) return MMCMAP_OK;

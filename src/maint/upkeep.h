@@ -23,6 +23,7 @@ struct upkeep {
   /* Segments in use, and those gone through, at the last look. */
   _Atomic uint64_t seen_count;
   _Atomic uint64_t seen_cleaned;
+  _Atomic bool seen_often; /* whether commits came often then (space/log.h) */
 };
 
 void upkeep_init(struct upkeep *upkeep, struct committer *committer);
