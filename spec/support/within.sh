@@ -6,13 +6,14 @@
 # exits as it does. After SECONDS (0: never) it tells, as comments of TAP, which
 # processes there are with that, and where they are if there is gdb, kills them
 # and exits with 124. However COMMAND ends, processes that it leaves behind are
-# killed: each holds the pipe to who reads the results, and keeps that waiting.
+# killed: each holds the pipe to who reads the results, and keeps that waiting. So
+# they are when it is told to end (a TERM to it alone waits for COMMAND).
 limit=$1 folder=$2
 shift 2
 
 # Known by their environment: they may be in groups and sessions of their own.
 at_work() {
-  grep -lFs -- "MMCMAP_TMP_DIR=$folder" /proc/[0-9]*/environ | cut -d / -f 3
+  grep -lzxFs -- "MMCMAP_TMP_DIR=$folder" /proc/[0-9]*/environ | cut -d / -f 3
 }
 
 command_of() {
@@ -37,6 +38,7 @@ tell() {
 }
 
 late=$folder/../late
+watcher=
 if test "$limit" -gt 0; then
   {
     trap 'kill "$!"; exit' TERM
@@ -51,15 +53,25 @@ if test "$limit" -gt 0; then
   watcher=$!
 fi
 
+# shellcheck disable=SC2317
+finish() {
+  trap '' INT TERM HUP
+  if test -n "$watcher"; then
+    test -e "$late" || kill "$watcher"
+    wait "$watcher"
+  fi
+  for pid in $(at_work); do
+    echo "# left behind, and killed: $(command_of "$pid" 2>/dev/null)"
+    kill_all "$pid"
+  done
+}
+
+# The watcher, in the background, is not told of a ^C, which ends COMMAND.
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
 "$@"
 status=$?
-if test "$limit" -gt 0; then
-  test -e "$late" || kill "$watcher"
-  wait "$watcher"
-fi
 test ! -e "$late" || status=124
-for pid in $(at_work); do
-  echo "# left behind, and killed: $(command_of "$pid" 2>/dev/null)"
-  kill_all "$pid"
-done
 exit $status

@@ -45,6 +45,22 @@ describe("the runner of the specs", function()
     assert.equal(0, count())
   end)
 
+  it("leaves nothing, nor anybody to watch, when it is interrupted", function()
+    local seconds, count = sleeping_for()
+    local within = os.getenv("MMCMAP_SOURCE_DIR") .. "/spec/support/within.sh"
+    local folder = scratch.shell("mktemp -d " .. scratch.folder() .. "/within-XXXXXX")
+    local inside = folder .. "/files"
+    -- A group of its own, to which the interrupt goes, as from a terminal.
+    local output = scratch.shell(("mkdir %s; setsid --wait sh -c %s; echo status=$?"):format(
+      inside, scratch.quoted(("(sleep 1; kill -INT 0) & exec %s 77777 %s "
+        .. "env MMCMAP_TMP_DIR=%s sh -c 'trap \"\" INT; sleep %s & trap - INT; sleep %s'"):format(
+        within, inside, inside, seconds, seconds))))
+    assert.truthy(output:find("status=%d"), output)
+    assert.equal(0, count(), output)
+    assert.equal("0", scratch.shell(
+      "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c '[s]leep 77777'"), output)
+  end)
+
   it("says in which one the process ended early", function()
     local output = run("os.exit(3)", 100)
     assert.truthy(output:find("\nBail out! the specs' process ended early or badly, "
