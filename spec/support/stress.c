@@ -349,6 +349,9 @@ static int stress_fill(void) {
                           stress_make(key, 1, &state, &value));
     if (code != MMCMAP_OK) return code;
   }
+  /* A run that was killed may have left it, with the values of its last round. */
+  int code = mmcmap_drop(stress_store, stress_partial_name);
+  if (code != MMCMAP_OK && code != MMCMAP_NOTFOUND) return code;
   return stress_replace_map(1, &state);
 }
 
