@@ -38,6 +38,7 @@ static int choose_superblock(struct store *store,
   for (uint64_t before = UINT64_MAX;;) {
     int code = recovery_choose_superblock(
         store->fd, UINT64_MAX, store->is_readonly, superblock_out, place_out);
+    TEST_POINT("superblock read");
     if (code == MMCMAP_OK) code = file_size(store->fd, file_bytes_out);
     if (code != MMCMAP_OK || superblock_out->used_bytes <= *file_bytes_out)
       return code;
@@ -249,25 +250,25 @@ static int take_over(struct store *store, const struct superblock *superblock,
 static int become_first(struct store *store,
                         const struct takeover_identity *identity) {
   struct share *share = &store->share;
-  struct superblock newest, *superblock = &newest;
+  struct superblock superblock;
   uint64_t file_bytes;
   unsigned place;
-  int code = choose_superblock(store, superblock, &place, &file_bytes);
+  int code = choose_superblock(store, &superblock, &place, &file_bytes);
   if (code != MMCMAP_OK) return code;
   if (file_bytes > store->space.map.size_bytes)
     return error_set(MMCMAP_EADDRESS, "the file has grown while opening");
   space_set_size(&store->space, file_bytes);
   if (takeover_matches(share->header, identity) &&
-      takeover_is_possible(&store->writer.log, identity, superblock,
+      takeover_is_possible(&store->writer.log, identity, &superblock,
                            &store->hasher)) {
-    return take_over(store, superblock, place);
+    return take_over(store, &superblock, place);
   }
   code = share_reset(share);
   if (code != MMCMAP_OK) return code;
   log_abandon(&store->writer.log);
   takeover_mark(share->header, identity);
   code = readers_join(&store->readers);
-  if (code == MMCMAP_OK) code = recover(store, superblock, place, file_bytes);
+  if (code == MMCMAP_OK) code = recover(store, &superblock, place, file_bytes);
   if (code == MMCMAP_OK) atomic_store(&share->header->state, SHARE_READY);
   return code;
 }

@@ -554,6 +554,36 @@ describe("maint.takeover", function()
     end)
   end
 
+  -- The same of an opener that has read a superblock and not yet asked how long the
+  -- file is: the others go on.
+  it("is not misled by those who make the file shorter while it opens", function()
+    if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+    local user, opener = peers.launch(path), peers.launch(path)
+    user:ask([[
+      db = assert(probe.store.open(path, { durability = "manual" }))
+      for i = 1, 100 do assert(db:put("key " .. i, ("a"):rep(40000))) end
+      assert(db:sync() and db:put("key", "old") and db:step(1000) and db:sync())
+    ]])
+    opener:ask("probe.crash.die_at_point(1, tonumber((...)), 'superblock read')", SIGSTOP)
+    opener:tell([[
+      local message
+      db, message = probe.store.open(path, { durability = "manual" })
+      return db and db:get("key") or message
+    ]])
+    opener:await_stopped()
+    local before = #scratch.read(path)
+    user:ask([[
+      for i = 1, 100 do db:delete("key " .. i) end
+      for _ = 1, 4 do assert(db:step(1000)) end
+      assert(db:put("key", "new") and db:sync())
+    ]])
+    assert.is_true(#scratch.read(path) < before / 2)
+    opener:go_on()
+    assert.equal("new", opener:answer())
+    opener:finish()
+    user:finish()
+  end)
+
   -- ---- A deliberate mistake -----------------------------------------------------
 
   it("shows it if the boot alone is looked at", function()
