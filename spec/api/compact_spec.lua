@@ -223,6 +223,19 @@ describe("compact", function()
     assert.equal(moved, db:stat().moved_bytes)
   end)
 
+  it("moves what is longer by more than a 20th, in small stores, too", function()
+    for _, count in ipairs { 2800, 3000 } do
+      db:close()
+      os.remove(path)
+      db = helper.store({ durability = "manual" }, path)
+      db:update(function(txn)
+        for i = 1, count do txn:put("key " .. i, ("v"):rep(500)) end
+      end)
+      assert.is_true(db:compact())
+      assert.is_true(db:size() <= most(1.07), count .. ": " .. db:size() .. " of " .. most(1.07))
+    end
+  end)
+
   -- One that is a little too large for its few segments is moved each time.
   it("ends each time as it did, where that is all that there is", function()
     for _, count in ipairs { 30, 90 } do

@@ -227,7 +227,9 @@ static int clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
     uint64_t moved = upkeep->moved_bytes;
     if (!node->is_dead) {
       code = move_node(writer, &source, node->offset, node->kind);
-      use_up(limit, node->size, upkeep->moved_bytes - moved);
+      moved = upkeep->moved_bytes - moved;
+      use_up(limit, node->size, moved);
+      if (moved > node->size) ahead->beside_bytes += moved - node->size;
     }
     if (code != MMCMAP_OK) break;
     ahead->next++;

@@ -130,9 +130,12 @@ static void find_companions(const struct trie *trie,
 
 /* ---- Nodes ---------------------------------------------------------------- */
 
-/* A mean of the last ones. */
-static void note_size(struct share_upkeep *upkeep, uint64_t size) {
+/* A mean of the last ones, with the pages of their own. */
+static void note_size(struct share_upkeep *upkeep,
+                      const struct record_view *record) {
   uint64_t before = upkeep->record_bytes;
+  uint64_t size = record_size_of(record);
+  if (record->is_large) size += extent_size(record->value_size);
   atomic_store_explicit(&upkeep->record_bytes,
                         before == 0 ? size : before - before / 16 + size / 16,
                         memory_order_relaxed);
@@ -150,7 +153,7 @@ static void sample_size(const struct trie *trie,
     uint64_t slot = branch_slot(branch, i);
     if (slot_is_record(slot) &&
         node_record(&source, slot_offset(slot), &record) == MMCMAP_OK)
-      note_size(upkeep, record_size_of(&record));
+      note_size(upkeep, &record);
   }
 }
 
@@ -167,8 +170,7 @@ static int clean_record(const struct trie *trie,
   if (path.ending != TRIE_ENDS_SAME || path.record.offset != offset ||
       (companions == NULL && record_size_of(&record) > COMPANION_BYTES_MAX))
     return MMCMAP_OK;
-  if (companions != NULL)
-    note_size(&trie->log->header->upkeep, record_size_of(&record));
+  if (companions != NULL) note_size(&trie->log->header->upkeep, &record);
   find_companions(trie, &path, NULL, companions);
   return move_record(trie, &key, &path);
 }

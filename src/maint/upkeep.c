@@ -150,16 +150,14 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
   while (code == MMCMAP_OK && *found_out &&
          (goes_on || cleaner_is_ahead(&ahead))) {
     bool was_ahead = cleaner_is_ahead(&ahead);
-    uint64_t moved = upkeep->writer->header->upkeep.moved_bytes;
+    uint64_t beside = ahead.beside_bytes;
     code = clean_some(upkeep, mode, &ahead, goes_on, found_out);
     uint64_t looked = was_ahead ? 0 : QUANTUM_BYTES;
     if (ahead.is_pinned) {
       cleaner_look_ahead(upkeep->writer, &ahead);
       looked = ahead.to.offset - ahead.from.offset;
     }
-    /* Other nodes may have been moved with what was looked at. */
-    moved = upkeep->writer->header->upkeep.moved_bytes - moved;
-    if (looked < moved) looked = moved;
+    looked += ahead.beside_bytes - beside;
     bytes -= bytes < looked ? bytes : looked;
     goes_on = bytes > 0 && process_monotonic_ns() < end_ns;
   }
@@ -452,15 +450,21 @@ int upkeep_compact(struct upkeep *upkeep, uint32_t timeout_ms, uint64_t end_ns,
 
 int upkeep_is_compact(struct upkeep *upkeep, uint32_t timeout_ms,
                       bool *is_compact_out) {
-  struct space *space = upkeep->writer->log.space;
-  struct usage_totals totals = {0};
-  bool more;
-  int code = count(upkeep, timeout_ms, &totals);
-  *is_compact_out = code == MMCMAP_OK && totals.uncounted_count == 0 &&
-                    usage_is_compact(space, &totals);
-  if (!*is_compact_out || space_look(space) <= space->segment_count
-                                                   << space->segment_shift)
-    return code;
+  struct log *log = &upkeep->writer->log;
+  struct usage_totals totals;
+  bool is_longer, more;
+  *is_compact_out = false;
+  int code = writer_begin_change(upkeep->writer, background(timeout_ms));
+  if (code != MMCMAP_OK) return code;
+  log_sweep(log, &totals);
+  uint64_t size = log->space->segment_count << log->space->segment_shift;
+  bool is_compact =
+      totals.uncounted_count == 0 &&
+      size <= totals.live_bytes + totals.live_bytes / COMPACT_PARTS;
+  is_longer = space_look(log->space) > size;
+  code = writer_end_change(upkeep->writer, code);
+  *is_compact_out = code == MMCMAP_OK && is_compact;
+  if (!*is_compact_out || !is_longer) return code;
   /* It has grown ahead of what is written. */
   beat(upkeep);
   code = end_pass(upkeep, timeout_ms, UINT64_MAX, &more);

@@ -18,8 +18,7 @@ enum {
   SLACK_SEGMENTS = 3,
   WAITING_PARTS = 20,        /* of what is used: as many segments wait for a
                                 commit until it is made, */
-  WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
-  WAITING_PARTS_OFTEN = 40,  /* where there are commits all the time */
+  WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned */
   OFTEN_PARTS = 64,     /* of the store, appended from one commit to the next */
   OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together; */
   OFTEN_RECORD_BYTES =
@@ -128,7 +127,6 @@ bool log_wants_commit(const struct log *log,
                       const struct usage_totals *totals) {
   bool has_pieces = piece_segments(log->space) > 1;
   uint64_t parts = has_pieces ? WAITING_PARTS_PIECES : WAITING_PARTS;
-  if (log_commits_often(log)) parts = WAITING_PARTS_OFTEN;
   return totals->wait_commit_count > totals->used_count / parts;
 }
 

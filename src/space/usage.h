@@ -238,10 +238,6 @@ bool usage_find_next(struct log *log, struct usage_victim *victim_out);
 bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
                        bool is_first);
 
-/* Whether compacting would gain little, as far as is known; with the writer lock. */
-bool usage_is_compact(const struct space *space,
-                      const struct usage_totals *totals);
-
 /* The same for a phase. */
 void usage_begin_phase(struct log *log, enum usage_phase phase);
 

@@ -260,8 +260,8 @@ static uint64_t count_large(const struct space *space) {
 }
 
 /* What is not counted may be alive. */
-bool usage_is_compact(const struct space *space,
-                      const struct usage_totals *totals) {
+static bool usage_is_compact(const struct space *space,
+                             const struct usage_totals *totals) {
   uint64_t live =
       totals->live_bytes + (totals->uncounted_count << space->segment_shift);
   return space->segment_count << space->segment_shift <=
