@@ -378,8 +378,12 @@ MMCMAP_API int mmcmap_clear(mmcmap *store);
  *
  * A call that fails has changed nothing: the transaction can go on. For want of
  * space (MMCMAP_ENOSPC, MMCMAP_EFULL) it fails without cleaning, which needs the
- * same lock: the next mmcmap_txn_begin() cleans first. On all calls but the two that
- * end it: MMCMAP_EBUSY if it is another thread's, or if its thread has ended;
+ * same lock: the next mmcmap_txn_begin() cleans first. In a large store small puts may
+ * return before their records are in place, to be put side by side; for that there is
+ * space. Should one fail even so, because of damage (MMCMAP_ECORRUPT) or the disk, the
+ * call that comes upon it fails, and all calls after it with the same code, but
+ * mmcmap_txn_rollback_to() a savepoint of before, and mmcmap_txn_abort(). On all calls but
+ * the two that end it: MMCMAP_EBUSY if it is another thread's, or if its thread has ended;
  * MMCMAP_EFORK.
  */
 MMCMAP_API int mmcmap_txn_begin(mmcmap *store, mmcmap_txn **txn_out);

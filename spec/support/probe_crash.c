@@ -662,6 +662,7 @@ static const struct {
     CRASH_BREAK(ROWS_FIRST),
     CRASH_BREAK(AHEAD_UNPINNED),
     CRASH_BREAK(AHEAD_LARGE),
+    {"QUEUE", TESTING_QUEUE},
 };
 
 static uint64_t breaks_of_environment;

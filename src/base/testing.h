@@ -83,6 +83,8 @@ enum testing_break {
 #define BREAK_AHEAD_UNPINNED BREAK_OF_BIT(63)
 /* or looks at the pages of large values. */
 #define BREAK_AHEAD_LARGE BREAK_OF_BIT(39)
+/* No mistake: puts of a transaction wait for each other in the smallest store. */
+#define TESTING_QUEUE BREAK_OF_BIT(38)
 
 #ifdef MMCMAP_DEBUG_CHECKS
 

@@ -129,6 +129,13 @@ static void grant(struct space *space) {
       space->writable_bytes > kept ? space->writable_bytes - kept : 0;
 }
 
+bool space_has_spare(const struct space *space, uint64_t size) {
+  uint64_t begun = space->segment_count << space->segment_shift;
+  uint64_t behind_all =
+      space->writable_bytes > begun ? space->writable_bytes - begun : 0;
+  return free_bytes_of(space) + behind_all >= reserve_bytes(space) + size;
+}
+
 void space_set_reserve(struct space *space, uint64_t wanted_bytes) {
   uint64_t most = reserve_limit(space);
   if (space->max_size_bytes == 0)

@@ -100,6 +100,10 @@ void space_set_size(struct space *space, uint64_t size_bytes);
  */
 int space_ensure(struct space *space, uint64_t end);
 
+/* Whether so much can be appended, beyond the reserve, before anything has to be asked
+   of the file system. The writer lock is held. */
+bool space_has_spare(const struct space *space, uint64_t size);
+
 /* Notes how much is kept in reserve: `wanted`, as far as that is no great part of
    the file. */
 void space_set_reserve(struct space *space, uint64_t wanted_bytes);

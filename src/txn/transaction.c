@@ -33,7 +33,9 @@ int transaction_begin(struct transaction *transaction, struct writer *writer,
 
 void transaction_forget(struct transaction *transaction) {
   trie_draft_free(&transaction->draft);
+  free(transaction->queue);
   free(transaction->savepoints);
+  transaction->queue = NULL;
   transaction->savepoints = NULL;
   transaction->savepoint_count = transaction->savepoint_capacity = 0;
 }
@@ -71,46 +73,6 @@ int transaction_check(const struct transaction *transaction) {
   return error_set(MMCMAP_EBUSY, "the transaction is another thread's");
 }
 
-/* The store's root, to publish with, and to retire what nobody sees then. */
-static struct trie trie_of_top(struct writer *writer) {
-  struct trie trie = {.log = &writer->log,
-                      .hasher = writer->catalog.hasher,
-                      .top = writer->catalog.top,
-                      .count = writer->catalog.count,
-                      .count_place = TRIE_COUNT_IN_CELL};
-  return trie;
-}
-
-/* What is unlinked may be counted as dead from now on. */
-static int publish(struct transaction *transaction) {
-  struct trie trie = trie_of_top(transaction->writer);
-  log_end_private(trie.log);
-  int code = trie_store(&trie, 0, atomic_load(&transaction->root),
-                        atomic_load(&transaction->count));
-  if (code == MMCMAP_OK) trie_retire_draft(&trie, &transaction->draft);
-  return code;
-}
-
-int transaction_commit(struct transaction *transaction, uint64_t *epoch_out) {
-  const struct writer *writer = transaction->writer;
-  *epoch_out = 0;
-  int code = transaction_check(transaction);
-  bool has_changed =
-      transaction->is_writing && atomic_load(&transaction->root) !=
-                                     atomic_load(&writer->header->live.root);
-  int failed = commit_failure(&writer->header->commit);
-  if (code == MMCMAP_OK && has_changed && failed != MMCMAP_OK)
-    code = error_set(failed, "an earlier commit failed");
-  if (code == MMCMAP_OK && has_changed) code = publish(transaction);
-  if (code != MMCMAP_OK || !has_changed) {
-    transaction_abort(transaction);
-    return code;
-  }
-  *epoch_out = writer->log.epoch;
-  leave(transaction);
-  return MMCMAP_OK;
-}
-
 /* ---- Changes ------------------------------------------------------------- */
 
 /* The first change opens a frame, and starts the session if need be. */
@@ -119,8 +81,8 @@ static int begin_writing(struct transaction *transaction,
   const struct change_mode mode = {.is_synced = transaction->is_synced,
                                    .claim = claim};
   struct log *log = &transaction->writer->log;
-  int code = transaction_check(transaction);
-  if (code == MMCMAP_OK && UNLIKELY(!transaction->is_writing)) {
+  int code = MMCMAP_OK;
+  if (UNLIKELY(!transaction->is_writing)) {
     code = log_enter(log);
     if (code == MMCMAP_OK) code = writer_prepare(transaction->writer, mode);
     if (code == MMCMAP_OK) {
@@ -146,14 +108,6 @@ static int open_map(struct transaction *transaction, const struct trie_key *map,
   return code;
 }
 
-static int begin_change(struct transaction *transaction,
-                        const struct trie_key *map, enum space_claim claim,
-                        struct catalog_map *found, struct log_mark *mark_out) {
-  int code = begin_writing(transaction, claim);
-  if (code != MMCMAP_OK) return code;
-  return open_map(transaction, map, false, found, mark_out);
-}
-
 static int end_change(struct transaction *transaction, int code,
                       const struct log_mark *mark) {
   struct log *log = &transaction->writer->log;
@@ -163,75 +117,191 @@ static int end_change(struct transaction *transaction, int code,
   return code;
 }
 
-/* Sets a key whose sizes have been checked; begin_writing() has been called. */
+/* begin_writing() has been called. */
 static int put_one(struct transaction *transaction, const struct trie_key *map,
-                   struct trie_key *key, const void *value, size_t value_size,
-                   struct change_life life) {
+                   struct queued_put *put) {
   struct log_mark mark;
   struct catalog_map found;
-  int code =
-      open_map(transaction, map, change_may_expire(&life), &found, &mark);
+  int code = change_check_sizes(put->key.size, put->value_size);
+  if (code == MMCMAP_OK)
+    code = open_map(transaction, map, change_may_expire(&put->life), &found,
+                    &mark);
   if (code != MMCMAP_OK) return code;
-  code =
-      change_put(&found.trie, key, value, value_size, life, &transaction->now);
+  code = change_put(&found.trie, &put->key, put->value, put->value_size,
+                    put->life, &transaction->now);
   return end_change(transaction, code, &mark);
 }
 
-int transaction_put(struct transaction *transaction, const struct trie_key *map,
-                    const void *key, size_t key_size, const void *value,
-                    size_t value_size, struct change_life life) {
-  int code = change_check_sizes(key_size, value_size);
-  if (code == MMCMAP_OK) code = begin_writing(transaction, SPACE_FOR_PUTS);
-  if (code != MMCMAP_OK) return code;
-  struct trie_key trie_key =
-      trie_key_of(transaction->catalog.hasher, key, key_size);
-  return put_one(transaction, map, &trie_key, value, value_size, life);
-}
+/* ---- Puts ------------------------------------------------------------------ */
 
 /* Walks to where the keys of a group are or will be, side by side: then putting them
    one after the other need not wait for memory. */
 static int look_ahead(struct transaction *transaction,
-                      const struct trie_key *map, const struct trie_key *keys,
+                      const struct trie_key *map, const struct queued_put *puts,
                       unsigned count) {
+  struct trie_key keys[TRIE_LANES];
   struct catalog_map found;
   int code = catalog_open(&transaction->catalog, map, &found);
   if (code != MMCMAP_OK) return code;
   struct node_source source = trie_source(&found.trie);
+  for (unsigned i = 0; i < count; i++)
+    keys[i] = puts[i].key;
   trie_look_ahead(&source, atomic_load(found.trie.root), keys, count);
   return MMCMAP_OK;
 }
 
 static int put_group(struct transaction *transaction,
-                     const struct trie_key *map, const mmcmap_slice *keys,
-                     const mmcmap_slice *values, unsigned count,
-                     struct change_life life) {
-  struct trie_key trie_keys[TRIE_LANES];
+                     const struct trie_key *map, struct queued_put *puts,
+                     unsigned count) {
   int code = begin_writing(transaction, SPACE_FOR_PUTS);
-  for (unsigned i = 0; i < count; i++)
-    trie_keys[i] =
-        trie_key_of(transaction->catalog.hasher, keys[i].data, keys[i].size);
   if (code == MMCMAP_OK && count > 1)
-    code = look_ahead(transaction, map, trie_keys, count);
-  for (unsigned i = 0; i < count && code == MMCMAP_OK; i++) {
-    code = change_check_sizes(keys[i].size, values[i].size);
-    if (code == MMCMAP_OK)
-      code = put_one(transaction, map, &trie_keys[i], values[i].data,
-                     values[i].size, life);
-  }
+    code = look_ahead(transaction, map, puts, count);
+  for (unsigned i = 0; i < count && code == MMCMAP_OK; i++)
+    code = put_one(transaction, map, &puts[i]);
   return code;
+}
+
+/* Puts what waits. Whoever has put it was told that this is done, so if one fails all
+   of the transaction has. */
+static int empty_queue(struct transaction *transaction) {
+  struct put_queue *queue = transaction->queue;
+  if (queue == NULL || queue->count == 0) return MMCMAP_OK;
+  transaction->failed =
+      put_group(transaction, queue->map, queue->puts, queue->count);
+  put_queue_clear(queue);
+  return transaction->failed;
+}
+
+/* Whether this thread may go on with it. */
+static int check_alive(const struct transaction *transaction) {
+  int code = transaction_check(transaction);
+  if (code == MMCMAP_OK && UNLIKELY(transaction->failed != MMCMAP_OK))
+    code = error_set(transaction->failed,
+                     "an earlier put of the transaction failed");
+  return code;
+}
+
+/* Every use of the transaction begins with this, but a put that may wait. */
+static int settle(struct transaction *transaction) {
+  int code = check_alive(transaction);
+  return code == MMCMAP_OK ? empty_queue(transaction) : code;
+}
+
+/* Where all is in the caches there is nothing to wait for; and where space may run out
+   the put that it fails is to be told so itself. */
+static bool may_wait(struct transaction *transaction,
+                     const struct queued_put *put) {
+  const struct space *space = transaction->writer->log.space;
+  bool is_worth_it = space_size(space) >= SPACE_PIECES_FROM &&
+                     space_has_spare(space, PUT_QUEUE_ROOM_BYTES);
+  if (!is_worth_it && !BROKEN(TESTING_QUEUE)) return false;
+  if (put->key.size + put->value_size > PUT_QUEUE_RECORD_MAX) return false;
+  if (transaction->queue == NULL) {
+    transaction->queue = malloc(sizeof *transaction->queue);
+    if (transaction->queue == NULL) return false;
+    put_queue_clear(transaction->queue);
+  }
+  return true;
+}
+
+static int put_later(struct transaction *transaction,
+                     const struct trie_key *map, const struct queued_put *put) {
+  int code = MMCMAP_OK;
+  if (!put_queue_has_room(transaction->queue, map, put))
+    code = empty_queue(transaction);
+  if (code != MMCMAP_OK) return code;
+  put_queue_add(transaction->queue, map, put);
+  return MMCMAP_OK;
+}
+
+int transaction_put(struct transaction *transaction, const struct trie_key *map,
+                    const void *key, size_t key_size, const void *value,
+                    size_t value_size, struct change_life life) {
+  const struct hasher *hasher = transaction->catalog.hasher;
+  struct queued_put put = {
+      .value = value, .value_size = value_size, .life = life};
+  int code = change_check_sizes(key_size, value_size);
+  if (code == MMCMAP_OK) code = check_alive(transaction);
+  if (code == MMCMAP_OK) code = begin_writing(transaction, SPACE_FOR_PUTS);
+  if (code != MMCMAP_OK) return code;
+  put.key = trie_key_of(hasher, key, key_size);
+  if (may_wait(transaction, &put)) return put_later(transaction, map, &put);
+  code = empty_queue(transaction);
+  return code == MMCMAP_OK ? put_one(transaction, map, &put) : code;
 }
 
 int transaction_put_many(struct transaction *transaction,
                          const struct trie_key *map, const mmcmap_slice *keys,
                          const mmcmap_slice *values, size_t count,
                          struct change_life life) {
-  int code = MMCMAP_OK;
-  for (size_t i = 0; i < count && code == MMCMAP_OK; i += TRIE_LANES) {
-    size_t left = count - i;
-    code = put_group(transaction, map, keys + i, values + i,
-                     left < TRIE_LANES ? (unsigned)left : TRIE_LANES, life);
+  const struct hasher *hasher = transaction->catalog.hasher;
+  struct queued_put puts[TRIE_LANES];
+  int code = settle(transaction);
+  for (size_t i = 0; i < count && code == MMCMAP_OK;) {
+    unsigned group = 0;
+    for (; group < TRIE_LANES && i < count; i++, group++) {
+      struct queued_put *put = &puts[group];
+      put->key = trie_key_of(hasher, keys[i].data, keys[i].size);
+      put->value = values[i].data;
+      put->value_size = values[i].size;
+      put->life = life;
+    }
+    code = put_group(transaction, map, puts, group);
   }
   return code;
+}
+
+/* ---- The end ----------------------------------------------------------------- */
+
+/* The store's root, to publish with, and to retire what nobody sees then. */
+static struct trie trie_of_top(struct writer *writer) {
+  struct trie trie = {.log = &writer->log,
+                      .hasher = writer->catalog.hasher,
+                      .top = writer->catalog.top,
+                      .count = writer->catalog.count,
+                      .count_place = TRIE_COUNT_IN_CELL};
+  return trie;
+}
+
+/* What is unlinked may be counted as dead from now on. */
+static int publish(struct transaction *transaction) {
+  struct trie trie = trie_of_top(transaction->writer);
+  log_end_private(trie.log);
+  int code = trie_store(&trie, 0, atomic_load(&transaction->root),
+                        atomic_load(&transaction->count));
+  if (code == MMCMAP_OK) trie_retire_draft(&trie, &transaction->draft);
+  return code;
+}
+
+int transaction_commit(struct transaction *transaction, uint64_t *epoch_out) {
+  const struct writer *writer = transaction->writer;
+  *epoch_out = 0;
+  int code = settle(transaction);
+  bool has_changed =
+      transaction->is_writing && atomic_load(&transaction->root) !=
+                                     atomic_load(&writer->header->live.root);
+  int failed = commit_failure(&writer->header->commit);
+  if (code == MMCMAP_OK && has_changed && failed != MMCMAP_OK)
+    code = error_set(failed, "an earlier commit failed");
+  if (code == MMCMAP_OK && has_changed) code = publish(transaction);
+  if (code != MMCMAP_OK || !has_changed) {
+    transaction_abort(transaction);
+    return code;
+  }
+  *epoch_out = writer->log.epoch;
+  leave(transaction);
+  return MMCMAP_OK;
+}
+
+/* ---- Other changes ----------------------------------------------------------- */
+
+static int begin_change(struct transaction *transaction,
+                        const struct trie_key *map, enum space_claim claim,
+                        struct catalog_map *found, struct log_mark *mark_out) {
+  int code = settle(transaction);
+  if (code == MMCMAP_OK) code = begin_writing(transaction, claim);
+  if (code != MMCMAP_OK) return code;
+  return open_map(transaction, map, false, found, mark_out);
 }
 
 int transaction_delete(struct transaction *transaction,
@@ -255,6 +325,7 @@ int transaction_change(struct transaction *transaction,
   struct catalog_map found;
   bool has_changed;
   int code = change_check_sizes(key_size, 0);
+  if (code == MMCMAP_OK) code = settle(transaction);
   if (code == MMCMAP_OK) code = begin_writing(transaction, SPACE_FOR_PUTS);
   if (code == MMCMAP_OK)
     code = open_map(transaction, map, change_may_expire(&life), &found, &mark);
@@ -289,14 +360,14 @@ int transaction_drop(struct transaction *transaction,
   return end_change(transaction, code, &mark);
 }
 
-int transaction_look(const struct transaction *transaction,
+int transaction_look(struct transaction *transaction,
                      const struct trie_key *map, uint64_t *root_out,
                      uint64_t *count_out) {
   struct node_source source = space_source(transaction->writer->log.space);
-  uint64_t top = atomic_load(&transaction->root);
   struct map_words words;
   *root_out = *count_out = 0;
-  int code = transaction_check(transaction);
+  int code = settle(transaction);
+  uint64_t top = atomic_load(&transaction->root);
   if (code != MMCMAP_OK) return code;
   if (map == NULL) {
     *count_out = atomic_load(&transaction->count);
@@ -308,9 +379,9 @@ int transaction_look(const struct transaction *transaction,
   return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 
-int transaction_get(const struct transaction *transaction,
-                    const struct trie_key *map, const void *key,
-                    size_t key_size, struct record_view *record_out) {
+int transaction_get(struct transaction *transaction, const struct trie_key *map,
+                    const void *key, size_t key_size,
+                    struct record_view *record_out) {
   const struct hasher *hasher = transaction->catalog.hasher;
   struct node_source source = space_source(transaction->writer->log.space);
   uint64_t root, count;
@@ -328,7 +399,7 @@ int transaction_get(const struct transaction *transaction,
 int transaction_freeze(struct transaction *transaction) {
   struct log *log = &transaction->writer->log;
   const struct log_mark *frozen = &transaction->frozen;
-  int code = transaction_check(transaction);
+  int code = settle(transaction);
   if (code != MMCMAP_OK || !transaction->is_writing) return code;
   if (BROKEN(BREAK_TXN_UNFROZEN)) return MMCMAP_OK;
   /* The first node that is born after a freeze is none that was recycled. */
@@ -386,6 +457,8 @@ int transaction_rollback_to(struct transaction *transaction, size_t number) {
   if (code != MMCMAP_OK) return code;
   const struct transaction_savepoint *savepoint =
       &transaction->savepoints[number];
+  if (transaction->queue != NULL) put_queue_clear(transaction->queue);
+  transaction->failed = MMCMAP_OK;
   atomic_store(&transaction->root, savepoint->root);
   atomic_store(&transaction->count, savepoint->count);
   transaction->draft.count = savepoint->unlinked_count;

@@ -20,6 +20,7 @@
 #define TXN_TRANSACTION_H
 
 #include "txn/change.h"
+#include "txn/put_queue.h"
 #include "txn/writer.h"
 
 /* What can be returned to. */
@@ -42,7 +43,9 @@ struct transaction {
   struct catalog catalog;    /* of the two cells */
   struct expiry_reading now; /* taken when it began */
   struct trie_draft draft;
-  struct log_mark frozen; /* where the log was when it was frozen last, */
+  struct put_queue *queue; /* puts that wait; NULL: none has yet */
+  int failed;              /* what one of them failed with */
+  struct log_mark frozen;  /* where the log was when it was frozen last, */
   struct share_counts frozen_counts; /* and what was counted then */
   struct transaction_savepoint *savepoints;
   size_t savepoint_count;
@@ -95,14 +98,14 @@ int transaction_drop(struct transaction *transaction,
 
 /* The root and count of a map in the transaction's own state: 0 and 0 if it is
    not there. */
-int transaction_look(const struct transaction *transaction,
+int transaction_look(struct transaction *transaction,
                      const struct trie_key *map, uint64_t *root_out,
                      uint64_t *count_out);
 
 /* Finds a record in the transaction's own state; good until the next change. */
-int transaction_get(const struct transaction *transaction,
-                    const struct trie_key *map, const void *key,
-                    size_t key_size, struct record_view *record_out);
+int transaction_get(struct transaction *transaction, const struct trie_key *map,
+                    const void *key, size_t key_size,
+                    struct record_view *record_out);
 
 /* From now on the present root is one that never changes, until the end. */
 int transaction_freeze(struct transaction *transaction);
