@@ -182,8 +182,12 @@ for _, kind in ipairs { "a store", "a snapshot" } do
           if round % 50 == 0 then db:sync() end
         end
       ]])
-      local last = 0
+      local last, limit = 0, probe.os.monotonic_ns() + 120e9
       repeat
+        if probe.os.monotonic_ns() > limit then
+          writer:answer() -- why it has ended, if it has
+          error("what the writer put last is not seen, but round " .. last)
+        end
         local found = read():get_many(keys)
         local least, most = math.huge, 0
         for i = 1, 40 do

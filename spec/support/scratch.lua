@@ -59,6 +59,18 @@ function scratch.read(path)
   return text
 end
 
+-- Until there is such a file: for half a minute, which is less than what waits for
+-- the process that waits here.
+function scratch.await(path)
+  local limit = probe.os.monotonic_ns() + 30e9
+  while not scratch.read(path) do
+    if probe.os.monotonic_ns() > limit then
+      error(path .. " has not come within half a minute")
+    end
+    probe.os.sleep_ms(2)
+  end
+end
+
 -- A store, opened by the probe: "manual", and in the smallest segments, unless the
 -- options say otherwise.
 scratch.SEGMENT = 131072

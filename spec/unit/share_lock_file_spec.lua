@@ -378,7 +378,7 @@ describe("share.lock_file", function()
         local function be_the_grandchild(inherited)
           inherited:drop_locks()
           probe.child.say("dropped")
-          while not scratch.read(stop) do probe.os.sleep_ms(2) end
+          scratch.await(stop)
           scratch.write(seen, inherited:get("live.tick"))
         end
         local child = probe.child.start(function()
@@ -405,7 +405,8 @@ describe("share.lock_file", function()
         assert.is_nil(scratch.read(seen))
         scratch.write(stop, "stop")
         child:wait() -- the grandchild has its end of the socket, too
-        assert.equal(("%016x"):format(1234), scratch.read(seen))
+        assert.equal(("%016x"):format(1234),
+          scratch.read(seen) or "the grandchild has waited in vain")
       end)
   end)
 

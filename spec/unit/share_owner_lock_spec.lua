@@ -314,7 +314,7 @@ describe("share.owner_lock", function()
 
   -- A child that lives on has its parent's descriptors, until it drops them.
   it("is inherited although a child of the dead lives", function()
-    local stop = scratch.path("stop")
+    local stop, stopped = scratch.path("stop"), scratch.path("stopped")
     local child = probe.child.start(function()
       local own = assert(share.connect(path, data))
       assert(own:join())
@@ -322,7 +322,8 @@ describe("share.owner_lock", function()
       local grandchild = probe.child.start(function()
         own:drop_locks()
         probe.child.say("dropped")
-        while not scratch.read(stop) do probe.os.sleep_ms(2) end
+        scratch.await(stop)
+        scratch.write(stopped, "it has lived until then")
       end)
       assert(grandchild:line() == "dropped")
       probe.child.say("ready")
@@ -333,7 +334,8 @@ describe("share.owner_lock", function()
     assert.is_true(connection:acquire(MINUTE_MS))
     connection:release()
     scratch.write(stop, "stop")
-    child:wait()
+    child:wait() -- the grandchild has its end of the socket, too
+    assert.truthy(scratch.read(stopped), "the grandchild has waited in vain")
   end)
 
   it("that a thread has left behind is inherited at once", function()
