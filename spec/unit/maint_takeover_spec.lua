@@ -554,6 +554,37 @@ describe("maint.takeover", function()
     end)
   end
 
+  -- As many addresses as it may take, or the file had: those who were there might take
+  -- more.
+  it("gives up if it has too few addresses for what all left that died meanwhile",
+    function()
+      if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+      local user, opener = peers.launch(path), peers.launch(path)
+      user:ask([[
+        db = assert(probe.store.open(path, { durability = "manual" }))
+        assert(db:put("key", "old") and db:sync())
+      ]])
+      opener:ask([[
+        function open()
+          local code
+          db, code = probe.store.open(path, { durability = "manual", max_size = 1048576 })
+          return db and db:get("key") or code
+        end
+        probe.crash.die_at_point(1, tonumber((...)), 'looked at')
+      ]], SIGSTOP)
+      opener:tell("return open()")
+      opener:await_stopped()
+      user:ask([[
+        assert(db:put("large", ("l"):rep(4000000)) and db:sync())
+        assert(db:put("key", "new"))
+      ]])
+      user:kill(SIGKILL)
+      opener:go_on()
+      assert.equal("EADDRESS", opener:answer())
+      assert.equal("new", opener:ask("return open()"))
+      opener:finish()
+    end)
+
   -- The same of an opener that has read a superblock and not yet asked how long the
   -- file is: the others go on.
   it("is not misled by those who make the file shorter while it opens", function()
