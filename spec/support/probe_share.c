@@ -212,6 +212,10 @@ static const struct share_field {
     SHARE_FIELD(commit.chain_index),
     SHARE_FIELD(chain[0].next_offset),
     SHARE_FIELD(chain[1].next_offset),
+    SHARE_FIELD(upkeep.compacting_ns),
+    SHARE_FIELD(upkeep.compact_epoch),
+    SHARE_FIELD(upkeep.is_full),
+    SHARE_FIELD(upkeep.commit_bytes),
 #undef SHARE_FIELD
 };
 

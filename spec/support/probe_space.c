@@ -136,7 +136,8 @@ int probe_space_ahead(lua_State *L) {
 }
 
 static int clean(lua_State *L, struct cleaner_ahead *by) {
-  const struct change_mode mode = {.timeout_ms = OWNER_LOCK_FOREVER};
+  const struct change_mode mode = {.timeout_ms = OWNER_LOCK_FOREVER,
+                                   .claim = SPACE_FOR_UPKEEP};
   struct store *store = space_store(L);
   struct share_upkeep *upkeep = &store->share.header->upkeep;
   uint64_t bytes = probe_opt_u64(L, 2, 4096);
