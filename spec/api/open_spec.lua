@@ -421,6 +421,19 @@ describe("open", function()
       assert.equal(1, #db)
     end)
 
+    it("below the length of the file ends put alone", function()
+      local db = helper.store({ durability = "manual" }, path)
+      for i = 1, 3 do assert(db:put("key " .. i, ("x"):rep(1024 * 1024))) end
+      assert(db:close())
+      for _, readonly in ipairs { false, true } do
+        db = helper.store({ max_size = 131072, readonly = readonly }, path)
+        for i = 1, 3 do assert.equal(1024 * 1024, #db:get("key " .. i)) end
+        local _, _, code = db:put("another", ("x"):rep(1024 * 1024))
+        assert.equal(readonly and "EREADONLY" or "EFULL", code)
+        assert.is_true(db:close())
+      end
+    end)
+
     it("0 is no limit", function()
       assert.equal(0, helper.store({ max_size = 0 }, path):stat().max_size_bytes)
     end)

@@ -7,6 +7,7 @@
 
 local probe = require "mmcmap_probe"
 local binary = require "spec.support.binary"
+local peers = require "spec.support.peers"
 local scratch = require "spec.support.scratch"
 local format, open = probe.format, probe.store.open
 
@@ -412,6 +413,54 @@ describe("maint.recovery", function()
     assert.is_true(other:version() > ("0"):rep(16))
     assert(other:close())
     assert.is_true(bytes == scratch.read(place))
+  end)
+
+  -- Who opens a file first recovers what all see, and it may be another that makes the
+  -- first change.
+  describe("of one, and the first change of another,", function()
+    local place, reader, writer
+
+    local function two_open(bytes)
+      place = scratch.write(scratch.path("crash"), bytes)
+      reader = assert(open_store(place))
+      writer = peers.launch(place)
+      writer:ask("db = assert(probe.store.open(path, { durability = 'manual', "
+        .. "segment_size = tonumber((...)) }))", SEGMENT)
+    end
+
+    after_each(peers.kill_all)
+
+    it("keep all that was recovered", function()
+      for i = 1, 40 do put("k" .. i, ("v"):rep(10000)) end
+      local expected = sync()
+      two_open(crash())
+      writer:ask([[
+        for i = 1, 40 do assert(db:put("new " .. i, ("n"):rep(10000))) end
+        assert(db:sync())
+      ]])
+      for i = 1, 40 do expected["new " .. i] = ("n"):rep(10000) end
+      assert.same(expected, (assert(reader:records())))
+      writer:finish()
+      assert(reader:close())
+      assert.same({}, peers.faults(place))
+    end)
+
+    it("is refused where the file is another by then", function()
+      put("a", "1")
+      sync()
+      put("a", "2")
+      sync()
+      local bytes = crash()
+      local all = frames(bytes)
+      two_open(bytes)
+      local file = assert(io.open(place, "r+b"))
+      file:seek("set", all[#all].at)
+      file:write(("\0"):rep(8)) -- of its header: the last commit was never made
+      file:close()
+      assert.equal("nil ECORRUPT",
+        writer:ask("local _, code = db:put('b', '3') return _, code"))
+      writer:finish()
+    end)
   end)
 end)
 

@@ -196,6 +196,20 @@ describe("maint.takeover", function()
     assert.equal("all", opened_as())
   end)
 
+  it("tells of no recovery, whatever the dead had recovered", function()
+    leave_a_store()
+    local copy = scratch.write(scratch.path("copy"), scratch.read(path))
+    path, lock_path = copy, copy .. "-lock"
+    die_after(function(own)
+      assert(own:stat().recovered_commits == 1)
+      assert(own:put("key 3", "changed"))
+    end)
+    db = open()
+    assert.equal("changed", db:get("key 3"))
+    assert.equal(0, db:stat().recovered_commits)
+    assert.is_false(db:stat().was_clean)
+  end)
+
   it("happens once: a store that was closed is opened as a clean one",
     function()
       leave_a_store()
@@ -480,6 +494,11 @@ describe("maint.takeover", function()
       end)
       assert.same({ "", "signal", SIGKILL }, { text, how, status })
       all["last"] = "was stored, and not counted"
+      local count = 0
+      for _ in pairs(all) do count = count + 1 end
+      db = scratch.open(path, { readonly = true })
+      assert.equal(count, db:count()) -- before anybody asks for the lock
+      assert(db:close())
       assert.equal("all", opened_as())
     end)
 
@@ -514,6 +533,29 @@ describe("maint.takeover", function()
       db = nil
       os.remove(path)
     end
+  end)
+
+  -- The kernel may have dropped pages that it could not write, and have told nobody:
+  -- the next sync would succeed without them.
+  it("writes again what was being synced, where it may write", function()
+    leave_a_store()
+    local text, how, status = probe.child.run(function()
+      local own = open()
+      probe.os.die("fdatasync", 1)
+      own:sync()
+    end)
+    assert.same({ "", "signal", SIGKILL }, { text, how, status })
+    probe.os.watch()
+    db = scratch.open(path, { readonly = true })
+    assert.equal(0, probe.os.counts().pwrite)
+    assert.same(all, (db:records()))
+    assert(db:close())
+    db = open()
+    assert.is_true(probe.os.counts().pwrite > 2) -- a superblock, and frames
+    assert(db:close())
+    db = nil
+    probe.os.restore()
+    assert.equal("all", opened_as())
   end)
 
   -- The opener has looked at the file, and stands still before it asks who else is
@@ -613,6 +655,28 @@ describe("maint.takeover", function()
     assert.equal("new", opener:answer())
     opener:finish()
     user:finish()
+  end)
+
+  -- It has read a superblock of the one, and would map the other.
+  it("opens the file that takes the name meanwhile, and no mixture of two", function()
+    if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+    local other = path .. "-other"
+    for name, count in pairs { [path] = 10, [other] = 1000 } do
+      local own = scratch.open(name)
+      for i = 1, count do assert(own:put("key " .. i, "of " .. count)) end
+      assert(own:close())
+    end
+    local opener = peers.launch(path)
+    opener:ask("probe.crash.die_at_point(2, tonumber((...)), 'superblock read')", SIGSTOP)
+    opener:tell([[
+      db = assert(probe.store.open(path, { durability = "manual" }))
+      return db:get("key 1"), db:count() == 1000, #db:check()
+    ]])
+    opener:await_stopped()
+    assert(os.rename(other, path))
+    opener:go_on()
+    assert.equal("of 1000 true 0", opener:answer())
+    opener:finish()
   end)
 
   -- ---- A deliberate mistake -----------------------------------------------------

@@ -232,6 +232,23 @@ describe("what is counted as alive", function()
       run(new_play(SEED + 10, { drops = true }), thinned(900))
     end)
 
+  it("is known of a store that was closed, and nothing is behind that", function()
+    open()
+    for i = 1, 1000 do assert(db:put("k" .. i, ("v"):rep(1000))) end
+    for i = 1, 1000, 3 do assert.is_true(db:delete("k" .. i)) end
+    local used, size = usage().used, db:size()
+    assert.is_true(used > 4) -- of fewer segments all is counted at once
+    assert(db:close())
+    local closed = #scratch.read(path)
+    assert.is_true(closed <= used * SEGMENT + 4096, closed .. " bytes")
+    assert.is_true(closed < size, closed .. " bytes, were " .. size)
+    open()
+    assert(db:put("first", "change"))
+    local now = usage()
+    assert.same({ 0, 0, 0 }, { now.uncounted, now.low, now.high })
+    assert.is_true(now.used >= used)
+  end)
+
   it("is right again when nodes of an empty segment are recycled", function()
     open()
     assert(db:put("first", "one"))
