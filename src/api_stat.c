@@ -37,9 +37,11 @@ static int stat_of_writer(struct store *store, uint32_t timeout_ms,
   stat_out->version = writer_content_epoch(header);
   stat_out->epoch = writer->log.epoch;
   stat_out->segment_count = store->space.segment_count;
-  stat_out->used_bytes = log_is_started(&writer->log)
-                             ? usage_end(&writer->log)
-                             : store->recovered.state.used_bytes;
+  /* Before the first change it is what whoever opened first has recovered. */
+  stat_out->used_bytes =
+      log_is_started(&writer->log)
+          ? usage_end(&writer->log)
+          : atomic_load(&header->commit.superblock_used_bytes);
   stat_out->log_bytes = writer->log.appended_bytes;
   stat_out->large_bytes = writer->log.large_bytes;
   stat_out->recycled_bytes = writer->log.recycler.reused_bytes;

@@ -274,12 +274,10 @@ static int become_first(struct store *store,
 }
 
 /* Somebody's: the length is theirs to tell. */
-static int join(struct store *store, uint64_t file_bytes,
-                const struct superblock *superblock) {
+static int join(struct store *store, uint64_t file_bytes) {
   uint64_t shared = atomic_load(&store->share.header->live.size_bytes);
   atomic_store(&store->space.known_bytes,
                shared < file_bytes ? shared : file_bytes);
-  store->recovered.state = *superblock;
   return readers_join(&store->readers);
 }
 
@@ -355,7 +353,7 @@ static int attach_shared(struct store *store, const mmcmap_options *options) {
   if (is_alone && is_unused) return become_first(store, &identity);
   if (!is_alone && !is_unused &&
       takeover_matches(store->share.header, &identity))
-    return join(store, file_bytes, &superblock);
+    return join(store, file_bytes);
   return error_set(MMCMAP_EBUSY, "the lock file is not that of its users");
 }
 

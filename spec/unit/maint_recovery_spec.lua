@@ -434,6 +434,12 @@ describe("maint.recovery", function()
       for i = 1, 40 do put("k" .. i, ("v"):rep(10000)) end
       local expected = sync()
       two_open(crash())
+      local stat = reader:stat()
+      assert.is_true(stat.used_bytes > 400000)
+      for _, name in ipairs { "used_bytes", "segment_count", "version", "durable_epoch",
+        "recovered_commits" } do
+        assert.equal(tostring(stat[name]), writer:ask("return db:stat()[...]", name), name)
+      end
       writer:ask([[
         for i = 1, 40 do assert(db:put("new " .. i, ("n"):rep(10000))) end
         assert(db:sync())
