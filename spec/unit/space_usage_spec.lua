@@ -585,6 +585,13 @@ describe("the cleaner", function()
     local saved = assert(db:snapshot())
     assert.equal(same, saved:version())
     saved:close()
+    local crashed = scratch.read(path)
+    for _, bytes in ipairs { false, crashed } do -- closed, and not
+      assert(db:close())
+      if bytes then scratch.write(path, bytes) end
+      open()
+      assert.equal(version, db:version())
+    end
     assert(db:put("other", "one"))
     assert.not_equal(version, db:version())
   end)
