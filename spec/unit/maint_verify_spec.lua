@@ -7,10 +7,10 @@
 local probe = require "mmcmap_probe"
 local scratch = require "spec.support.scratch"
 local binary = require "spec.support.binary"
-local verify = probe.verify
+local format, verify = probe.format, probe.verify
 
 local SEGMENT = 131072
-local FIRST_FRAME = 12352
+local FIRST_FRAME, SUPERBLOCK_B = 12352, 8192
 
 local function build(options, fill)
   local path = scratch.path("store")
@@ -80,6 +80,42 @@ describe("maint.verify", function()
       local report = assert(verify.bytes(scratch.read(path)))
       sound(report)
       assert.equal(70 + round, report.record_count)
+    end
+  end)
+
+  -- The log has a head for branches, where there are many, and one for large values:
+  -- each session goes on where the last one has left them.
+  it("finds branches and large values of many sessions sound", function()
+    local path, heads, counts = scratch.path("store"), { {}, {}, {} }, { 0, 0, 0 }
+    for round = 1, 6 do
+      local db = assert(probe.store.open(path, { segment_size = SEGMENT,
+        durability = "manual" }))
+      for i = 1, 2000 do
+        if round == 1 or i % 20 == round then
+          assert(db:put("key " .. i, ("%d"):format(round):rep(600)))
+        end
+        if i % 400 == 0 then assert(db:sync()) end
+      end
+      for i = 1, 2000 do
+        local last = i % 20
+        if last < 2 or last > round then last = 1 end
+        assert.equal(tostring(last):rep(600), db:get("key " .. i))
+      end
+      assert(db:put("large " .. round, tostring(round):rep(40000)))
+      for i = 1, round do
+        assert.is_true(db:get("large " .. i) == tostring(i):rep(40000))
+      end
+      assert(db:close())
+      local bytes = scratch.read(path)
+      sound(assert(verify.bytes(bytes)))
+      for _, at in ipairs { 0, SUPERBLOCK_B } do
+        local superblock = format.superblock_decode(bytes:sub(at + 1, at + 4096), at, false)
+        for i = 1, 3 do heads[i][superblock.heads[i].offset] = true end
+      end
+    end
+    for i = 1, 3 do
+      for _ in pairs(heads[i]) do counts[i] = counts[i] + 1 end
+      assert.is_true(counts[i] > 5, "head " .. i) -- there is one, and it goes on
     end
   end)
 
