@@ -407,6 +407,7 @@ int store_attach(struct store *store, const mmcmap_options *options) {
       store->is_readonly)
     return attach_loner(store, options);
   if (code != MMCMAP_OK) return code;
+  TEST_POINT("lock file");
   store->is_shared = true;
   code = share_begin_opening(&store->share, 0);
   if (code != MMCMAP_OK) return code;

@@ -527,6 +527,18 @@ describe("maint.create", function()
     end
   end)
 
+  it("makes a store of an empty file, which others then share", function()
+    local place = scratch.write(scratch.path("empty"), "")
+    local store = assert(open_store(place))
+    local other = peers.launch(place)
+    other:ask([[
+      db = assert(probe.store.open(path, { durability = "manual", timeout_ms = 0 }))
+      assert(db:put("k", "v"))
+    ]])
+    assert.equal("v", store:get("k"))
+    other:finish()
+  end)
+
   it("does not take a damaged store for an unfinished one", function()
     local bytes = new_file()
     refused("ECORRUPT", nil, damaged(damaged(bytes, A_AT), B_AT))

@@ -679,6 +679,45 @@ describe("maint.takeover", function()
     opener:finish()
   end)
 
+  it("makes a new store where the file is removed meanwhile", function()
+    if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+    local own, opener = open(), peers.launch(path)
+    assert(own:put("key", "old"))
+    assert(own:close())
+    opener:ask("probe.crash.die_at_point(1, tonumber((...)), 'superblock read')", SIGSTOP)
+    opener:tell([[
+      db = assert(probe.store.open(path, { durability = "manual" }))
+      return db:get("key"), db:put("key", "new")
+    ]])
+    opener:await_stopped()
+    assert(os.remove(path))
+    opener:go_on()
+    assert.equal("nil true", opener:answer())
+    opener:finish()
+    db = open()
+    assert.equal("new", db:get("key"))
+  end)
+
+  -- Else the next ones would have another, and be told that it is not that of its users.
+  for _, what in ipairs { "removed", "replaced" } do
+    it("uses the lock file of that name if it was " .. what .. " meanwhile", function()
+      if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+      leave_a_store()
+      local opener = peers.launch(path)
+      opener:ask("probe.crash.die_at_point(1, tonumber((...)), 'lock file')", SIGSTOP)
+      opener:tell("db = assert(probe.store.open(path, { durability = 'manual' }))")
+      opener:await_stopped()
+      assert(os.remove(lock_path))
+      if what == "replaced" then scratch.write(lock_path, "") end
+      opener:go_on()
+      opener:answer()
+      db = assert(scratch.open(path, { timeout_ms = 0 }))
+      opener:ask("assert(db:put('key 3', 'from there'))")
+      assert.equal("from there", db:get("key 3"))
+      opener:finish()
+    end)
+  end
+
   -- ---- A deliberate mistake -----------------------------------------------------
 
   it("shows it if the boot alone is looked at", function()
