@@ -201,6 +201,21 @@ describe("txn.commit", function()
     other:finish()
   end)
 
+  it("fails for whoever closes, though others go on", function()
+    local other = peers.launch(path)
+    assert.equal("nil EIO", other:ask([[
+      db = assert(probe.store.open(path, { durability = "manual" }))
+      assert(db:put("a", "1") and db:sync() and db:put("a", "2"))
+      probe.os.fail("fdatasync", 1, "EIO")
+      local closed, code = db:close()
+      probe.os.restore()
+      return closed, code
+    ]]))
+    other:finish()
+    assert(db:close() == nil)
+    db = nil
+  end)
+
   it("keeps the version over closing, and content with it", function()
     assert(db:put("a", "1"))
     local version = db:version()
