@@ -446,6 +446,70 @@ describe("maint.takeover", function()
 
   local FRAME_HEADER = 72 -- its first word, the checksum, comes last of all
 
+  it("waits for those who use the lock file, of a file that had the name before",
+    function()
+      db = open()
+      assert(db:put("key", "old") and db:sync())
+      local other = scratch.write(scratch.path("other"), scratch.read(path))
+      assert(os.rename(other, path))
+      local user = peers.launch(path)
+      local try = [[
+        local code
+        db, code = probe.store.open(path, { durability = "manual", timeout_ms = 0 })
+        return code
+      ]]
+      assert.equal("EBUSY", user:ask(try))
+      assert(db:put("key", "new"))
+      assert.equal("new", db:get("key"))
+      assert(db:close())
+      db = nil
+      assert.equal("nil", user:ask(try))
+      assert.equal("old", user:ask("return db:get('key')"))
+      user:finish()
+    end)
+
+  -- Two lock files for one data file would be two writers of it.
+  describe("of a file that others use by another name", function()
+    local other, user
+
+    local function is_refused()
+      local _, code = probe.store.open(path, { durability = "manual", timeout_ms = 0 })
+      assert.equal("EBUSY", code)
+      user:ask("assert(db:put('key', 'of the user'))")
+      user:finish()
+    end
+
+    local function link(from, to)
+      assert.equal("", scratch.shell(("ln -f %s %s 2>&1"):format(
+        scratch.quoted(from), scratch.quoted(to))))
+    end
+
+    before_each(function() other = path .. "-other" end)
+
+    local function use_other()
+      user = peers.launch(other)
+      user:ask("db = assert(probe.store.open(path, { durability = 'manual' }))")
+    end
+
+    it("is not joined by what the dead have left", function()
+      leave_a_store()
+      link(path, other)
+      use_other()
+      is_refused()
+    end)
+
+    it("is not joined by the lock file of another one", function()
+      local owner = peers.launch(path)
+      owner:ask("db = assert(probe.store.open(path, { durability = 'manual' }))")
+      owner:ask("assert(db:put('key', 'of the owner'))")
+      use_other()
+      link(other, path)
+      is_refused()
+      assert.equal("of the owner", owner:ask("return db:get('key')"))
+      owner:finish()
+    end)
+  end)
+
   it("does not believe it if the open frame is not there", function()
     for _, zeros in ipairs { 16, FRAME_HEADER, 200, 4096 } do
       leave_a_store()
