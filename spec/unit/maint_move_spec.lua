@@ -146,3 +146,24 @@ describe("what is moved together with a node", function()
     end)
   end
 end)
+
+describe("a large value that is moved", function()
+  it("is the same, and expires when it would have", function()
+    db = scratch.open(path)
+    for i = 1, 9 do assert(db:put("k" .. i, binary.bytes(40000, i), 1000000 * i)) end
+    for i = 1, 8 do
+      if i % 3 > 0 then assert.is_true(db:delete("k" .. i)) end
+    end
+    assert(db:sync())
+    local moved, version = 0, db:version()
+    for _ = 1, 20 do moved = moved + binary.number((assert(db:clean(100000)))) end
+    assert.is_true(moved > 40000)
+    assert.equal(version, db:version())
+    for i = 3, 9, 3 do
+      assert.is_true(db:get("k" .. i) == binary.bytes(40000, i))
+      local ttl = db:ttl("k" .. i)
+      assert.is_true(ttl > 1000000 * i - 100000 and ttl <= 1000000 * i, ttl)
+    end
+    assert.same({}, db:check())
+  end)
+end)
