@@ -211,4 +211,60 @@ describe("the first victim", function()
     engine:set_upkeep { is_sparse = 1 }
     assert.equal(44, victim())
   end)
+
+  it("is none that a snapshot holds", function()
+    halves()
+    assert(engine:hold_snapshot(1))
+    assert.is_nil(engine:victim(SEGMENT))
+    engine:let_snapshot_go()
+    assert.equal(PIECE, victim())
+  end)
+
+  -- Segments that a large value holds together are one: what is alive in one of them
+  -- is their mean, and something for what such values leave empty.
+  describe("where there are large values", function()
+    local REST = LARGE + 128 -- begins within one
+
+    local function set_live(number, state, tenths)
+      engine:set_segment(number, state, tenths * SEGMENT / 10 // 8 * 8)
+    end
+
+    before_each(function()
+      new_engine(40) -- pieces do not matter
+      for i = 1, 39 do engine:set_segment(i, IN_USE, HALF) end
+    end)
+
+    it("is all of a run", function()
+      set_live(20, LARGE, 9.9)
+      set_live(21, REST, 0.5)
+      set_live(22, REST, 1)
+      assert.equal(20, victim())
+    end)
+
+    it("is not the emptiest part of a run", function()
+      set_live(20, LARGE, 2)
+      set_live(21, REST, 9)
+      set_live(22, REST, 9)
+      assert.equal(1, victim())
+    end)
+
+    it("is no run of which something is not known", function()
+      set_live(20, LARGE, 2)
+      set_live(21, REST + 16, 0) -- uncounted
+      assert.equal(1, victim())
+    end)
+
+    it("is not one with as much alive as others", function()
+      set_live(20, LARGE, 4.9)
+      assert.equal(1, victim())
+      set_live(20, LARGE, 4)
+      assert.equal(20, victim())
+    end)
+
+    it("has nothing to do with the rest of a run behind it", function()
+      set_live(20, IN_USE, 4)
+      set_live(21, REST, 9.9)
+      assert.equal(20, victim())
+    end)
+  end)
 end)
