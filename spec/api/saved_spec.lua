@@ -153,6 +153,24 @@ describe("a snapshot with a name", function()
     fails("EREADONLY", readonly:drop_snapshot("a"))
   end)
 
+  -- Else all of them would stay where they are until it is dropped.
+  it("does not hold large values that came later, after the next opening either", function()
+    db.k = "1"
+    assert.is_true(db:snapshot("a"))
+    for i = 1, 20 do db["large " .. i] = ("l"):rep(200000) end
+    local before = db:stat()
+    assert(db:close())
+    db = helper.store(nil, path)
+    db.k = "2"
+    for _ = 1, 20 do
+      assert(db:step(1))
+      if db:stat().uncounted_segments == 0 then break end
+    end
+    assert.equal(0, db:stat().uncounted_segments)
+    assert.is_true(db:stat().held_segments <= before.held_segments + 2,
+      db:stat().held_segments .. ", were " .. before.held_segments)
+  end)
+
   it("is found by another process", function()
     db.k = "1"
     assert(db:snapshot("a"))

@@ -237,6 +237,39 @@ describe("sizes:", function()
     end)
   end
 
+  -- Values with pages of their own leave some empty between them, and are cleaned by
+  -- runs of segments: what that empties has to be free before more is begun.
+  for _, case in ipairs {
+    { "up to 128 KB", 400, function(random) return 2 ^ (random(110) / 10 + 6) end, 1.45 },
+    { "longer than a segment", 50, function(random) return 100000 + random(100000) end, 1.5 }
+  } do
+    it("stay below what is alive and a half on average, where values are " .. case[1],
+      function()
+        local store = helper.store({ durability = "sync" }, helper.path())
+        local random = require("spec.support.binary").random(4711)
+        local count, live = case[2], {}
+        local alive, sum, looks = 0, 0, 0
+        local function overwrite(id)
+          local value = ("v"):rep(math.floor(case[3](random)))
+          assert(store:put("key " .. id, value))
+          -- Of large ones whole pages, with a header.
+          local size = #value < 20000 and #value or math.ceil((#value + 64) / 4096) * 4096
+          alive = alive + size - (live[id] or 0)
+          live[id] = size
+        end
+        for id = 1, count do overwrite(id) end
+        for i = 1, 20 * count do
+          overwrite(random(count))
+          if i > 5 * count and i % 10 == 0 then
+            sum, looks = sum + store:size() / alive, looks + 1
+          end
+        end
+        assert.is_true(sum / looks < case[4], sum / looks .. " times what is alive")
+        assert.is_true(store:check())
+        store:close()
+      end)
+  end
+
   it("make the file no longer than max_size, whatever the piece", function()
     local limit, big = 17 * 1048576 + 65536, ("v"):rep(200000)
     local store = helper.store({ max_size = limit, durability = "manual" })

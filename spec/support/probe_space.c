@@ -4,7 +4,7 @@
  * store.
  *
  *   usage()        {low=, high=, used=, free=, empty=, uncounted=, live_bytes=,
- *                  stuck=, need=, emptying=}: bytes that are alive beyond what is counted,
+ *                  stuck=, need=, emptying=, late=}: bytes that are alive beyond what is counted,
  *                  the opposite, numbers of segments, and what the last look at
  *                  all of them has found. Looking frees nothing.
  *   clean_ahead([bytes]) as clean(), going by what the cleaner has seen at the end of
@@ -120,6 +120,7 @@ int probe_space_usage(lua_State *L) {
   fields_set_u64(L, "live_bytes", totals.live_bytes);
   fields_set_u64(L, "need", upkeep->need);
   fields_set_u64(L, "emptying", upkeep->is_emptying);
+  fields_set_u64(L, "late", upkeep->is_late);
   return 1;
 }
 

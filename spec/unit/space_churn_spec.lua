@@ -374,8 +374,31 @@ describe("space", function()
     assert.equal(1, now.emptying)
     assert.is_true(now.need < NOW)
     assert.equal(0, change(1, 500, ("w"):rep(1000)).emptying)
+    -- It ends when much is put that does not make up for it, too.
+    assert.equal(1, change(1, 500).emptying)
+    assert.equal(1, change(1501, 60).emptying)
+    for first = 1561, 2991, 10 do now = change(first, 10, ("w"):rep(1000)) end
+    assert.equal(0, now.emptying)
     is_small()
   end)
+
+  -- Else the file grows while the commit goes on.
+  it("that waits for a commit is waited for by changes, though nothing has to be cleaned",
+    function()
+      local BIG = 7 * SEGMENT -- so that segments die as a whole
+      open { durability = "manual" }
+      for i = 1, 30 do assert(db:put("k" .. i, ("a"):rep(BIG))) end
+      assert(db:sync())
+      local random = binary.random(SEED)
+      local largest = 0
+      for _ = 1, 300 do
+        local id = random(30)
+        assert(db:put("k" .. id, ("b"):rep(BIG)))
+        largest = math.max(largest, db:size())
+      end
+      within({ 1.8, 6 }, largest, usage().live_bytes)
+      is_sound()
+    end)
 
   it("comes back from a map that is dropped, when all has been recounted",
     function()

@@ -307,12 +307,24 @@ describe("space.log", function()
     assert.equal(3, state().segment_count)
     assert.equal(3 * SEGMENT + 4096, number(assert(engine:alloc_large(SEGMENT))))
     assert.equal(5, state().segment_count)
-    assert.equal(5 * SEGMENT + 4096,
+    -- Which goes on in the segments behind it,
+    assert.equal(4 * SEGMENT + 4096,
       number(assert(engine:alloc_large(5 * SEGMENT))))
-    -- With so many more that another one of that size fits.
-    assert.equal(16, state().segment_count)
+    assert.equal(10, state().segment_count)
+    assert.equal(10 * SEGMENT, state().large_limit)
+    assert.equal(9 * SEGMENT + 4096, state().large_offset)
+    assert.equal(9 * SEGMENT + 4096,
+      number(assert(engine:alloc_large(6 * SEGMENT))))
     assert.equal(16 * SEGMENT, state().large_limit)
-    assert.equal(10 * SEGMENT + 4096, state().large_offset)
+    assert.equal(15 * SEGMENT + 4096, state().large_offset)
+    -- until it is long,
+    assert.equal(16 * SEGMENT + 4096, number(assert(engine:alloc_large(SEGMENT))))
+    assert.equal(18 * SEGMENT, state().large_limit)
+    -- or there is something else.
+    assert(engine:begin_segments(LOG, 1))
+    assert.equal(19 * SEGMENT + 4096, number(assert(engine:alloc_large(2 * SEGMENT))))
+    assert.equal(22, state().segment_count)
+    assert.equal(21 * SEGMENT + 4096, state().large_offset)
     assert.equal(state().large_offset, state()["end"])
     -- The log goes on where it was.
     assert.equal(FIRST + FRAME, number(assert(engine:alloc(24))))

@@ -200,6 +200,16 @@ static uint64_t epoch_in_header(const struct recount *recount,
   return header.sequence;
 }
 
+/* With what its run was made longer by for the sake of a value: the header is in its
+   place, and the run's is older, if anything. */
+static uint64_t run_with_tails(const struct recount *recount, uint64_t first,
+                               uint64_t run) {
+  while (first + run < recount->segment_count &&
+         recount->found[first + run].is_tail)
+    run++;
+  return run;
+}
+
 /* Reads in the headers of segments when they were begun, for a while: what is
    younger than a saved snapshot is not held by it. */
 static void find_epochs(struct recount *recount, const struct space *space,
@@ -217,6 +227,7 @@ static void find_epochs(struct recount *recount, const struct space *space,
     }
     uint64_t first = recount->dated;
     uint64_t epoch = epoch_in_header(recount, space, first, &run);
+    run = run_with_tails(recount, first, run);
     for (uint64_t i = first; i < first + run; i++)
       if (i == first || recount->found[i].is_tail)
         recount->found[i].first_epoch = epoch;

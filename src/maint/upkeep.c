@@ -27,9 +27,8 @@ enum {
       20,        /* of what is alive: a file not longer by more is compact */
   STUCK_MAX = 4, /* segments, before all are recounted; where there is
                                no space one is enough */
-  WAITING_PARTS_MOST = 11,  /* of what is used: as many segments wait for a
-                               commit until a put waits for it, too, */
-  WAITING_PARTS_OWN = 2,    /* or makes it itself */
+  WAITING_PARTS_OWN = 2,    /* of what is used: as many segments wait for a
+                               commit until a put makes it itself */
   PAY_WAIT_MS = 8,          /* the longest that one put takes for both */
   SLIDE_WAITING_PARTS = 20, /* of what is used wait while compacting slides, */
   SLIDE_WAITING = 8,        /* and segments more, to find room side by side */
@@ -81,6 +80,8 @@ static int look_as(struct upkeep *upkeep, uint32_t timeout_ms,
     /* Others may change what this comes from as soon as the lock is free. */
     totals_out->spare_count = spare_count(log->space, totals_out);
     totals_out->wants_commit = log_wants_commit(log, totals_out);
+    totals_out->is_late =
+        log_is_late(log, totals_out->wait_commit_count, totals_out->used_count);
   }
   return writer_end_change(writer, code);
 }
@@ -139,11 +140,23 @@ static int clean_some(struct upkeep *upkeep, struct change_mode mode,
   return writer_end_change(writer, code);
 }
 
-/* What has been looked at is always moved, too. */
-static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
+/* What is moved would make the file longer, while what has been emptied waits for a
+   commit. */
+static bool has_run_out(const struct upkeep *upkeep) {
+  const struct log *log = &upkeep->writer->log;
+  const struct share_upkeep *shared = &upkeep->writer->header->upkeep;
+  uint64_t waiting =
+      atomic_load(&shared->coming_count) + atomic_load(&shared->emptied_count);
+  return log_has_run_out(log, waiting, upkeep->seen_count) &&
+         atomic_load(&shared->is_full) == 0 && !log_is_compacting(log);
+}
+
+/* `left` bytes, or fewer if it is not to go on. What has been looked at is always
+   moved, too. */
+static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t *left,
                  uint64_t end_ns, bool *found_out) {
   struct cleaner_ahead ahead;
-  bool goes_on = bytes > 0;
+  bool goes_on = *left > 0;
   int code = MMCMAP_OK;
   memset(&ahead, 0, sizeof ahead);
   *found_out = true;
@@ -158,8 +171,9 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t bytes,
       looked = ahead.to.offset - ahead.from.offset;
     }
     looked += ahead.beside_bytes - beside;
-    bytes -= bytes < looked ? bytes : looked;
-    goes_on = bytes > 0 && process_monotonic_ns() < end_ns;
+    *left -= *left < looked ? *left : looked;
+    goes_on =
+        *left > 0 && process_monotonic_ns() < end_ns && !has_run_out(upkeep);
   }
   return code;
 }
@@ -201,8 +215,8 @@ static int make_some_room(struct upkeep *upkeep, struct change_mode mode,
     return commit_superblock(upkeep->committer);
   if (wants_recount(upkeep, totals))
     return recount(upkeep, mode.timeout_ms, UINT64_MAX, &more);
-  int code = clean(upkeep, mode, upkeep->writer->log.space->segment_size,
-                   UINT64_MAX, found_out);
+  uint64_t bytes = upkeep->writer->log.space->segment_size;
+  int code = clean(upkeep, mode, &bytes, UINT64_MAX, found_out);
   if ((code != MMCMAP_OK && !error_is_full(code)) ||
       (code == MMCMAP_OK && *found_out))
     return code;
@@ -267,8 +281,8 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
       !log_is_compacting(&upkeep->writer->log))
     code = descend(upkeep, timeout_ms, USAGE_PHASE_NONE);
   if (code != MMCMAP_OK) return code;
-  code = clean(upkeep, background(timeout_ms), look_bytes(upkeep, &totals),
-               clean_end_ns, more_out);
+  uint64_t bytes = look_bytes(upkeep, &totals);
+  code = clean(upkeep, background(timeout_ms), &bytes, clean_end_ns, more_out);
   if (error_is_full(code)) {
     atomic_store(&upkeep->writer->log.slide.is_ended, true);
     end_slide(&upkeep->writer->log.slide); /* it takes more room */
@@ -504,9 +518,8 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   uint64_t appended = atomic_load(&header->change.appended_bytes) -
                       atomic_load(&header->upkeep.own_bytes);
   uint64_t paid = atomic_load(&header->upkeep.paid_bytes);
-  uint64_t debt =
-      (appended - paid) * (upkeep->seen_often ? PAY_FACTOR_OFTEN : PAY_FACTOR);
-  uint64_t behind = upkeep->seen_count / WAITING_PARTS_MOST;
+  uint64_t factor = upkeep->seen_often ? PAY_FACTOR_OFTEN : PAY_FACTOR;
+  uint64_t debt = (appended - paid) * factor;
   bool found = true, more;
   if (appended <= paid || debt < PAY_LEAST_BYTES) return MMCMAP_OK;
   if (debt > PAY_MAX_BYTES) debt = PAY_MAX_BYTES;
@@ -514,10 +527,18 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
                                       appended))
     return MMCMAP_OK; /* another pays */
   uint64_t begin_ns = process_monotonic_ns();
-  int code = clean(upkeep, background(timeout_ms), debt, UINT64_MAX, &found);
+  bool is_late = atomic_load(&header->upkeep.is_late) != 0;
+  int code = is_late ? MMCMAP_OK
+                     : clean(upkeep, background(timeout_ms), &debt, UINT64_MAX,
+                             &found);
   if (code != MMCMAP_OK) return code;
-  if (found && !is_time_to_look(upkeep) &&
-      atomic_load(&header->upkeep.coming_count) <= behind &&
+  /* The rest is paid when there is room for it. */
+  if (!is_late && found)
+    atomic_fetch_sub(&header->upkeep.paid_bytes, debt / factor);
+  if (found && !is_late && !is_time_to_look(upkeep) && !has_run_out(upkeep) &&
+      !log_is_late(&upkeep->writer->log,
+                   atomic_load(&header->upkeep.coming_count),
+                   upkeep->seen_count) &&
       atomic_load(&header->commit.wants_superblock) == 0)
     return MMCMAP_OK;
   /* To cut the file would wait for a sync of it that is under way. */
@@ -533,12 +554,12 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
   /* The flusher commits while changes go on. If it does not keep up, several changes
      wait for one commit in turn: none of them for all of it. Of a small store it is
      soon made. */
-  uint64_t most = totals.used_count / WAITING_PARTS_MOST;
-  uint64_t most_own = totals.used_count <= LOG_FEW_SEGMENTS
-                          ? most
-                          : totals.used_count / WAITING_PARTS_OWN;
-  if (has_flusher && totals.wait_commit_count <= most_own) {
-    if (totals.wait_commit_count > most)
+  bool makes_it =
+      totals.used_count <= LOG_FEW_SEGMENTS
+          ? totals.is_late
+          : totals.wait_commit_count > totals.used_count / WAITING_PARTS_OWN;
+  if (has_flusher && !makes_it) {
+    if (totals.is_late)
       commit_await(upkeep->committer, left_ms(begin_ns, PAY_WAIT_MS));
     return code;
   }

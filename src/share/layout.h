@@ -208,6 +208,15 @@ struct share_upkeep {
   _Atomic uint64_t closed_bytes; /* appended_bytes at the last one */
   _Atomic uint64_t record_bytes; /* of a record that is moved, on average; 0: it
                                     is not known yet */
+  _Atomic uint64_t
+      fall_appended; /* bytes that changes had appended when fall_bytes
+                                     was noted */
+  _Atomic uint64_t
+      emptied_count; /* segments that have become empty since all were
+                                     last looked at */
+  _Atomic uint32_t
+      is_late; /* too much waits for a commit, but there is nothing to
+                               clean: who makes a change waits, too */
 };
 
 enum share_need {

@@ -177,6 +177,7 @@ void log_install(struct log *log, const struct superblock *state) {
   log->large = state->heads[HEAD_LARGE];
   log->space->segment_count = state->segment_count;
   log->appended_bytes = 0;
+  log->large_run = 0;
   log->counted_cursor = 0;
   memset(&log->branches, 0, sizeof log->branches);
   space_enter(log->space);

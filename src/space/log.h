@@ -110,6 +110,10 @@ struct log {
   struct usage_victims victims;
   struct usage_slide slide;
   uint64_t large_bytes; /* by this connection, for large values */
+  _Atomic uint64_t
+      large_run; /* segments side by side that one has needed, lately; 0: none */
+  _Atomic uint64_t large_appended; /* with so many bytes appended */
+  _Atomic uint64_t narrow_count;   /* free segments that are too few for that */
 };
 
 enum {
@@ -301,6 +305,13 @@ static inline uint64_t log_node_size_max(const struct log *log) {
 /* Whole pages for a large value; `size` is a multiple of the page size. */
 int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out);
 
+/* Whether there have been large values lately, for a store of `count` segments. */
+bool log_has_large(const struct log *log, uint64_t count);
+
+/* How many segments side by side large values need; 1 if there have been none for a
+   while, or they are too large for that to be of use. */
+uint64_t log_large_run(const struct log *log);
+
 /* Nothing more goes to the pages that are left. */
 void log_leave_large(struct log *log);
 
@@ -414,6 +425,15 @@ bool log_commits_often(const struct log *log);
 
 /* Whether so many segments wait for a commit that it is worth it. */
 bool log_wants_commit(const struct log *log, const struct usage_totals *totals);
+
+/* Whether so many do, while so many are used, that those who make changes wait for
+   it, too. */
+bool log_is_late(const struct log *log, uint64_t waiting, uint64_t used);
+
+/* Whether nearly nothing is free that large values could use, too, while of `used`
+   segments as many as counts are `waiting`; in a store of few segments, or of large
+   values. */
+bool log_has_run_out(const struct log *log, uint64_t waiting, uint64_t used);
 
 /* Looks at all segments, and says in the lock file whether there is upkeep to
    do. */

@@ -8,8 +8,12 @@
 #include "space/log.h"
 
 enum {
-  LARGE_RUN_MORE = 7, /* segments than one value needs */
-  LARGE_REST_PARTS = 64
+  LARGE_RUN_MORE = 7,  /* segments than one value needs */
+  LARGE_RUN_MOST = 12, /* so many are not made more by a value */
+  LARGE_REST_PARTS = 16,
+  LARGE_REST_PARTS_COMPACTING = 64,
+  LARGE_LATELY_PARTS = 8, /* of the store's size, appended since */
+  LARGE_RUN_PARTS = 16    /* of the store, in which that many may be free */
 };
 
 /* How many segments side by side to begin for a value, `least` at least: so many
@@ -20,10 +24,37 @@ static uint64_t run_for(const struct space *space, uint64_t size,
   for (uint64_t run = least; run < least + LARGE_RUN_MORE; run++) {
     uint64_t bytes = run * space->segment_size - EXTENT_PAGE_BYTES;
     if (bytes % size > bytes / 10) continue;
-    if (usage_find_free(space, 1, run, &number)) return run;
-    return usage_find_free(space, 1, least, &number) ? least : run;
+    return usage_find_free(space, 1, run, &number) ? run : least;
   }
   return least;
+}
+
+/* How many segments side by side a value needs. */
+static uint64_t run_of(const struct space *space, uint64_t size) {
+  return (size + EXTENT_PAGE_BYTES + space->segment_size - 1) /
+         space->segment_size;
+}
+
+/* One that is longer is remembered for as many others. */
+static void note_run(struct log *log, uint64_t run) {
+  uint64_t before = atomic_load(&log->large_run);
+  atomic_store(&log->large_run, run >= before ? run : before - 1);
+  atomic_store(&log->large_appended, log->appended_bytes);
+}
+
+bool log_has_large(const struct log *log, uint64_t count) {
+  uint64_t lately = (count << log->space->segment_shift) / LARGE_LATELY_PARTS;
+  uint64_t before = atomic_load(&log->large_appended);
+  return atomic_load(&log->large_run) != 0 &&
+         atomic_load(&log->header->change.appended_bytes) < before + lately;
+}
+
+uint64_t log_large_run(const struct log *log) {
+  uint64_t count = log->space->segment_count;
+  uint64_t run = atomic_load(&log->large_run);
+  return run > 1 && run <= count / LARGE_RUN_PARTS && log_has_large(log, count)
+             ? run
+             : 1;
 }
 
 void log_leave_large(struct log *log) {
@@ -62,15 +93,19 @@ static uint64_t choose_to_extend(const struct log *log, uint64_t run) {
   return space_choose_segments(space, SEGMENT_LARGE, run);
 }
 
-/* The run, which is cleaned as a whole, can end: such a part of it stays empty. */
+/* The run, which is cleaned as a whole, can end: such a part of it stays empty, or
+   it is long. */
 static bool may_end(const struct log *log) {
   const struct space *space = log->space;
   uint64_t first = (log->large.limit - 1) >> space->segment_shift;
   while (first > 0 &&
          (usage_state(usage_entry(space, first)) & SHARE_SEGMENT_TAIL) != 0)
     first--;
-  return (log->large.limit - log->large.offset) * LARGE_REST_PARTS <=
-         log->large.limit - (first << space->segment_shift);
+  uint64_t size = log->large.limit - (first << space->segment_shift);
+  uint64_t rest = log->large.limit - log->large.offset;
+  if (log_is_compacting(log)) return rest * LARGE_REST_PARTS_COMPACTING <= size;
+  return rest * LARGE_REST_PARTS <= size ||
+         size >> space->segment_shift >= LARGE_RUN_MOST;
 }
 
 /* Whether there is room before a run that is better than what follows it. */
@@ -82,8 +117,8 @@ static bool is_better_below(const struct space *space, uint64_t number,
   return usage_find_free(space, 1, wanted, &lower) && lower < number;
 }
 
-/* The run goes on in the segments behind it, if they are free and somebody
-   compacts: then little stays empty between two values. */
+/* The run goes on in the segments behind it, if they are free: then little stays
+   empty between two values. */
 static bool extend_run(struct log *log, uint64_t size) {
   struct space *space = log->space;
   struct superblock_head *large = &log->large;
@@ -91,8 +126,8 @@ static bool extend_run(struct log *log, uint64_t size) {
   uint64_t more =
       (size - (large->limit - large->offset) + space->segment_size - 1) >>
       space->segment_shift;
-  if (large->limit == 0 || !log_is_compacting(log) || may_end(log) ||
-      !are_free(space, number, more) || is_better_below(space, number, more))
+  if (large->limit == 0 || may_end(log) || !are_free(space, number, more) ||
+      is_better_below(space, number, more))
     return false;
   /* Its header lies where the value will. */
   if (space_begin_segments(space, SEGMENT_LARGE, number, more,
@@ -120,8 +155,7 @@ static int begin_at(struct log *log, uint64_t number, uint64_t run,
    `size` bytes long. */
 static int begin_run(struct log *log, uint64_t size) {
   struct space *space = log->space;
-  uint64_t run = (size + EXTENT_PAGE_BYTES + space->segment_size - 1) /
-                 space->segment_size;
+  uint64_t run = run_of(space, size);
   log_look(log, run);
   bool is_short = log_is_compacting(log);
   if (!is_short) run = run_for(space, size, run);
@@ -140,8 +174,10 @@ int log_alloc_large(struct log *log, uint64_t size, uint64_t *offset_out) {
   CHECK(size % EXTENT_PAGE_BYTES == 0 && size > 0);
   struct superblock_head *large = &log->large;
   int code = MMCMAP_OK;
-  if (large->limit - large->offset < size && !extend_run(log, size))
-    code = begin_run(log, size);
+  if (large->limit - large->offset < size) {
+    note_run(log, run_of(log->space, size));
+    if (!extend_run(log, size)) code = begin_run(log, size);
+  }
   if (code == MMCMAP_OK) code = space_ensure(log->space, large->offset + size);
   if (code != MMCMAP_OK) return code;
   *offset_out = log->pages_offset = large->offset;

@@ -18,18 +18,24 @@ enum {
   SLACK_SEGMENTS = 3,
   WAITING_PARTS = 20,        /* of what is used: as many segments wait for a
                                 commit until it is made, */
-  WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned */
+  WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
+  WAITING_PARTS_LATE = 11,   /* or those who make changes wait for it; */
+  WAITING_PARTS_OUT = 32,    /* or fewer, and */
+  OUT_SEGMENTS = 2,          /* more, if not more are free */
   OFTEN_PARTS = 64,     /* of the store, appended from one commit to the next */
-  OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together; */
+  OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together, and one
+                           commit frees a great part of all; */
   OFTEN_RECORD_BYTES =
       384,          /* beside larger records copies of branches are little */
   BEGUN_PARTS = 64, /* one of so many is begun between two looks at all */
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
-  RESERVE_SEGMENTS = 6, /* more than one in each quarter (space/space.h) */
-  SPARSE_SEGMENTS = 2,  /* so many may be free in any store */
-  FALL_NS = 1000000000, /* in which time one of */
-  FALL_PARTS = 16       /* parts has been deleted: cleaning waits */
+  RESERVE_SEGMENTS = 6,   /* more than one in each quarter (space/space.h) */
+  SPARSE_SEGMENTS = 2,    /* so many may be free in any store */
+  FALL_NS = 1000000000,   /* in which time one of */
+  FALL_PARTS = 16,        /* parts has been deleted: cleaning waits, */
+  FALL_APPENDED_PARTS = 8 /* but not while so much has been appended meanwhile
+                             that this is such a part of it */
 };
 
 bool log_has_dropped(const struct log *log, const struct usage_totals *totals) {
@@ -75,14 +81,15 @@ static uint64_t slack_of(const struct log *log, uint64_t live,
 }
 
 /* What snapshots hold is left out, and what waits for them. What waits for a
-   commit is soon free, by itself as long as there are changes. */
+   commit is soon free, by itself as long as there are changes. What is free but too
+   narrow for a large value is as good as used. */
 static enum share_need need_to_clean(const struct log *log,
                                      const struct usage_totals *totals) {
   uint64_t segment = log->space->segment_size;
   uint64_t live = totals->live_bytes - totals->held_live_bytes;
-  uint64_t used =
-      (totals->used_count - totals->uncounted_count - totals->held_count) *
-      segment;
+  uint64_t used = (totals->used_count - totals->uncounted_count -
+                   totals->held_count + totals->narrow_count) *
+                  segment;
   uint64_t waiting = totals->wait_commit_count * segment;
   for (int need = SHARE_NEED_NOW; need > SHARE_NEED_IDLE; need--)
     if (used > live + slack_of(log, live, (enum share_need)need))
@@ -101,13 +108,18 @@ static enum share_need need_to_shrink(const struct usage_totals *totals) {
                                                          : SHARE_NEED_NOTHING;
 }
 
-uint64_t log_uncommitted_bytes(const struct log *log) {
-  const struct share_upkeep *upkeep = &log->header->upkeep;
-  uint64_t done =
-      atomic_load_explicit(&upkeep->own_bytes, memory_order_relaxed) +
-      atomic_load_explicit(&upkeep->closed_bytes, memory_order_relaxed);
+/* By changes, since there were so many. */
+static uint64_t appended_since(const struct log *log, uint64_t bytes) {
+  uint64_t done = bytes + atomic_load_explicit(&log->header->upkeep.own_bytes,
+                                               memory_order_relaxed);
   uint64_t appended = log->header->change.appended_bytes;
   return appended > done ? appended - done : 0;
+}
+
+uint64_t log_uncommitted_bytes(const struct log *log) {
+  return appended_since(log,
+                        atomic_load_explicit(&log->header->upkeep.closed_bytes,
+                                             memory_order_relaxed));
 }
 
 bool log_commits_often(const struct log *log) {
@@ -123,23 +135,49 @@ bool log_commits_often(const struct log *log) {
          log_uncommitted_bytes(log) < most;
 }
 
+/* Whether what waits for a commit is looked at closely: in a store of few segments, or
+   of large values, it is soon a great part of all. */
+static bool has_waves(const struct log *log, uint64_t used) {
+  return used <= OFTEN_SEGMENTS || log_has_large(log, used);
+}
+
+bool log_has_run_out(const struct log *log, uint64_t waiting, uint64_t used) {
+  uint64_t narrow = atomic_load(&log->narrow_count);
+  return has_waves(log, used) &&
+         atomic_load(&log->header->upkeep.free_count) <=
+             narrow + OUT_SEGMENTS &&
+         waiting > used / WAITING_PARTS_OUT + OUT_SEGMENTS;
+}
+
 bool log_wants_commit(const struct log *log,
                       const struct usage_totals *totals) {
   bool has_pieces = piece_segments(log->space) > 1;
   uint64_t parts = has_pieces ? WAITING_PARTS_PIECES : WAITING_PARTS;
-  return totals->wait_commit_count > totals->used_count / parts;
+  uint64_t waiting = totals->wait_commit_count, used = totals->used_count;
+  return waiting > used / parts || log_has_run_out(log, waiting, used);
+}
+
+bool log_is_late(const struct log *log, uint64_t waiting, uint64_t used) {
+  return waiting > used / WAITING_PARTS_LATE ||
+         log_has_run_out(log, waiting, used);
 }
 
 /* Whoever deletes most of what there is would have the rest moved again and again,
-   while whole segments soon become empty by themselves. */
-static bool is_emptying(struct share_upkeep *upkeep, uint64_t live) {
+   while whole segments soon become empty by themselves. Who puts as much falls
+   back now and then, too, where values are of all sizes. */
+static bool is_emptying(const struct log *log, uint64_t live) {
+  struct share_upkeep *upkeep = &log->header->upkeep;
   uint64_t now_ns = process_monotonic_ns();
   uint64_t from = upkeep->fall_bytes;
+  uint64_t appended = appended_since(log, upkeep->fall_appended);
   bool has_fallen = live < from - from / FALL_PARTS;
-  if (has_fallen || live > from || now_ns - upkeep->fall_ns > FALL_NS) {
+  if (has_fallen || live > from || now_ns - upkeep->fall_ns > FALL_NS ||
+      (appended > from / FALL_APPENDED_PARTS &&
+       appended / FALL_APPENDED_PARTS > from - live)) {
     atomic_store(&upkeep->is_emptying, has_fallen);
     upkeep->fall_ns = now_ns;
     upkeep->fall_bytes = live;
+    upkeep->fall_appended = appended_since(log, 0);
   }
   return atomic_load(&upkeep->is_emptying) != 0;
 }
@@ -150,7 +188,9 @@ static enum share_need need_of(struct log *log,
   enum share_need to_clean = need_to_clean(log, totals);
   enum share_need to_shrink = need_to_shrink(totals);
   upkeep->is_sparse = to_shrink != SHARE_NEED_NOTHING && to_shrink >= to_clean;
-  if (is_emptying(upkeep, totals->live_bytes)) {
+  bool is_falling = is_emptying(log, totals->live_bytes);
+  atomic_store(&upkeep->is_late, 0);
+  if (is_falling) {
     if (to_clean > SHARE_NEED_IDLE) to_clean = SHARE_NEED_IDLE;
     if (to_shrink > SHARE_NEED_IDLE) to_shrink = SHARE_NEED_IDLE;
   }
@@ -160,6 +200,11 @@ static enum share_need need_of(struct log *log,
   /* What waits is not there: the file would grow. */
   bool waits = log_wants_commit(log, totals) &&
                totals->wait_commit_count > totals->free_count;
+  bool is_late =
+      waits && !is_falling && has_waves(log, totals->used_count) &&
+      log_is_late(log, totals->wait_commit_count, totals->used_count);
+  atomic_store(&upkeep->is_late, is_late && to_clean < SHARE_NEED_SOON);
+  if (is_late) return SHARE_NEED_NOW;
   if ((log_is_compacting(log) || waits) && to_clean < SHARE_NEED_SOON)
     return SHARE_NEED_SOON;
   return to_clean > to_shrink ? to_clean : to_shrink;
@@ -179,10 +224,11 @@ static uint64_t reserve_of(const struct log *log,
 void log_sweep(struct log *log, struct usage_totals *totals_out) {
   struct share_header *header = log->header;
   usage_sweep(log, totals_out);
-  header->upkeep.begun_count = 0;
+  header->upkeep.begun_count = header->upkeep.emptied_count = 0;
   atomic_store(&header->upkeep.free_count,
                totals_out->free_count - totals_out->hole_count);
   atomic_store(&header->upkeep.coming_count, totals_out->wait_commit_count);
+  atomic_store(&log->narrow_count, totals_out->narrow_count);
   space_set_reserve(log->space,
                     BROKEN(BREAK_NO_RESERVE) ? 0 : reserve_of(log, totals_out));
   atomic_store(&header->upkeep.need, need_of(log, totals_out));

@@ -91,6 +91,7 @@ static void make_empty(const struct log *log, struct share_segment *entry) {
   atomic_store_explicit(&entry->tick, readers_tick(log->space->readers),
                         memory_order_relaxed);
   set_state(entry, SHARE_SEGMENT_EMPTY);
+  log->header->upkeep.emptied_count++;
 }
 
 void usage_emptied(struct log *log, uint64_t number) {
@@ -315,6 +316,7 @@ static void sweep(struct log *log, const struct limits *limits,
   memset(totals, 0, sizeof *totals);
   totals->snapshot_count = limits->held.count;
   uint64_t first_free = log->space->segment_count;
+  uint64_t wanted = log_large_run(log), side_by_side = 0;
   for (uint64_t i = 0; i < log->space->segment_count; i++) {
     struct share_segment *entry = usage_entry(log->space, i);
     bool is_open = is_head(log, i);
@@ -333,7 +335,12 @@ static void sweep(struct log *log, const struct limits *limits,
       free_if_possible(log, entry, limits, totals);
     else
       totals->free_count++;
-    if (!usage_is(entry, SHARE_SEGMENT_FREE)) continue;
+    if (!usage_is(entry, SHARE_SEGMENT_FREE)) {
+      if (side_by_side < wanted) totals->narrow_count += side_by_side;
+      side_by_side = 0;
+      continue;
+    }
+    side_by_side++;
     if (i < first_free) first_free = i;
     if ((usage_state(entry) & SHARE_SEGMENT_HOLE) != 0) totals->hole_count++;
   }

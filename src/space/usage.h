@@ -52,10 +52,12 @@ struct usage_totals {
   uint64_t wait_snapshot_count; /* (b) */
   uint64_t wait_commit_count;   /* or (c) alone */
   uint64_t free_count;          /* free */
-  uint64_t hole_count;          /* of them, without blocks */
-  bool is_named_longer;         /* by superblocks, than what is in use */
-  uint64_t spare_count;         /* may be begun without growing the file, */
-  bool wants_commit; /* and so many wait for one: both as upkeep looks */
+  uint64_t narrow_count; /* of them, too few side by side for a large value */
+  uint64_t hole_count;   /* of them, without blocks */
+  bool is_named_longer;  /* by superblocks, than what is in use */
+  uint64_t spare_count;  /* may be begun without growing the file, */
+  bool wants_commit;     /* and so many wait for one, */
+  bool is_late;          /* or many more: all as upkeep looks */
 };
 
 /* Why a segment may not be begun again. */

@@ -138,6 +138,30 @@ static int64_t rank_in_piece(const struct space *space,
   return (rank + piece->rank) / 2;
 }
 
+/* Whether a segment is, or soon will be, free. */
+static bool is_or_comes_free(const struct space *space, uint64_t number) {
+  const struct share_segment *entry = usage_entry(space, number);
+  return usage_is(entry, SHARE_SEGMENT_FREE) ||
+         usage_is(entry, SHARE_SEGMENT_EMPTY);
+}
+
+/* Where large values need several segments side by side, a run counts for more with
+   what is free beside it. */
+static int64_t rank_beside(const struct log *log,
+                           const struct usage_victim *run) {
+  const struct space *space = log->space;
+  uint64_t wanted = log_large_run(log), first = run->number;
+  uint64_t end = first + run->run;
+  if (wanted == 1) return run->rank;
+  while (first > 1 && run->number - first < wanted &&
+         is_or_comes_free(space, first - 1))
+    first--;
+  while (end < space->segment_count && end - run->number < run->run + wanted &&
+         is_or_comes_free(space, end))
+    end++;
+  return run->rank * (int64_t)run->run / (int64_t)(end - first);
+}
+
 /* Sorted in, by rank, unless the list has better ones. */
 static void add_victim(struct usage_victims *list, unsigned most,
                        const struct usage_victim *victim) {
@@ -166,6 +190,7 @@ static void list_victims(const struct log *log, const struct readers_held *held,
     if (!run_may_be_victim(log, false, &run, held)) continue;
     run.live_bytes = live_in(space, &run);
     run.rank = rank_in_piece(space, &run, &piece);
+    run.rank = rank_beside(log, &run);
     add_victim(list, (unsigned)most, &run);
   }
 }
