@@ -267,6 +267,7 @@ static int become_first(struct store *store,
   if (code != MMCMAP_OK) return code;
   log_abandon(&store->writer.log);
   takeover_mark(share->header, identity);
+  space_note_coarse(&store->space, file_bytes);
   code = readers_join(&store->readers);
   if (code == MMCMAP_OK) code = recover(store, &superblock, place, file_bytes);
   if (code == MMCMAP_OK) atomic_store(&share->header->state, SHARE_READY);

@@ -4,6 +4,7 @@
 -- its content compared with what was promised, written to, opened again, and
 -- cut again while it recovers. probe_crash.h tells how worlds are written.
 
+local probe = require "mmcmap_probe"
 local crash = require "spec.support.crash"
 
 local LEVELS = { "sync", "manual", "async" }
@@ -51,6 +52,19 @@ describe("crash states", function()
       crash.report(ops)
     end)
   end
+
+  it("keep the promise: segments that get small pages when they are begun", function()
+    if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+    finally(function() probe.crash.breaks() end)
+    probe.crash.breaks("FINE")
+    for _, ops in ipairs { "p0P1s_p2r_p0s_", ("P0P1w_"):rep(4), "p0t1T2s_a0S1P0s_P0s_" } do
+      for _, level in ipairs(LEVELS) do
+        assert.is_nil(crash.world { ops = ops, durability = level, bound = 40,
+          second = 37, second_bound = 4, seed = 1, interval = 1 })
+      end
+      crash.report(ops)
+    end
+  end)
 
   for _, case in ipairs {
     { "large values that are cleaned away", 12,

@@ -663,6 +663,7 @@ static const struct {
     CRASH_BREAK(AHEAD_UNPINNED),
     CRASH_BREAK(AHEAD_LARGE),
     {"QUEUE", TESTING_QUEUE},
+    {"FINE", TESTING_FINE},
 };
 
 static uint64_t breaks_of_environment;

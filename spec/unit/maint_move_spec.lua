@@ -12,7 +12,7 @@ local FILLER = 140 * scratch.SEGMENT -- fewer segments are a small store
 local KEYS, SIZE = 3000, 60 -- each branch above records has some 47 of them
 local LOOK = 2048     -- is looked through in one turn: so much is moved,
 local NODE = 600      -- and the rest of a node, if it has no companions;
-local TOGETHER = 4000 -- or beside it those of one node,
+local TOGETHER = 3000 -- or beside it those of one node,
 local AT_MOST = 10000 -- and not those of many
 local COMPANIONS = 128 -- has one node at most
 

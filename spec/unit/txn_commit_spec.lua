@@ -104,7 +104,8 @@ describe("txn.commit", function()
       assert.is_true(db:stat().used_bytes > 30 * MIB)
       seen, mib = written(10000, 12)
       local parts = mib / (db:stat().used_bytes / MIB / 8)
-      assert.is_true(seen <= 1.5 * parts and seen > 0.85 * parts - 1,
+      -- One more where the log has left large pages.
+      assert.is_true(seen <= 1.5 * parts + 1 and seen > 0.85 * parts - 1,
         seen .. " of " .. parts)
     end)
   end

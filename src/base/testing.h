@@ -85,6 +85,8 @@ enum testing_break {
 #define BREAK_AHEAD_LARGE BREAK_OF_BIT(39)
 /* No mistake: puts of a transaction wait for each other in the smallest store. */
 #define TESTING_QUEUE BREAK_OF_BIT(38)
+/* None either: what is written goes to segments of small pages in any store. */
+#define TESTING_FINE BREAK_OF_BIT(37)
 
 #ifdef MMCMAP_DEBUG_CHECKS
 

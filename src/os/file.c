@@ -260,6 +260,19 @@ int file_punch(int fd, uint64_t offset, uint64_t size) {
   return error_set_errno(errno, "fallocate");
 }
 
+int file_zero(int fd, uint64_t offset, uint64_t size) {
+  int result;
+
+  do
+    result = os_calls.fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+                                (off_t)offset, (off_t)size);
+  while (result != 0 && errno == EINTR);
+  if (result == 0) return MMCMAP_OK;
+  if (errno == EOPNOTSUPP || errno == ENOSYS)
+    return error_set(MMCMAP_ENOTSUP, "fallocate");
+  return error_set_errno(errno, "fallocate");
+}
+
 int file_truncate(int fd, uint64_t size) {
   int result;
 

@@ -74,6 +74,10 @@ int file_allocate(int fd, uint64_t offset, uint64_t size);
    length stays. MMCMAP_ENOTSUP where the file system has no holes. */
 int file_punch(int fd, uint64_t offset, uint64_t size);
 
+/* Makes the bytes read as zeros without giving their blocks back. What the kernel has
+   of them in memory is dropped. MMCMAP_ENOTSUP where the file system cannot. */
+int file_zero(int fd, uint64_t offset, uint64_t size);
+
 int file_truncate(int fd, uint64_t size);
 
 int file_identify(int fd, struct file_identity *identity_out);

@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 9,
+  SHARE_LAYOUT = 10,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -153,7 +153,8 @@ struct share_counts {
    docs/concurrency.md tells: need, compacting_ns, paid_bytes, recounter,
    recount_serial, recount_ns, recount_appended, is_uncountable, is_full,
    is_sparse, is_emptying, reserve_bytes, free_count, coming_count, session_epoch,
-   saved_newest, dropped_records, own_bytes, moved_bytes, cleaned_count. */
+   saved_newest, dropped_records, own_bytes, moved_bytes, cleaned_count,
+   coarse_bytes. */
 struct share_upkeep {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint32_t need; /* enum share_need */
   _Atomic uint32_t is_emptying;   /* what is alive falls fast: cleaning waits */
@@ -217,6 +218,11 @@ struct share_upkeep {
   _Atomic uint32_t
       is_late; /* too much waits for a commit, but there is nothing to
                                clean: who makes a change waits, too */
+  _Atomic uint64_t committed_bytes; /* appended_bytes at the last commit */
+  _Atomic uint64_t little_commits;  /* so many of the last ones, one after the
+                                      other, had little in them */
+  _Atomic uint64_t coarse_bytes;    /* the kernel may have in large pages what
+                                      lies before that */
 };
 
 enum share_need {
@@ -249,8 +255,10 @@ enum share_segment_state {
   SHARE_SEGMENT_UNCOUNTED = 16, /* flag: it is not known what is alive */
   SHARE_SEGMENT_STUCK = 32,     /* flag: cleaned, and yet not empty */
   SHARE_SEGMENT_HOLE = 64,      /* flag, if free: its blocks are given back */
-  SHARE_SEGMENT_TAIL = 128,    /* flag, of large values: it begins within one */
-  SHARE_SEGMENT_BRANCHES = 256 /* flag, of frames: was begun for branches */
+  SHARE_SEGMENT_TAIL = 128, /* flag, of large values: it begins within one */
+  SHARE_SEGMENT_BRANCHES = 256, /* flag, of frames: was begun for branches */
+  SHARE_SEGMENT_FINE = 512 /* flag, whatever the state is: the kernel has it
+                                   in small pages */
 };
 
 _Static_assert(sizeof(struct share_segment) == 32, "fixed");

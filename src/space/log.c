@@ -465,6 +465,37 @@ int log_descend(struct log *log) {
   return leave_heads(log, &leaving);
 }
 
+static bool is_coarse(const struct log *log, uint64_t offset) {
+  const struct space *space = log->space;
+  return !usage_is_fine(usage_entry(space, offset >> space->segment_shift));
+}
+
+/* Whether nothing has been written to the file since the last sync. */
+static bool is_clean(const struct log *log) {
+  return log->branches.frame_offset == 0 &&
+         log->cursor == log->frame_offset + FRAME_HEADER_BYTES &&
+         atomic_load(&log->header->commit.durable_epoch) + 1 >=
+             log->first_epoch;
+}
+
+int log_leave_coarse(struct log *log) {
+  const struct log_branches *branches = &log->branches;
+  struct leaving leaving = {
+      .log = is_coarse(log, log->frame_offset),
+      .branches =
+          branches->cursor != 0 && is_coarse(log, branches->segment_end - 1),
+      .large = log->large.limit != 0 && is_coarse(log, log->large.limit - 1)};
+  /* The kernel cannot take apart a large page that waits to be written. */
+  if ((!leaving.log && !leaving.branches && !leaving.large) || !is_clean(log) ||
+      log_is_compacting(log) || log->space->claim != SPACE_FOR_PUTS ||
+      atomic_load(&log->header->upkeep.is_full) != 0)
+    return MMCMAP_OK;
+  int code = leave_heads(log, &leaving);
+  if (error_is_full(code)) return MMCMAP_OK; /* nothing has changed */
+  if (code != MMCMAP_OK) log_abandon(log);
+  return code;
+}
+
 int log_begin_phase(struct log *log, enum usage_phase phase) {
   bool is_all = phase == USAGE_PHASE_OUT || phase == USAGE_PHASE_LARGE;
   struct leaving leaving = {.branches = is_all || phase == USAGE_PHASE_BRANCHES,
@@ -504,6 +535,8 @@ static void note_commit(const struct log *log) {
   struct share_upkeep *upkeep = &log->header->upkeep;
   uint64_t before = upkeep->commit_bytes, bytes = log_uncommitted_bytes(log);
   before -= before / 16;
+  upkeep->little_commits = log_has_little(log) ? upkeep->little_commits + 1 : 0;
+  upkeep->committed_bytes = log->appended_bytes;
   atomic_store(&upkeep->commit_bytes, bytes > before ? bytes : before);
   atomic_store(&upkeep->closed_bytes, upkeep->closed_bytes + bytes);
 }
@@ -512,6 +545,7 @@ int log_close(struct log *log, const struct log_root *root) {
   CHECK(root->epoch >= log->first_epoch && root->epoch < log->epoch);
   uint64_t next = log->cursor;
   int code = MMCMAP_OK;
+  log->space->is_fine = log_commits_little(log);
   if (next + FRAME_HEADER_BYTES > log->segment_end)
     code = begin_segment(log, 0, log->epoch, &next);
   else

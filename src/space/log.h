@@ -119,8 +119,10 @@ struct log {
 enum {
   LOG_STAGE_BYTES = 16384,
   LOG_BRANCH_SEGMENTS =
-      6,                 /* from so many segments on, branches have their own */
-  LOG_FEW_SEGMENTS = 256 /* so few that parts of one count */
+      6, /* from so many segments on, branches have their own */
+  LOG_FEW_SEGMENTS = 256,    /* so few that parts of one count */
+  LOG_LITTLE_BYTES = 1 << 20 /* in a commit: less than the large pages that it
+                                would change */
 };
 
 void log_init(struct log *log, struct space *space, struct readers *readers,
@@ -396,6 +398,10 @@ void log_return_counts(struct log *log, const struct share_counts *counts);
    heads lie in can be emptied, too, after the next one. */
 int log_descend(struct log *log);
 
+/* The same where what the heads lie in is in large pages, if nothing has been written
+   there since it was synced: small ones are gone on in. */
+int log_leave_coarse(struct log *log);
+
 /* The same where a phase of compacting has what follows begin (space/usage.h): the
    heads that write what it moves. */
 int log_begin_phase(struct log *log, enum usage_phase phase);
@@ -422,6 +428,13 @@ uint64_t log_uncommitted_bytes(const struct log *log);
    records: then most of what is written are branches that are copied for one change,
    and committing once more costs little. */
 bool log_commits_often(const struct log *log);
+
+/* Whether little has been appended since the last commit, with what the cleaner has. */
+bool log_has_little(const struct log *log);
+
+/* Whether so little is changed from one commit to the next, in a store whose file may
+   lie in large pages of the kernel, that it is to go to small ones. */
+bool log_commits_little(const struct log *log);
 
 /* Whether so many segments wait for a commit that it is worth it. */
 bool log_wants_commit(const struct log *log, const struct usage_totals *totals);

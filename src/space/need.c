@@ -26,8 +26,9 @@ enum {
   OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together, and one
                            commit frees a great part of all; */
   OFTEN_RECORD_BYTES =
-      384,          /* beside larger records copies of branches are little */
-  BEGUN_PARTS = 64, /* one of so many is begun between two looks at all */
+      384,            /* beside larger records copies of branches are little */
+  LITTLE_COMMITS = 8, /* of little, and others like them may be expected */
+  BEGUN_PARTS = 64,   /* one of so many is begun between two looks at all */
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
   RESERVE_SEGMENTS = 6,   /* more than one in each quarter (space/space.h) */
@@ -147,6 +148,21 @@ bool log_has_run_out(const struct log *log, uint64_t waiting, uint64_t used) {
          atomic_load(&log->header->upkeep.free_count) <=
              narrow + OUT_SEGMENTS &&
          waiting > used / WAITING_PARTS_OUT + OUT_SEGMENTS;
+}
+
+bool log_has_little(const struct log *log) {
+  return log->appended_bytes -
+             atomic_load_explicit(&log->header->upkeep.committed_bytes,
+                                  memory_order_relaxed) <
+         LOG_LITTLE_BYTES;
+}
+
+bool log_commits_little(const struct log *log) {
+  if (BROKEN(TESTING_FINE)) return true;
+  return space_size(log->space) >= SPACE_PIECES_FROM &&
+         atomic_load_explicit(&log->header->upkeep.little_commits,
+                              memory_order_relaxed) >= LITTLE_COMMITS &&
+         log_has_little(log);
 }
 
 bool log_wants_commit(const struct log *log,

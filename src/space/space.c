@@ -176,6 +176,14 @@ int space_check_range(const struct space *space) {
   return error_set(MMCMAP_EADDRESS, "another process has made it longer");
 }
 
+/* In large pages, as far as anybody knows. */
+void space_note_coarse(struct space *space, uint64_t end) {
+  _Atomic uint64_t *coarse =
+      &space->readers->share->header->upkeep.coarse_bytes;
+  if (atomic_load_explicit(coarse, memory_order_relaxed) < end)
+    atomic_store_explicit(coarse, end, memory_order_relaxed);
+}
+
 void space_set_size(struct space *space, uint64_t size_bytes) {
   atomic_store_explicit(shared_size(space), size_bytes, memory_order_release);
   atomic_store_explicit(&space->known_bytes, size_bytes, memory_order_release);
@@ -262,6 +270,8 @@ static int grow(struct space *space, uint64_t size, uint64_t end) {
   /* So that they lie in memory side by side, or, for who syncs each change, that
      they have been written before: else the first sync of each page would have the
      file system commit that, too. If it fails they are there. */
+  if (in_pieces || wanted - size > SPACE_AHEAD_MAX)
+    space_note_coarse(space, wanted);
   if (in_pieces)
     (void)write_zeros(space->fd, size, wanted - size, SPACE_PIECE_BYTES);
   else if (!space->in_pieces && wanted - size <= SPACE_AHEAD_MAX)
@@ -301,7 +311,7 @@ static int fill_hole(struct space *space, uint64_t number, uint64_t run) {
     if (code != MMCMAP_OK) break;
     if ((usage_state(entry) & SHARE_SEGMENT_HOLE) != 0)
       atomic_fetch_add(&space->readers->share->header->upkeep.free_count, 1);
-    atomic_store(&entry->state, SHARE_SEGMENT_FREE);
+    usage_set_state(entry, SHARE_SEGMENT_FREE);
   }
   return code;
 }
@@ -370,6 +380,7 @@ static bool write_part_ahead(struct space *space, uint64_t end, bool in_pieces,
       append_zeros(space->fd, size, next - size,
                    in_pieces ? SPACE_PIECE_BYTES : EXTENT_PAGE_BYTES) ==
           MMCMAP_OK;
+  if (grows && in_pieces) space_note_coarse(space, next);
   if (grows) space_set_size(space, next);
   end_growth(space);
   return grows && next < *target;
@@ -434,6 +445,23 @@ static void use_free(struct space *space, uint64_t run) {
   grant(space);
 }
 
+/* Free segments get small pages: those that the kernel has are dropped, and written
+   anew one by one. If that fails they are as good as before. */
+static void make_fine(struct space *space, uint64_t number, uint64_t run) {
+  uint64_t coarse_bytes =
+      atomic_load_explicit(&space->readers->share->header->upkeep.coarse_bytes,
+                           memory_order_relaxed);
+  for (uint64_t i = number; i < number + run; i++) {
+    struct share_segment *entry = usage_entry(space, i);
+    uint64_t begin = i << space->segment_shift;
+    uint64_t end = least(begin + space->segment_size, space->writable_bytes);
+    if (begin < end && begin < coarse_bytes && !usage_is_fine(entry) &&
+        file_zero(space->fd, begin, end - begin) == MMCMAP_OK)
+      (void)write_zeros(space->fd, begin, end - begin, EXTENT_PAGE_BYTES);
+    atomic_fetch_or(&entry->state, SHARE_SEGMENT_FINE);
+  }
+}
+
 int space_begin_segments(struct space *space, enum segment_kind kind,
                          uint64_t number, uint64_t run, uint64_t end,
                          uint64_t epoch) {
@@ -448,6 +476,8 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
     code = share_ensure_segments(space->readers->share, count);
   if (code == MMCMAP_OK) code = fill_hole(space, number, run);
   if (code != MMCMAP_OK) return code;
+  if (space->is_fine && run << space->segment_shift <= SPACE_PIECE_BYTES)
+    make_fine(space, number, run);
   struct segment_header header = {
       .kind = kind, .number = number, .run = run, .sequence = epoch};
   segment_encode(&header, space->file_id, space->map.write + offset);
@@ -498,6 +528,7 @@ static bool may_be_punched(const struct space *space, uint64_t number) {
 
 /* The flags first: who dies in between leaves no hole that looks like blocks. */
 static bool punch(struct space *space, uint64_t number, uint64_t run) {
+  /* It is in no pages now, and not known to be in small ones when it is used again. */
   for (uint64_t i = number; i < number + run; i++)
     atomic_store(&usage_entry(space, i)->state,
                  SHARE_SEGMENT_FREE | SHARE_SEGMENT_HOLE);
@@ -505,7 +536,7 @@ static bool punch(struct space *space, uint64_t number, uint64_t run) {
                  run << space->segment_shift) == MMCMAP_OK)
     return true;
   for (uint64_t i = number; i < number + run; i++)
-    atomic_store(&usage_entry(space, i)->state, SHARE_SEGMENT_FREE);
+    usage_set_state(usage_entry(space, i), SHARE_SEGMENT_FREE);
   return false;
 }
 

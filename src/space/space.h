@@ -24,6 +24,14 @@
 #include "os/map.h"
 #include "share/readers.h"
 
+/*
+ * The kernel has a file in memory in pages as large as the pieces that it was first
+ * written or read in. Large ones are read faster, because one translation of an
+ * address does for more; but a sync writes all of a page that anything was stored
+ * into. So a file that much is written to grows in large pieces, and where there is
+ * little from one commit to the next, what is written lies in segments whose pages
+ * are small: they are made so when they are begun.
+ */
 enum {
   SPACE_FILE_SIZE_MIN = 65536,         /* of a new file */
   SPACE_GROWTH_MIN = 65536,            /* the file grows by at least this, */
@@ -55,6 +63,7 @@ struct space {
   uint64_t max_size_bytes;      /* 0: no limit */
   uint64_t segment_count;       /* begun: the writer's working copy */
   bool in_pieces;               /* grow in pieces: of the writer, too */
+  bool is_fine;                 /* begin segments in small pages: the same */
   struct readers *readers;      /* whose share has the length and its lock */
   _Atomic uint64_t known_bytes; /* of the file, within the mapping */
   _Atomic uint32_t claim;       /* enum space_claim, of whoever has the writer
@@ -88,6 +97,9 @@ uint64_t space_look(struct space *space);
 /* MMCMAP_EADDRESS if other processes have made the file longer than what could
    be mapped here. */
 int space_check_range(const struct space *space);
+
+/* The kernel may have the file up to `end` in large pages. */
+void space_note_coarse(struct space *space, uint64_t end);
 
 /* Whoever opens the store says how long the file is, which it has seen. */
 void space_set_size(struct space *space, uint64_t size_bytes);

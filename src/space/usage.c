@@ -16,10 +16,6 @@ int usage_ensure(struct space *space) {
   return share_ensure_segments(space->readers->share, space->segment_count);
 }
 
-static void set_state(struct share_segment *entry, uint32_t state) {
-  atomic_store_explicit(&entry->state, state, memory_order_release);
-}
-
 static uint64_t number_of(const struct space *space, uint64_t offset) {
   return offset >> space->segment_shift;
 }
@@ -61,12 +57,13 @@ void usage_begin(const struct space *space, uint64_t number, uint64_t run,
     upkeep->victim = 0; /* it has become empty by itself */
   for (uint64_t i = number; i < number + run; i++) {
     struct share_segment *entry = usage_entry(space, i);
-    set_state(entry, SHARE_SEGMENT_FREE);
+    usage_set_state(entry, SHARE_SEGMENT_FREE);
     atomic_store_explicit(&entry->live_words, 0, memory_order_relaxed);
     atomic_store_explicit(&entry->first_epoch, epoch, memory_order_relaxed);
     atomic_store_explicit(&entry->last_epoch, UINT64_MAX, memory_order_relaxed);
     /* A run is longer than a segment for the sake of one value. */
-    set_state(entry, (uint32_t)state | (i > number ? SHARE_SEGMENT_TAIL : 0));
+    usage_set_state(entry,
+                    (uint32_t)state | (i > number ? SHARE_SEGMENT_TAIL : 0));
   }
 }
 
@@ -90,7 +87,7 @@ static void make_empty(const struct log *log, struct share_segment *entry) {
   atomic_store_explicit(&entry->last_epoch, epoch, memory_order_relaxed);
   atomic_store_explicit(&entry->tick, readers_tick(log->space->readers),
                         memory_order_relaxed);
-  set_state(entry, SHARE_SEGMENT_EMPTY);
+  usage_set_state(entry, SHARE_SEGMENT_EMPTY);
   log->header->upkeep.emptied_count++;
 }
 
@@ -308,7 +305,7 @@ static void free_if_possible(const struct log *log, struct share_segment *entry,
   }
   totals->empty_count--;
   totals->free_count++;
-  set_state(entry, SHARE_SEGMENT_FREE);
+  usage_set_state(entry, SHARE_SEGMENT_FREE);
 }
 
 static void sweep(struct log *log, const struct limits *limits,
@@ -429,7 +426,7 @@ void usage_uncount_all(const struct space *space) {
     if (!is_in_use(entry)) continue;
     uint32_t state =
         usage_state(entry) & (SHARE_SEGMENT_STATE_MASK | SHARE_SEGMENT_TAIL);
-    set_state(entry, state | SHARE_SEGMENT_UNCOUNTED);
+    usage_set_state(entry, state | SHARE_SEGMENT_UNCOUNTED);
     atomic_store_explicit(&entry->live_words, 0, memory_order_relaxed);
   }
 }
@@ -450,7 +447,7 @@ void usage_count(const struct space *space, uint64_t number,
   if (found->has_pages)
     state = SHARE_SEGMENT_LARGE | (state & SHARE_SEGMENT_TAIL);
   if (found->is_tail) state |= SHARE_SEGMENT_TAIL;
-  set_state(entry, state);
+  usage_set_state(entry, state);
 }
 
 /* ---- The table in the file ------------------------------------------------ */
@@ -477,7 +474,7 @@ static void install(const struct space *space, uint64_t number, int32_t words,
   atomic_store_explicit(&entry->first_epoch, 0, memory_order_relaxed);
   atomic_store_explicit(&entry->last_epoch, 0, memory_order_relaxed);
   atomic_store_explicit(&entry->tick, 0, memory_order_relaxed);
-  set_state(entry, state);
+  usage_set_state(entry, state);
 }
 
 void usage_decode(const struct space *space, const uint8_t *table) {

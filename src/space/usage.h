@@ -74,7 +74,21 @@ static inline struct share_segment *usage_entry(const struct space *space,
 }
 
 static inline uint32_t usage_state(const struct share_segment *entry) {
-  return atomic_load_explicit(&entry->state, memory_order_relaxed);
+  return atomic_load_explicit(&entry->state, memory_order_relaxed) &
+         ~(uint32_t)SHARE_SEGMENT_FINE;
+}
+
+static inline bool usage_is_fine(const struct share_segment *entry) {
+  return (atomic_load_explicit(&entry->state, memory_order_relaxed) &
+          SHARE_SEGMENT_FINE) != 0;
+}
+
+/* Another state, and flags, in pages as before. */
+static inline void usage_set_state(struct share_segment *entry,
+                                   uint32_t state) {
+  uint32_t before = atomic_load_explicit(&entry->state, memory_order_relaxed);
+  atomic_store_explicit(&entry->state, state | (before & SHARE_SEGMENT_FINE),
+                        memory_order_release);
 }
 
 static inline bool usage_is(const struct share_segment *entry,
@@ -117,7 +131,7 @@ static inline void usage_revive(const struct space *space, uint64_t offset,
   if (LIKELY(!usage_is(entry, SHARE_SEGMENT_EMPTY)) || BROKEN(BREAK_NO_REVIVAL))
     return;
   atomic_store_explicit(&entry->last_epoch, open_epoch, memory_order_relaxed);
-  atomic_store_explicit(&entry->state, SHARE_SEGMENT_LOG, memory_order_release);
+  usage_set_state(entry, SHARE_SEGMENT_LOG);
 }
 
 /* They have been unlinked. */

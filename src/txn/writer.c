@@ -213,7 +213,12 @@ int writer_prepare(struct writer *writer, struct change_mode mode) {
   else if (UNLIKELY(!log_is_started(&writer->log)))
     code = writer->start(writer->start_context);
   writer->log.is_staging = mode.is_synced;
-  if (!mode.is_background) writer->log.space->in_pieces = !mode.is_synced;
+  struct space *space = writer->log.space;
+  space->is_fine = log_commits_little(&writer->log);
+  if (!mode.is_background)
+    space->in_pieces = !mode.is_synced && !space->is_fine;
+  if (code == MMCMAP_OK && UNLIKELY(space->is_fine))
+    code = log_leave_coarse(&writer->log);
   return code;
 }
 
