@@ -15,6 +15,11 @@
 #include "base/errors.h"
 #include "os/calls.h"
 
+/* The kernel's number; musl has no name for it. */
+#ifndef FALLOC_FL_ZERO_RANGE
+#define FALLOC_FL_ZERO_RANGE 0x10
+#endif
+
 enum {
   FILE_DESCRIPTOR_MIN = 3,
   FILE_ZERO_CHUNK_BYTES = 65536,
