@@ -399,7 +399,11 @@ int cleaner_clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
   memset(ahead, 0, offsetof(struct cleaner_ahead, nodes));
   if (!goes_on) return code;
   if (upkeep->victim == 0) *found_out = choose_victim(writer);
-  if (*found_out && (is_in_vain || !begin_ahead(writer, ahead)))
-    code = cleaner_clean(writer, limit_bytes, found_out);
+  if (!*found_out || (!is_in_vain && begin_ahead(writer, ahead))) return code;
+  uint64_t moved = upkeep->moved_bytes;
+  code = cleaner_clean(writer, limit_bytes, found_out);
+  moved = upkeep->moved_bytes - moved;
+  /* A large value is moved as a whole. */
+  if (moved > limit_bytes) ahead->beside_bytes += moved - limit_bytes;
   return code;
 }

@@ -54,8 +54,8 @@ struct cleaner_ahead {
     enum node_kind kind;
     bool is_dead;
   } nodes[CLEANER_AHEAD_NODES];
-  uint64_t
-      beside_bytes; /* moved with them, and not looked at: never set to 0 here */
+  /* Moved beyond what was looked at, or asked for: never set to 0 here. */
+  uint64_t beside_bytes;
 };
 
 /* As cleaner_clean(), but goes by what cleaner_look_ahead() has found, as long as
