@@ -252,12 +252,13 @@ int file_allocate(int fd, uint64_t offset, uint64_t size) {
   return error_set_errno(errno, "fallocate");
 }
 
-int file_punch(int fd, uint64_t offset, uint64_t size) {
+/* What not every file system can do, to bytes that the file has. */
+static int change_blocks(int fd, int mode, uint64_t offset, uint64_t size) {
   int result;
 
   do
-    result = os_calls.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                (off_t)offset, (off_t)size);
+    result = os_calls.fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                                (off_t)size);
   while (result != 0 && errno == EINTR);
   if (result == 0) return MMCMAP_OK;
   if (errno == EOPNOTSUPP || errno == ENOSYS)
@@ -265,17 +266,12 @@ int file_punch(int fd, uint64_t offset, uint64_t size) {
   return error_set_errno(errno, "fallocate");
 }
 
-int file_zero(int fd, uint64_t offset, uint64_t size) {
-  int result;
+int file_punch(int fd, uint64_t offset, uint64_t size) {
+  return change_blocks(fd, FALLOC_FL_PUNCH_HOLE, offset, size);
+}
 
-  do
-    result = os_calls.fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-                                (off_t)offset, (off_t)size);
-  while (result != 0 && errno == EINTR);
-  if (result == 0) return MMCMAP_OK;
-  if (errno == EOPNOTSUPP || errno == ENOSYS)
-    return error_set(MMCMAP_ENOTSUP, "fallocate");
-  return error_set_errno(errno, "fallocate");
+int file_zero(int fd, uint64_t offset, uint64_t size) {
+  return change_blocks(fd, FALLOC_FL_ZERO_RANGE, offset, size);
 }
 
 int file_truncate(int fd, uint64_t size) {
