@@ -308,6 +308,7 @@ int log_give_back(struct log *log, const struct usage_totals *totals,
   *more_out = false;
   forget_last(log);
   uint64_t end = usage_end(log) + 2 * FRAME_HEADER_BYTES;
+  if (named > space_size(space)) named = space_size(space);
   if (end < named) end = named;
   /* Who has a snapshot may be checking the log, which has been left. */
   int code = totals->snapshot_count == 0

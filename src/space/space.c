@@ -445,21 +445,43 @@ static void use_free(struct space *space, uint64_t run) {
   grant(space);
 }
 
-/* Free segments get small pages: those that the kernel has are dropped, and written
-   anew one by one. If that fails they are as good as before. */
-static void make_fine(struct space *space, uint64_t number, uint64_t run) {
+/* Small pages for a free segment, behind what the first one has before its header:
+   those that the kernel has are dropped, and written anew one by one. Where the
+   file system cannot do that they stay as they are. */
+static int make_fine(struct space *space, uint64_t number) {
+  struct share_segment *entry = usage_entry(space, number);
+  uint64_t begin = segment_header_offset(number, space->segment_size);
+  uint64_t end =
+      least((number + 1) << space->segment_shift, space->writable_bytes);
   uint64_t coarse_bytes =
       atomic_load_explicit(&space->readers->share->header->upkeep.coarse_bytes,
                            memory_order_relaxed);
-  for (uint64_t i = number; i < number + run; i++) {
-    struct share_segment *entry = usage_entry(space, i);
-    uint64_t begin = i << space->segment_shift;
-    uint64_t end = least(begin + space->segment_size, space->writable_bytes);
-    if (begin < end && begin < coarse_bytes && !usage_is_fine(entry) &&
-        file_zero(space->fd, begin, end - begin) == MMCMAP_OK)
+  int code = MMCMAP_OK;
+  if (begin < end && begin < coarse_bytes && !usage_is_fine(entry)) {
+    code = file_zero(space->fd, begin, end - begin);
+    if (code == MMCMAP_OK)
       (void)write_zeros(space->fd, begin, end - begin, EXTENT_PAGE_BYTES);
-    atomic_fetch_or(&entry->state, SHARE_SEGMENT_FINE);
+    else if (code == MMCMAP_ENOTSUP)
+      code = MMCMAP_OK;
+    else /* it may have lost its blocks */
+      code = file_allocate(space->fd, begin, end - begin);
   }
+  if (code == MMCMAP_OK) atomic_fetch_or(&entry->state, SHARE_SEGMENT_FINE);
+  return code;
+}
+
+/* What the table says of segments behind all others is of before the file was cut. */
+static int choose_pages(struct space *space, uint64_t number, uint64_t run) {
+  bool is_fine =
+      space->is_fine && run << space->segment_shift <= SPACE_PIECE_BYTES;
+  int code = MMCMAP_OK;
+  for (uint64_t i = number; i < number + run && code == MMCMAP_OK; i++) {
+    if (i >= space->segment_count)
+      atomic_fetch_and(&usage_entry(space, i)->state,
+                       ~(uint32_t)SHARE_SEGMENT_FINE);
+    if (is_fine) code = make_fine(space, i);
+  }
+  return code;
 }
 
 int space_begin_segments(struct space *space, enum segment_kind kind,
@@ -475,9 +497,8 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
   if (code == MMCMAP_OK)
     code = share_ensure_segments(space->readers->share, count);
   if (code == MMCMAP_OK) code = fill_hole(space, number, run);
+  if (code == MMCMAP_OK) code = choose_pages(space, number, run);
   if (code != MMCMAP_OK) return code;
-  if (space->is_fine && run << space->segment_shift <= SPACE_PIECE_BYTES)
-    make_fine(space, number, run);
   struct segment_header header = {
       .kind = kind, .number = number, .run = run, .sequence = epoch};
   segment_encode(&header, space->file_id, space->map.write + offset);

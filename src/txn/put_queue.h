@@ -19,7 +19,7 @@ enum {
   PUT_QUEUE_ROOM_BYTES = 256 << 10
 };
 
-/* One put, whose sizes have been checked if its key has been hashed. */
+/* One put. */
 struct queued_put {
   struct trie_key key;
   const void *value;

@@ -86,6 +86,8 @@ static int begin_writing(struct transaction *transaction,
     code = log_enter(log);
     if (code == MMCMAP_OK) code = writer_prepare(transaction->writer, mode);
     if (code == MMCMAP_OK) {
+      /* The heads may have moved: the moment stays sealed. */
+      if (!BROKEN(BREAK_TXN_UNSEALED)) writer_seal(transaction->writer);
       log_begin_private(log);
       transaction->is_writing = true;
     }
