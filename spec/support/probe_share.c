@@ -210,6 +210,8 @@ static const struct share_field {
     SHARE_FIELD(commit.superblock),
     SHARE_FIELD(commit.durable_epoch),
     SHARE_FIELD(commit.chain_index),
+    SHARE_FIELD(commit.recovery_used_bytes),
+    SHARE_FIELD(commit.superblock_used_bytes),
     SHARE_FIELD(chain[0].next_offset),
     SHARE_FIELD(chain[1].next_offset),
     SHARE_FIELD(upkeep.compacting_ns),
