@@ -19,7 +19,7 @@
  *                    commit and of one that is under way (the default);
  *     MMCMAP_SYNC    when the call returns;
  *     MMCMAP_MANUAL  when the next mmcmap_sync(), mmcmap_step() or
-                    mmcmap_close() returns.
+ *                    mmcmap_close() returns.
  *   A commit takes all that is visible, of all handles and processes. After a
  *   power cut or a crash of the system the store is exactly what it was at one
  *   commit.

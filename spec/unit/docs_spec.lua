@@ -4,6 +4,7 @@
 -- codes, options; links lead somewhere; the first example of the README runs.
 
 local helper = require "spec.support.helper"
+local mmcmap = require "mmcmap"
 local methods = require "spec.support.methods"
 
 local source = os.getenv("MMCMAP_SOURCE_DIR") or "."
@@ -255,6 +256,50 @@ describe("the pages that ldoc makes", function()
     end
     for _, list in pairs(methods.of) do
       for name in pairs(list) do assert.is_true(seen[name], name) end
+    end
+  end)
+
+  -- In a store that has what they ask for. cjson may not be there.
+  it("have examples that run", function()
+    local names = "local db, snap, mmcmap, print, io, work, login, redraw, love, seen = ... "
+    local function nothing() end
+    local count = 0
+    for page in text:gmatch("/%*%*%*(.-)%*/") do
+      local code = page:match("\n@usage[ \n]+(.+)")
+      if code and not code:find("cjson", 1, true)
+        and (helper.has_pairs_metamethod or not code:find("pairs(db)", 1, true)) then
+        local folder = helper.folder()
+        local db = helper.store(nil, folder .. "/game.mmc")
+        db:put_many { hello = "world", ["account 1"] = 10, ["account 2"] = 20,
+          alice = 50 }
+        if code:find("open_snapshot", 1, true) then db:snapshot("monday") end
+        local snap = db:snapshot()
+        if code:find("mmcmap[.][os]") then db:close() end -- it opens the file itself
+        code = code:gsub('"%a+[-.]', ("%q .. %%0"):format(folder .. "/"))
+        local ok, message = pcall(helper.load(names .. code), db, snap, mmcmap, nothing,
+          { write = nothing }, nothing, nothing, nothing, {})
+        assert.is_true(ok, ("%s: %s"):format(code, tostring(message)))
+        helper.close_all()
+        count = count + 1
+      end
+    end
+    assert.is_true(count > 40)
+  end)
+
+  it("are made by it, with each method on its page", function()
+    if helper.run("command -v ldoc") == "" then return pending("needs ldoc") end
+    local folder = helper.folder()
+    local output = helper.run("cd %s && env -u LUA_PATH -u LUA_CPATH ldoc -d %s .; echo $?",
+      source, folder)
+    assert.equal("0", output:match("%d+$"), output)
+    for kind, page in pairs { ["the module"] = "modules/mmcmap",
+      ["mmcmap"] = "classes/store", ["mmcmap.snapshot"] = "classes/snapshot",
+      ["mmcmap.iterator"] = "classes/iterator" } do
+      local html = helper.read(("%s/%s.html"):format(folder, page))
+      for name in pairs(methods.of[kind]) do
+        local full = kind == "the module" and name or page:match("%a+$") .. ":" .. name
+        assert.is_truthy(html:find(('<a name = "%s">'):format(full), 1, true), full)
+      end
     end
   end)
 end)

@@ -210,6 +210,8 @@ static lua_diff *diff_new(lua_State *L, lua_store *store) {
   return diff;
 }
 
+/*** @submodule store */
+
 /***
 Iterates over what differs between two snapshots of the store: the key, what its
 value was in `a`, and what it is in `b`. One of the two values is nil if the key is
@@ -218,7 +220,7 @@ follows the number of differences, not the size of the store. But where records 
 expire, every record is looked at. A value that was put again as it was is no
 difference. Either snapshot may be the older one. Each value is decoded as its snapshot
 does. Raises if it fails.
-@function store:diff
+@function diff
 @tparam snapshot a
 @tparam snapshot b
 @treturn function to be called by `for`

@@ -193,28 +193,6 @@ int lua_maint_compact(lua_State *L) {
   return 1;
 }
 
-/*** @module mmcmap */
-
-/***
-Reads whatever records are whole out of a file that may be damaged anywhere, into a
-new one, and tells what is wrong with it. Of each key the current value is taken, as
-far as that can be told; where the part of the log is damaged that tells it, the newest
-whole one is: what was deleted may come back, and what a transaction had put that
-failed. A named map whose name is lost gets one: `"salvaged map "` and a number; the
-report says so with the rule `"a map has lost its name"`. Saved snapshots are left out,
-and what has expired. The damaged file is only read.
-@function salvage
-@tparam string from the damaged file, which nobody may have open
-@tparam string to a new file
-@treturn[1] number of records, in all maps
-@treturn[1] table report, as of `store:check`
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage
-local count, report = assert(mmcmap.salvage("game.mmc", "saved.mmc"))
-print(count .. " records saved", report.count .. " faults found")
-*/
 int lua_maint_salvage(lua_State *L) {
   const char *from = lua_maint_path(L, 1), *to = lua_maint_path(L, 2);
   uint64_t count;

@@ -177,7 +177,7 @@ one instant: nobody comes between what they find and what they put.
 @treturn[2] string code
 @usage
 if db:add("job 17", "mine") then work(17) end
-if db:add("lock", "mine", { ttl = 10 }) then ... end   -- for ten seconds at most
+if db:add("lock", "mine", { ttl = 10 }) then work(18) end   -- for ten seconds at most
 */
 static int records_add(lua_State *L) {
   lua_store *store = lua_store_check(L);

@@ -8,12 +8,53 @@
 
 /*** @submodule store */
 
-int lua_saved_save(lua_State *L) {
+static int saved_save(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice name = lua_store_bytes(L, 2);
   return lua_store_done(L,
                         mmcmap_snapshot_save(lua_store_writer(L, store), name));
 }
+
+/***
+The store as it is now, to be read as long as it is kept: a moment, without a
+copy. Cheap enough to take one per request. It keeps the space of what it sees
+from being used again, so close it, or leave that to `<close>`, the collector, or
+`view`. Closing the store closes it.
+
+With a name the moment is kept in the file, until `drop_snapshot`, whoever closes the
+store or dies: all of it, named maps included. Then the result is true, and
+`open_snapshot` gives it. Whatever was there at any time between the oldest and the newest
+of several stays in the file, too. Fails with `"EEXIST"` if there is one of that name.
+@function snapshot
+@tparam[opt] string name of any bytes, up to 65,535
+@treturn[1] snapshot (with a name: true)
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+local snap = assert(db:snapshot())
+db:put("hello", "moon")
+print(snap:get("hello"), #snap)   -- as it was
+snap:close()
+assert(db:snapshot("monday"))     -- kept
+*/
+static int saved_snapshot(lua_State *L) {
+  return lua_isnoneornil(L, 2) ? lua_snapshot_open(L) : saved_save(L);
+}
+
+/***
+Calls a function with a snapshot, and closes that when it returns or raises.
+@function view
+@tparam function f is called with the snapshot
+@return[1] what `f` returns; its error is raised again
+@treturn[2] nil
+@treturn[2] string message
+@treturn[2] string code
+@usage
+local from, to = db:view(function(snap)   -- both at one moment
+  return snap:get("account 1"), snap:get("account 2")
+end)
+*/
 
 /* ---- All of them --------------------------------------------------------- */
 
@@ -108,7 +149,8 @@ static int saved_drop(lua_State *L) {
   return lua_store_done(L, code);
 }
 
-const luaL_Reg lua_saved_methods[] = {{"snapshots", saved_list},
+const luaL_Reg lua_saved_methods[] = {{"snapshot", saved_snapshot},
+                                      {"snapshots", saved_list},
                                       {"open_snapshot", saved_open},
                                       {"drop_snapshot", saved_drop},
                                       {NULL, NULL}};

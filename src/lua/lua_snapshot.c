@@ -10,7 +10,6 @@
 #include "lua_many.h"
 #include "lua_maps.h"
 #include "lua_records.h"
-#include "lua_saved.h"
 
 #include <string.h>
 
@@ -89,32 +88,8 @@ lua_snapshot *lua_snapshot_new(lua_State *L, lua_store *store) {
   return snapshot;
 }
 
-/***
-The store as it is now, to be read as long as it is kept: a moment, without a
-copy. Cheap enough to take one per request. It keeps the space of what it sees
-from being used again, so close it, or leave that to `<close>`, the collector, or
-`view`. Closing the store closes it.
-
-With a name the moment is kept in the file, until `drop_snapshot`, whoever closes the
-store or dies: all of it, named maps included. Then the result is true, and
-`open_snapshot` gives it. Whatever was there at any time between the oldest and the newest
-of several stays in the file, too. Fails with `"EEXIST"` if there is one of that name.
-@function store:snapshot
-@tparam[opt] string name of any bytes, up to 65,535
-@treturn[1] snapshot (with a name: true)
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage
-local snap = assert(db:snapshot())
-db:put("hello", "moon")
-print(snap:get("hello"), #snap)   -- as it was
-snap:close()
-assert(db:snapshot("monday"))     -- kept
-*/
 int lua_snapshot_open(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  if (!lua_isnoneornil(L, 2)) return lua_saved_save(L);
   lua_settop(L, 1);
   lua_snapshot *snapshot = lua_snapshot_new(L, store);
   int code =
@@ -123,20 +98,6 @@ int lua_snapshot_open(lua_State *L) {
   children_add(&store->children, &snapshot->child);
   return 1;
 }
-
-/***
-Calls a function with a snapshot, and closes that when it returns or raises.
-@function store:view
-@tparam function f is called with the snapshot
-@return[1] what `f` returns; its error is raised again
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage
-local from, to = db:view(function(snap)   -- both at one moment
-  return snap:get("account 1"), snap:get("account 2")
-end)
-*/
 
 /***
 A store as it was when `snapshot` or `view` was called, or, opened by `open_snapshot`,
@@ -415,20 +376,6 @@ static int snapshot_tostring(lua_State *L) {
   return 1;
 }
 
-/*** @module mmcmap */
-
-/***
-The trie of a store or a snapshot as indented text, for people: a line for each
-branch, with its slots below it, and for each record. Its form may change with any
-version.
-@function dump
-@tparam store|snapshot db
-@treturn[1] string
-@treturn[2] nil
-@treturn[2] string message
-@treturn[2] string code
-@usage print(mmcmap.dump(db))
-*/
 int lua_snapshot_dump(lua_State *L) {
   lua_snapshot *snapshot = lua_snapshot_check(L, 1);
   struct scratch *scratch = scratch_take(L, &snapshot->store->scratch);

@@ -26,7 +26,7 @@ void lua_snapshot_register(lua_State *L);
    child it is to become then. */
 lua_snapshot *lua_snapshot_new(lua_State *L, lua_store *store);
 
-/* The method snapshot() of a store. Upvalue: the store's metatable. */
+/* The method snapshot() of a store, without a name. Upvalue: its metatable. */
 int lua_snapshot_open(lua_State *L);
 
 /* The text of the snapshot at index 1. */

@@ -13,7 +13,6 @@
 #include "lua_maps.h"
 #include "lua_records.h"
 #include "lua_saved.h"
-#include "lua_snapshot.h"
 #include "lua_txn.h"
 #include "options.h"
 
@@ -120,7 +119,7 @@ Bytes of the file.
 @treturn[2] nil
 @treturn[2] string message
 @treturn[2] string code
-@usage print(db:size() // 1024 .. " KiB")
+@usage print(db:size() / 1024 .. " KiB")
 */
 static int store_size(lua_State *L) { return store_figure(L, mmcmap_size); }
 
@@ -444,21 +443,13 @@ static int store_remove(lua_State *L) {
 /* ---- Registration ------------------------------------------------------ */
 
 static const luaL_Reg store_methods[] = {
-    {"size", store_size},
-    {"sync", store_sync},
-    {"step", store_step},
-    {"close", store_close},
-    {"remove", store_remove},
-    {"version", store_version},
-    {"stat", store_stat},
-    {"readers", store_readers},
-    {"snapshot", lua_snapshot_open},
-    {"diff", lua_diff_open},
-    {"check", lua_maint_check},
-    {"backup", lua_maint_backup},
-    {"compact", lua_maint_compact},
-    {"update", lua_txn_update},
-    {NULL, NULL},
+    {"size", store_size},         {"sync", store_sync},
+    {"step", store_step},         {"close", store_close},
+    {"remove", store_remove},     {"version", store_version},
+    {"stat", store_stat},         {"readers", store_readers},
+    {"diff", lua_diff_open},      {"check", lua_maint_check},
+    {"backup", lua_maint_backup}, {"compact", lua_maint_compact},
+    {"update", lua_txn_update},   {NULL, NULL},
 };
 
 static const luaL_Reg store_metamethods[] = {

@@ -57,6 +57,8 @@ static int txn_add_traceback(lua_State *L) {
   return 1;
 }
 
+/*** @submodule store */
+
 /***
 Calls a function with a transaction: all that it changes through it is seen by
 everybody else at one instant, when the function has returned; or never, if it
