@@ -4,6 +4,8 @@
 
 local helper = require "spec.support.helper"
 local mmcmap = require "mmcmap"
+local peers = require "spec.support.peers"
+local probe = require "mmcmap_probe"
 
 local numbers = { "count", "size_bytes", "used_bytes", "log_bytes",
   "large_bytes", "recycled_bytes", "segment_bytes", "segment_count", "epoch",
@@ -176,7 +178,10 @@ describe("version", function()
     db = helper.store(nil, path)
     db:put("k", "v")
   end)
-  after_each(helper.close_all)
+  after_each(function()
+    peers.kill_all()
+    helper.close_all()
+  end)
 
   local function changes(call, ...)
     local before = db:version()
@@ -221,6 +226,35 @@ describe("version", function()
       seen[version] = true
     end
   end)
+
+  it("is the same before and after only if nothing came between, by another process",
+    function()
+      local writer = peers.start(path, { open = "{ durability = 'manual' }" })
+      writer:tell([[
+        local n = 0
+        repeat
+          n = n + 1
+          if n % 2 == 0 then db:put("k", n) else db:update(function(tx) tx.k = n end) end
+        until n % 64 == 0 and helper.exists(path .. "-stop")
+        return n
+      ]])
+      local equal, different, limit = 0, 0, probe.os.monotonic_ns() + 60e9
+      repeat
+        local before, first = db:version(), db:get("k")
+        for _ = 1, 20 do db:get("other") end
+        local second, after = db:get("k"), db:version()
+        if before == after then
+          assert.equal(first, second)
+          equal = equal + 1
+        else
+          different = different + (first ~= second and 1 or 0)
+        end
+        assert.is_true(before <= after)
+      until equal > 500 and different > 500 or probe.os.monotonic_ns() > limit
+      helper.write(path .. "-stop", "")
+      assert.is_true(tonumber(writer:answer()) > 500)
+      assert.is_true(equal > 500 and different > 500, equal .. ", " .. different)
+    end)
 
   it("stays across closing and opening", function()
     local version = db:version()
