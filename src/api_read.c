@@ -243,6 +243,23 @@ int mmcmap_snapshot_maps(mmcmap_snapshot *snapshot,
   return code;
 }
 
+int mmcmap_maps(mmcmap *handle, int (*visit)(void *context, mmcmap_slice name),
+                void *context) {
+  mmcmap_snapshot *snapshot;
+  mmcmap_cursor *cursor;
+  mmcmap_slice name, nothing;
+  int next = MMCMAP_OK, code = snapshot_open_for_long(handle, &snapshot);
+  if (code != MMCMAP_OK) return code;
+  code = mmcmap_snapshot_maps(snapshot, &cursor);
+  while (code == MMCMAP_OK && next == MMCMAP_OK) {
+    next = mmcmap_cursor_next(cursor, &name, &nothing);
+    if (next == MMCMAP_OK) code = visit(context, name);
+  }
+  mmcmap_cursor_close(cursor);
+  mmcmap_snapshot_close(snapshot);
+  return code == MMCMAP_OK && next != MMCMAP_NOTFOUND ? next : code;
+}
+
 int mmcmap_txn_maps(mmcmap_txn *txn, mmcmap_cursor **cursor_out) {
   *cursor_out = NULL;
   int code = enter_txn(txn);

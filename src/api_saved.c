@@ -22,7 +22,7 @@ int mmcmap_snapshot_save(mmcmap *handle, mmcmap_slice name) {
   return code == MMCMAP_OK ? finish_change(handle, store, epoch) : code;
 }
 
-int mmcmap_snapshot_drop(mmcmap *handle, mmcmap_slice name) {
+int mmcmap_drop_snapshot(mmcmap *handle, mmcmap_slice name) {
   struct store *store;
   uint64_t epoch = 0;
   unsigned tries = 0;
@@ -85,8 +85,8 @@ static int take_saved(mmcmap_snapshot *snapshot, mmcmap_slice name) {
   return MMCMAP_OK;
 }
 
-int mmcmap_snapshot_open_saved(mmcmap *handle, mmcmap_slice name,
-                               mmcmap_snapshot **snapshot_out) {
+int mmcmap_open_snapshot(mmcmap *handle, mmcmap_slice name,
+                         mmcmap_snapshot **snapshot_out) {
   CHECK(handle != NULL && handle->magic == HANDLE_MAGIC);
   int code = snapshot_begin(
       handle, handle->options.max_snapshot_age_ms * UINT64_C(1000000),

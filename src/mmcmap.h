@@ -491,8 +491,15 @@ MMCMAP_API int mmcmap_txn_drop(mmcmap_txn *txn, mmcmap_slice name);
 MMCMAP_API int mmcmap_snapshot_map(mmcmap_snapshot *snapshot, mmcmap_slice name,
                                    mmcmap_snapshot **map_out);
 
+/* Calls `visit` with the name of each map that there is now, in no order; `name` is
+   good during the call. Any code but MMCMAP_OK ends the calls and is returned. The
+   default map has no name. */
+MMCMAP_API int mmcmap_maps(mmcmap *store,
+                           int (*visit)(void *context, mmcmap_slice name),
+                           void *context);
+
 /* Walks the names of the maps, in no order: they are what mmcmap_cursor_next()
-   gives as keys, without values. The default map has no name. */
+   gives as keys, without values. */
 MMCMAP_API int mmcmap_snapshot_maps(mmcmap_snapshot *snapshot,
                                     mmcmap_cursor **cursor_out);
 MMCMAP_API int mmcmap_txn_maps(mmcmap_txn *txn, mmcmap_cursor **cursor_out);
@@ -564,13 +571,13 @@ MMCMAP_API int mmcmap_snapshot_save(mmcmap *store, mmcmap_slice name);
 
 /* Opens one, to be read like any other, and closed. It can be compared by
    mmcmap_diff_open() with others. MMCMAP_ENOENT: there is none of that name. */
-MMCMAP_API int mmcmap_snapshot_open_saved(mmcmap *store, mmcmap_slice name,
-                                          mmcmap_snapshot **snapshot_out);
+MMCMAP_API int mmcmap_open_snapshot(mmcmap *store, mmcmap_slice name,
+                                    mmcmap_snapshot **snapshot_out);
 
 /* Forgets one; those that have it open can go on reading it. Unless others hold it,
    its space comes back in the background, when what is alive has been recounted and
    a superblock tells of the drop. MMCMAP_NOTFOUND. */
-MMCMAP_API int mmcmap_snapshot_drop(mmcmap *store, mmcmap_slice name);
+MMCMAP_API int mmcmap_drop_snapshot(mmcmap *store, mmcmap_slice name);
 
 typedef struct mmcmap_saved {
   mmcmap_slice name;

@@ -177,8 +177,7 @@ static mmcmap_slice saved_name(int number) {
 static bool saved_matches(mmcmap *store, const struct crash_saved *saved,
                           int number) {
   struct crash_view view = {.now_ms = saved->time_ms};
-  int code =
-      mmcmap_snapshot_open_saved(store, saved_name(number), &view.snapshot);
+  int code = mmcmap_open_snapshot(store, saved_name(number), &view.snapshot);
   if (code != MMCMAP_OK) return saved->time_ms == 0 && code == MMCMAP_ENOENT;
   bool same = saved->time_ms != 0 && content_matches(&view, &saved->content);
   mmcmap_snapshot_close(view.snapshot);
@@ -206,7 +205,7 @@ int crash_toggle_saved(mmcmap *store, struct crash_model *model, int number) {
   struct crash_saved *saved = &model->saved[number];
   if (saved->time_ms != 0) {
     memset(saved, 0, sizeof *saved);
-    return mmcmap_snapshot_drop(store, saved_name(number));
+    return mmcmap_drop_snapshot(store, saved_name(number));
   }
   saved->time_ms = process_wall_ms();
   saved->content = model->content;

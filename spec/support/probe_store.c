@@ -14,6 +14,7 @@
  * Snapshot: diff, dump, get, get_many, ttl, count, version, page, records, map, maps, close.
  * records() returns {key = value} and how many records a cursor met.
  */
+#include <limits.h>
 #include <string.h>
 
 #include "probe.h"
@@ -438,7 +439,7 @@ static int store_save(lua_State *L) {
 
 static int store_forget_saved(lua_State *L) {
   struct probe_store *store = store_check(L);
-  return store_found(L, mmcmap_snapshot_drop(store->handle, store_slice(L, 2)));
+  return store_found(L, mmcmap_drop_snapshot(store->handle, store_slice(L, 2)));
 }
 
 /* open_saved(name): a snapshot */
@@ -448,8 +449,7 @@ static int store_open_saved(lua_State *L) {
   *snapshot = NULL;
   luaL_getmetatable(L, STORE_SNAPSHOT_TYPE);
   lua_setmetatable(L, -2);
-  int code =
-      mmcmap_snapshot_open_saved(store->handle, store_slice(L, 2), snapshot);
+  int code = mmcmap_open_snapshot(store->handle, store_slice(L, 2), snapshot);
   return code == MMCMAP_OK ? 1 : probe_fail(L, code);
 }
 
@@ -624,24 +624,37 @@ static int snapshot_map(lua_State *L) {
 }
 
 /* maps(): {name = ""}, and how many. */
-static int push_maps(lua_State *L, mmcmap_snapshot *snapshot) {
+static int snapshot_maps(lua_State *L) {
   mmcmap_cursor *cursor;
-  int code = mmcmap_snapshot_maps(snapshot, &cursor);
+  int code = mmcmap_snapshot_maps(snapshot_check(L), &cursor);
   return code == MMCMAP_OK ? probe_store_push_records(L, cursor)
                            : probe_fail(L, code);
 }
 
-static int snapshot_maps(lua_State *L) {
-  return push_maps(L, snapshot_check(L));
+struct met_maps {
+  lua_State *L;
+  int count, most; /* then the visitor ends the calls */
+};
+
+static int add_map(void *context, mmcmap_slice name) {
+  struct met_maps *met = context;
+  if (met->count == met->most) return MMCMAP_NOTFOUND;
+  lua_pushlstring(met->L, name.data, name.size);
+  lua_pushliteral(met->L, "");
+  lua_rawset(met->L, -3);
+  met->count++;
+  return MMCMAP_OK;
 }
 
+/* maps([most]): the same. */
 static int store_maps(lua_State *L) {
-  mmcmap_snapshot *snapshot;
-  int code = mmcmap_snapshot_open(store_check(L)->handle, &snapshot);
+  struct met_maps met = {.L = L, .most = (int)luaL_optinteger(L, 2, INT_MAX)};
+  struct probe_store *store = store_check(L);
+  lua_newtable(L);
+  int code = mmcmap_maps(store->handle, add_map, &met);
   if (code != MMCMAP_OK) return probe_fail(L, code);
-  int results = push_maps(L, snapshot);
-  mmcmap_snapshot_close(snapshot);
-  return results;
+  lua_pushinteger(L, met.count);
+  return 2;
 }
 
 /* map(name): a store object, of the map. */

@@ -146,6 +146,20 @@ describe("txn.catalog", function()
     is_sound_on_disk(model)
   end)
 
+  it("tells their names as long as the visitor wants them", function()
+    open()
+    assert.same({ {}, 0 }, { db:maps() })
+    for i = 1, 3 do
+      local map = assert(db:map("map " .. i))
+      assert(map:put("k", "v"))
+      map:close()
+    end
+    assert.same({ { ["map 1"] = "", ["map 2"] = "", ["map 3"] = "" }, 3 }, { db:maps() })
+    assert.equal(3, select(2, db:maps(3)))
+    assert.equal("NOTFOUND", (select(2, db:maps(2))))
+    assert.equal(0, db:stat().snapshot_count)
+  end)
+
   it("drops maps, whose names may come again", function()
     open()
     local map = assert(db:map("m"))

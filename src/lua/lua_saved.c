@@ -123,8 +123,8 @@ static int saved_open(lua_State *L) {
   mmcmap_slice name = lua_store_bytes(L, 2);
   lua_settop(L, 2);
   lua_snapshot *snapshot = lua_snapshot_new(L, store);
-  int code = mmcmap_snapshot_open_saved(lua_store_handle(L, store), name,
-                                        &snapshot->snapshot);
+  int code = mmcmap_open_snapshot(lua_store_handle(L, store), name,
+                                  &snapshot->snapshot);
   if (code < 0) return lua_store_fail(L, code);
   children_add(&store->children, &snapshot->child);
   return 1;
@@ -145,7 +145,7 @@ counted.
 static int saved_drop(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice name = lua_store_bytes(L, 2);
-  int code = mmcmap_snapshot_drop(lua_store_writer(L, store), name);
+  int code = mmcmap_drop_snapshot(lua_store_writer(L, store), name);
   return lua_store_done(L, code);
 }
 
