@@ -347,9 +347,9 @@ MMCMAP_API int mmcmap_incr(mmcmap *store, mmcmap_slice key, mmcmap_number by,
 /* ---- Many changes at one instant --------------------------------------- */
 
 /* Puts `count` records: all of them or, if it fails, none. Of a key that comes
-   twice the last value counts. In a large store it is faster than one by one, in a
-   transaction or not: the way to several keys is walked side by side. Errors as
-   mmcmap_put(). */
+   twice the last value counts. In a large store it puts new keys faster than one by
+   one, in a transaction or not: the way to several of them is walked side by side.
+   Errors as mmcmap_put(). */
 MMCMAP_API int mmcmap_put_many(mmcmap *store, const mmcmap_slice *keys,
                                const mmcmap_slice *values, size_t count);
 
