@@ -383,4 +383,54 @@ describe("<close>", function()
     db.k = "v"
     assert.equal(0, run(db))
   end)
+
+  it("closes a snapshot, one of a map, and a diff", function()
+    if not only_54() then return end
+    local run = helper.load([[
+      local db, kept = ..., {}
+      do
+        local snap <close> = db:snapshot()
+        do
+          local map <close> = snap:map("m")
+          local _, diff <close> = db:diff(snap, snap)
+          kept[1], kept[2], kept[3] = snap, map, diff
+        end
+        kept.after = snap.k
+      end
+      return kept
+    ]])
+    local db = helper.store()
+    db.k = "v"
+    local kept = run(db)
+    assert.equal("v", kept.after)
+    for i = 1, 3 do assert.is_truthy(tostring(kept[i]):find("(closed)", 1, true)) end
+    assert.equal(0, db:stat().snapshot_count)
+  end)
+
+  it("takes maps and transactions, which go on for all who have them", function()
+    if not only_54() then return end
+    local run = helper.load([[
+      local db = ...
+      local users = db:map("users")
+      do
+        local map <close> = db:map("users")
+        local own <close> = db:map("users", { codec = false })
+        map.alice, own.bob = "1", "2"
+      end
+      users.carol = "3"
+      return users, db:update(function(tx)
+        do
+          local same <close> = tx
+          local map <close> = tx:map("users")
+          same.k, map.dan = "v", "4"
+        end
+        return tx.k
+      end)
+    ]])
+    local db = helper.store()
+    local users, k = run(db)
+    assert.equal("v", k)
+    assert.equal("v", db.k)
+    assert.same({ alice = "1", bob = "2", carol = "3", dan = "4" }, (helper.records(users)))
+  end)
 end)

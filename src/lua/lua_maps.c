@@ -123,8 +123,9 @@ A named map of the store: records of its own, beside those of the store itself.
 It has the methods and operators of a store that deal with records: `get`, `put`,
 `delete`, `has`, `add`, `replace`, `cas`, `swap`, `incr`, `ttl`, `expire`, `get_many`,
 `put_many`, `pairs`, `keys`, `count`, `clear`. The first record that is put into it makes
-it; until then it is empty. It lives as long as the store is open. In `update`, the
-transaction has the same method.
+it; until then it is empty. It lives as long as the store is open; a `<close>` does not
+end it, since there is one object for all who ask for it. In `update`, the transaction has
+the same method.
 
 Values pass through the codec of the store, or through one of the map's own, which
 belongs to this object: nothing of it is in the file.
@@ -260,6 +261,11 @@ static int maps_gc(lua_State *L) {
   return 0;
 }
 
+int lua_maps_leave_scope(lua_State *L) {
+  (void)lua_store_check(L);
+  return 0;
+}
+
 void lua_maps_register(lua_State *L) {
   static const luaL_Reg metamethods[] = {
       {"__newindex", lua_records_newindex},
@@ -267,6 +273,7 @@ void lua_maps_register(lua_State *L) {
       {"__pairs", lua_many_pairs},
       {"__tostring", maps_tostring},
       {"__gc", maps_gc},
+      {"__close", lua_maps_leave_scope},
       {NULL, NULL},
   };
   lua_pushlightuserdata(L, &maps_key);

@@ -21,6 +21,10 @@ extern const luaL_Reg lua_maps_methods[];
    now. */
 bool lua_maps_read_codec(lua_State *L, int arg, bool has_codec);
 
+/* The end of a scope with a map, or a transaction, to be closed: nothing, because
+   others may have the object, and something else ends it. Upvalue: its metatable. */
+int lua_maps_leave_scope(lua_State *L);
+
 /* Ends all maps of a store or transaction, and what reads from them. Does not
    touch Lua. */
 void lua_maps_end_all(lua_store *store);

@@ -135,6 +135,7 @@ void lua_txn_register(lua_State *L) {
       {"__pairs", lua_many_pairs},
       {"__tostring", txn_tostring},
       {"__gc", txn_gc},
+      {"__close", lua_maps_leave_scope},
       {NULL, NULL},
   };
   lua_pushlightuserdata(L, &txn_key);
