@@ -19,8 +19,8 @@ die() {
 # Every word is a Debian package, or several "a|b" of which one will do; one
 # that ends in "?" is done without where apt does not know it.
 packages_build='gcc make autoconf automake libtool lua5.4 liblua5.4-dev libxxhash-dev'
-packages_check="$packages_build pkg-config|pkgconf lua-busted lua-check? lua-ldoc? lua-cjson? cppcheck?
-  clang-format-14? shellcheck? lua5.3? liblua5.3-dev? lua5.2? liblua5.2-dev?
+packages_check="$packages_build pkg-config|pkgconf lua-busted lua-check? lua-ldoc?
+  lua-cjson? cppcheck? clang-format-14? shellcheck? lua5.3? liblua5.3-dev? lua5.2? liblua5.2-dev?
   lua5.1? liblua5.1-0-dev? luajit2|luajit? libluajit2-5.1-dev|libluajit-5.1-dev?"
 packages_ci="$packages_check clang libclang-rt-14-dev? valgrind luarocks g++ musl-tools?"
 
