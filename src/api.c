@@ -69,13 +69,12 @@ int mmcmap_open_with(const char *path, const mmcmap_options *options,
   atomic_init(&handle->store, store);
   handle->magic = HANDLE_MAGIC;
   handle->is_readonly = handle->options.readonly;
-  /* What the dead have left, and nobody has committed. If the thread cannot be
-     started the next change says so. */
+  /* What the dead have left, and nobody has committed. */
   const struct share_header *header = store->share.header;
   if (handle->options.durability == MMCMAP_ASYNC && !handle->is_readonly &&
       atomic_load(&header->change.changed_epoch) >
           atomic_load(&header->commit.durable_epoch))
-    (void)flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+    flusher_notify(&store->flusher, handle->options.flush_interval_ms);
   *store_out = handle;
   return MMCMAP_OK;
 }
@@ -243,7 +242,7 @@ static inline int find_live(struct store *store, const struct trie_key *map,
 
 /* A change has been made whatever becomes of upkeep: only that the store takes
    no more changes is of interest, and the next change says it. */
-int handle_upkeep(const mmcmap *handle, struct store *store) {
+void handle_upkeep(const mmcmap *handle, struct store *store) {
   enum share_need need = upkeep_need(store->share.header);
   bool has_flusher = handle->options.durability == MMCMAP_ASYNC;
   if (need >= SHARE_NEED_SOON && has_flusher)
@@ -251,7 +250,6 @@ int handle_upkeep(const mmcmap *handle, struct store *store) {
   if (need == SHARE_NEED_NOW || (handle->options.durability == MMCMAP_SYNC &&
                                  upkeep_is_due(store->share.header)))
     (void)upkeep_pay(&store->upkeep, handle->options.timeout_ms, has_flusher);
-  return MMCMAP_OK;
 }
 
 enum { ROOM_TRIES_MAX = 32 };

@@ -97,7 +97,7 @@ bool handle_try_to_free(const mmcmap *handle, struct store *store, int code,
                         struct change_mode *mode, unsigned *tries);
 
 /* The part of finish_change() that helps with upkeep. */
-int handle_upkeep(const mmcmap *handle, struct store *store);
+void handle_upkeep(const mmcmap *handle, struct store *store);
 
 static inline struct change_life life_of(uint64_t ttl_ms) {
   struct change_life life = {.ttl_ms = ttl_ms};
@@ -113,15 +113,14 @@ static inline struct expiry_reading reading_of(const struct store *store) {
 /* A change has been published: makes it durable as the handle promises. */
 static inline int finish_change(const mmcmap *handle, struct store *store,
                                 uint64_t epoch) {
-  if (UNLIKELY(upkeep_need(store->share.header) != SHARE_NEED_NOTHING)) {
-    int code = handle_upkeep(handle, store);
-    if (code != MMCMAP_OK) return code;
-  }
+  if (UNLIKELY(upkeep_need(store->share.header) != SHARE_NEED_NOTHING))
+    handle_upkeep(handle, store);
   switch (handle->options.durability) {
     case MMCMAP_SYNC:
       return commit_epoch(&store->committer, epoch);
     case MMCMAP_ASYNC:
-      return flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+      flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+      return MMCMAP_OK;
     default:
       return MMCMAP_OK;
   }
@@ -149,7 +148,7 @@ static inline int finish_expiring_change(const mmcmap *handle,
                                          struct store *store, uint64_t epoch) {
   int code = finish_change(handle, store, epoch);
   if (code == MMCMAP_OK && handle->options.durability == MMCMAP_SYNC)
-    code = flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+    flusher_notify(&store->flusher, handle->options.flush_interval_ms);
   return code;
 }
 

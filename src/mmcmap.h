@@ -16,7 +16,8 @@
  *   returns. When it is on disk depends on the durability of the store:
  *     MMCMAP_ASYNC   within `flush_interval_ms` (up to ten times that while
  *                    more than 1 MiB is written in each) and the syncs of this
- *                    commit and of one that is under way (the default);
+ *                    commit and of one that is under way (the default); when
+ *                    the call returns, if no thread can be started for that;
  *     MMCMAP_SYNC    when the call returns;
  *     MMCMAP_MANUAL  when the next mmcmap_sync(), mmcmap_step() or
  *                    mmcmap_close() returns.

@@ -229,6 +229,107 @@ describe("system calls that fail", function()
   end)
 end)
 
+-- Threads that are not granted: for want of addresses, or by a limit.
+describe("a flusher that cannot be started", function()
+  local path, db
+
+  local function open(level)
+    path = crash.path("threadless")
+    os.remove(path)
+    db = assert(probe.store.open(path,
+      { durability = level, segment_size = SEGMENT }))
+    return db
+  end
+
+  -- What a power cut now would leave.
+  local function is_committed(key)
+    local copy = crash.path("cut")
+    scratch.write(copy, scratch.read(path))
+    local cut = assert(probe.store.open(copy, { readonly = true }))
+    local found = cut:has(key)
+    cut:close()
+    os.remove(copy)
+    return found
+  end
+
+  after_each(function()
+    probe.os.restore()
+    if db then db:close() end
+    db = nil
+  end)
+  teardown(crash.remove_folder)
+
+  it("leaves no change that is made and said to have failed", function()
+    open("async")
+    probe.os.fail("thread", 1, "EAGAIN", 0)
+    assert(db:put("put", "value"))
+    local one, zero = "0000000000000001", "0000000000000000"
+    assert.equal(one, db:incr("number", one, zero))
+    assert.equal("0000000000000002", db:incr("number", one, zero))
+    assert.is_true(db:add("lock", "mine"))
+    assert.equal("MISMATCH", db:add("lock", "another's"))
+    assert.equal("value", db:swap("put", "other"))
+    assert(db:delete("lock"))
+    local txn = assert(db:begin())
+    assert(txn:put("in a transaction", "value"))
+    assert(txn:commit())
+    assert(db:put_many { "many", "value" })
+    assert(db:save("saved"))
+    assert(db:drop_saved("saved"))
+    assert.is_true(probe.os.counts().thread >= 9)
+    assert(db:sync())
+    assert(db:close())
+    db = assert(probe.store.open(path, { durability = "manual" }))
+    assert.equal("2", db:get("number"))
+    assert.equal("other", db:get("put"))
+    assert.is_true(db:has("in a transaction") and not db:has("lock"))
+  end)
+
+  it("leaves none of what expires, either", function()
+    for _, level in ipairs { "async", "sync" } do
+      open(level)
+      probe.os.fail("thread", 1, "EAGAIN", 0)
+      assert(db:put("put", "value", 60000))
+      assert.is_true(db:add("lock", "mine", 60000))
+      assert.equal("MISMATCH", db:add("lock", "another's", 60000))
+      assert(db:expire("put", 30000))
+      assert.is_true(probe.os.counts().thread >= 3)
+      assert(db:close())
+      db = nil
+    end
+  end)
+
+  it("has each change committed by who makes it", function()
+    open("async")
+    probe.os.fail("thread", 1, "EAGAIN", 0)
+    for i = 1, 3 do
+      assert(db:put("key " .. i, "value"))
+      assert.is_true(is_committed("key " .. i))
+    end
+  end)
+
+  it("is started by a later change, as soon as it can be", function()
+    open("async")
+    probe.os.fail("thread", 1, "EAGAIN", 2)
+    for i = 1, 5 do assert(db:put("key " .. i, "value")) end
+    assert.equal(3, probe.os.counts().thread)
+    local limit = probe.os.monotonic_ns() + 20e9
+    while not is_committed("key 5") do
+      assert.is_true(probe.os.monotonic_ns() < limit)
+      probe.os.sleep_ms(20)
+    end
+    assert.equal(3, probe.os.counts().thread)
+  end)
+
+  it("leaves what was said of an earlier failure", function()
+    open("async")
+    assert.is_nil((db:put(("k"):rep(100000), "value")))
+    probe.os.fail("thread", 1, "EAGAIN", 0)
+    assert(db:put("key", "value"))
+    assert.equal("ETOOBIG", probe.base.last_error().name)
+  end)
+end)
+
 describe("a disk that is full", function()
   it("is an error from put, and no more once there is room", function()
     local ok, why = scratch.with_small_file_system("1m", function(folder)

@@ -39,7 +39,7 @@
   ENTRY(fstat) ENTRY(stat) ENTRY(statx) ENTRY(fstatfs) ENTRY(fchmod) \
   ENTRY(fchown) ENTRY(realpath) ENTRY(link) ENTRY(rename) ENTRY(unlink) ENTRY(lock) \
   ENTRY(mmap) ENTRY(munmap) ENTRY(madvise) ENTRY(msync) \
-  ENTRY(getrandom)
+  ENTRY(getrandom) ENTRY(thread)
 /* clang-format on */
 
 #define FAULTS_ENUM(name) FAULTS_##name,
@@ -267,6 +267,13 @@ static ssize_t faults_getrandom(void *data, size_t size, unsigned flags) {
   return faults_refuse_some(FAULTS_getrandom, &size)
              ? -1
              : faults_real.getrandom(data, size, flags);
+}
+
+static int faults_thread(pthread_t *thread_out, void *(*run)(void *),
+                         void *context) {
+  return faults_refuse(FAULTS_thread)
+             ? -1
+             : faults_real.thread(thread_out, run, context);
 }
 
 /* ---- From Lua ---------------------------------------------------------- */

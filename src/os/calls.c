@@ -51,6 +51,12 @@ static int calls_lock(int fd, int command, struct flock *lock) {
   return fcntl(fd, command, lock);
 }
 
+static int calls_thread(pthread_t *thread_out, void *(*run)(void *),
+                        void *context) {
+  errno = pthread_create(thread_out, NULL, run, context);
+  return errno == 0 ? 0 : -1;
+}
+
 struct os_calls os_calls = {
     .open = calls_open,
     .close = close,
@@ -77,4 +83,5 @@ struct os_calls os_calls = {
     .madvise = madvise,
     .msync = msync,
     .getrandom = getrandom,
+    .thread = calls_thread,
 };

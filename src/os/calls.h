@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every system call that the library makes on files, mappings and locks goes
- * through this table, so that tests can count calls, fail them or die in them
+ * Every system call that the library makes on files, mappings and locks, and the
+ * start of a thread, go through this table, so that tests can count calls, fail
+ * them or die in them
  * (after SQLite's unix syscall table). Only folder os includes it. The entries
  * have the meaning of the calls they are named after; -1 and errno on failure.
  * Only tests, and programs that measure, write to the table, before they open a
@@ -14,6 +15,7 @@
 #include <sys/types.h>
 #include <sys/vfs.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -56,6 +58,7 @@ struct os_calls {
   int (*madvise)(void *at, size_t size, int advice);
   int (*msync)(void *at, size_t size, int flags);
   ssize_t (*getrandom)(void *data, size_t size, unsigned flags);
+  int (*thread)(pthread_t *thread_out, void *(*run)(void *), void *context);
 };
 
 extern struct os_calls os_calls;

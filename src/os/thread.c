@@ -19,6 +19,7 @@
 
 #include "base/check.h"
 #include "base/errors.h"
+#include "os/calls.h"
 
 enum {
   THREAD_SPIN_COUNT = 300,
@@ -151,7 +152,7 @@ int thread_start(pthread_t *thread_out, const char *name, void *(*run)(void *),
   /* A new thread begins with its creator's mask. */
   sigfillset(&all);
   CHECK(pthread_sigmask(SIG_SETMASK, &all, &before) == 0);
-  int failure = pthread_create(thread_out, NULL, run, context);
+  int failure = os_calls.thread(thread_out, run, context) == 0 ? 0 : errno;
   CHECK(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
   if (failure != 0) return thread_error(failure, "pthread_create");
 

@@ -219,24 +219,34 @@ static void *run(void *context) {
   return NULL;
 }
 
-int flusher_wake(struct flusher *flusher, uint32_t interval_ms) {
-  int code = MMCMAP_OK;
+/* The caller's change is one that is reported as made. What the commit fails with,
+   the next change says, as it would if the thread had made it. */
+static void commit_without_thread(struct flusher *flusher,
+                                  const mmcmap_error *before) {
+  (void)commit_all(flusher->committer);
+  error_restore(before);
+}
+
+void flusher_wake(struct flusher *flusher, uint32_t interval_ms) {
+  mmcmap_error before;
+  mmcmap_last_error(&before);
   thread_mutex_lock(&flusher->mutex);
   if (!flusher->is_running) {
     flusher->interval_ms = interval_ms;
-    code = thread_start(&flusher->thread, "mmcmap-flusher", run, flusher);
-    flusher->is_running = code == MMCMAP_OK;
+    flusher->is_running = thread_start(&flusher->thread, "mmcmap-flusher", run,
+                                       flusher) == MMCMAP_OK;
   } else if (interval_ms < flusher->interval_ms) {
     flusher->interval_ms = interval_ms;
   }
-  if (code == MMCMAP_OK) {
+  bool is_running = flusher->is_running;
+  if (is_running) {
     if (!atomic_load(&flusher->is_dirty))
       flusher->dirty_ns = process_monotonic_ns();
     atomic_store(&flusher->is_dirty, true);
     thread_condition_broadcast(&flusher->wake);
   }
   thread_mutex_unlock(&flusher->mutex);
-  return code;
+  if (!is_running) commit_without_thread(flusher, &before);
 }
 
 void flusher_call_upkeep(struct flusher *flusher) {
