@@ -116,20 +116,27 @@ static int finish_session(struct store *store) {
 
 /* ---- The parts ----------------------------------------------------------- */
 
+/* How long the file may become here, if that is granted. A store that is only read
+   does not grow, but its writer may be another process: the range is the same. */
+static uint64_t wanted_range(uint64_t least, uint64_t max_size_bytes) {
+  uint64_t wanted = MAP_SIZE_MAX_BYTES;
+  if (max_size_bytes == 0) {
+    wanted = map_default_bytes();
+    if (wanted / 2 < least) wanted = 2 * least; /* there is room to grow */
+  } else if (max_size_bytes < wanted) {
+    wanted = bytes_align_up(max_size_bytes, process_page_size());
+  }
+  return wanted < least ? least : wanted;
+}
+
 /* Maps the file through an open file description of its own: a mapping keeps
    its description, and the locks on it, alive in a forked child. */
 static int map_file(struct store *store, uint64_t file_bytes,
                     uint64_t max_size_bytes) {
   struct file_identity identity;
-  uint64_t page = process_page_size();
-  uint64_t least = bytes_align_up(file_bytes, page);
-  uint64_t wanted = MAP_SIZE_MAX_BYTES;
+  uint64_t least = bytes_align_up(file_bytes, process_page_size());
+  uint64_t wanted = wanted_range(least, max_size_bytes);
   int fd;
-  if (max_size_bytes != 0 && max_size_bytes < wanted)
-    wanted = bytes_align_up(max_size_bytes, page);
-  /* A store that is only read does not grow, but its writer may be another
-     process: the range is the same. */
-  if (wanted < least) wanted = least;
   int code = file_open(store->path, store->is_readonly, &fd);
   if (code != MMCMAP_OK) return code;
   code = file_identify(fd, &identity);

@@ -186,7 +186,10 @@ typedef struct mmcmap_options {
   uint64_t max_size_bytes;      /* of the file; 0: no limit. At least
                                   MMCMAP_MAX_SIZE_MIN. It also bounds what this
                                   process can use of the file: all processes
-                                  should give the same */
+                                  should give the same. Without it that is 1 TiB,
+                                  and less for what is opened beside eight other
+                                  stores or more (MMCMAP_EADDRESS beyond it; see
+                                  address_bytes of mmcmap_stat_get()) */
   uint32_t timeout_ms;          /* to wait for another writer, or for
                                   others that open or close; 5000 */
   int hash;                     /* enum mmcmap_hash_kind, for a new file;
@@ -701,7 +704,8 @@ typedef struct mmcmap_stat {
   uint64_t reader_count;      /* threads of theirs that have used it */
   uint64_t recovered_commits; /* rolled forward when the store was opened */
   uint64_t max_size_bytes;    /* 0: no limit */
-  uint64_t address_bytes;     /* the range of addresses granted */
+  uint64_t address_bytes;     /* the range of addresses granted: how long the
+                                 file can become in this process */
   uint64_t live_bytes;        /* in segments, as counted: it may be too much */
   uint64_t live_segments; /* that something is alive in, or the log goes on */
   uint64_t held_segments; /* of them, that snapshots hold as they are */

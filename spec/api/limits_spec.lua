@@ -513,6 +513,69 @@ describe("a process that is given too little", function()
     assert.same({}, peers.faults(path))
   end)
 
+  -- Without a limit: as many stores as there are tenants, say.
+  it("of addresses is not what hundreds of stores take up", function()
+    if probe.sanitizer or (os.getenv("LD_PRELOAD") or "") ~= "" then
+      return pending("a checking tool takes the addresses")
+    end
+    local GIB = 1024 * MIB
+    local text = run(function()
+      local stores = {}
+      for i = 1, 250 do
+        -- Every tenth one has a thread.
+        stores[i] = assert(mmcmap.open(path .. i,
+          { durability = i % 10 == 0 and "async" or "manual" }))
+        assert(stores[i]:put("key", "value"))
+        local range = stores[i]:stat().address_bytes
+        assert(range >= (i <= 8 and 1024 or 4) * GIB, i .. ": " .. range)
+      end
+      local strings = {}
+      for i = 1, 4 do strings[i] = ("x"):rep(64 * MIB) end
+      for _, db in ipairs(stores) do assert(db:put("more", "value")) end
+      for _, db in ipairs(stores) do
+        assert(db:get("more") == "value" and db:close())
+      end
+      local last = assert(mmcmap.open(path .. 1))
+      return ("%d, %g"):format(#strings, last:stat().address_bytes / GIB)
+    end)
+    assert.equal("4, 1024", text)
+  end)
+
+  it("of addresses is asked for what max_size says, however many there are",
+    function()
+      if probe.sanitizer or (os.getenv("LD_PRELOAD") or "") ~= "" then
+        return pending("a checking tool takes the addresses")
+      end
+      local text = run(function()
+        local stores = {}
+        for i = 1, 20 do stores[i] = assert(mmcmap.open(path .. i)) end
+        local default = stores[20]:stat().address_bytes
+        local large = assert(mmcmap.open(path, { max_size = 2 ^ 40 }))
+        return tostring(large:stat().address_bytes / default)
+      end)
+      assert.is_true(tonumber(text) > 1, text)
+    end)
+
+  it("of addresses leaves a long file as much again to grow by", function()
+    if probe.sanitizer or (os.getenv("LD_PRELOAD") or "") ~= "" then
+      return pending("a checking tool takes the addresses")
+    end
+    assert(mmcmap.open(path)):close()
+    local length = 1500 * MIB
+    scratch.shell(("truncate -s %d %s"):format(length, scratch.quoted(path)))
+    local text = run(function()
+      local fd, maps = assert(probe.os.file_open(path, false)), {}
+      for i = 1, 50 do
+        maps[i] = assert(probe.os.map_open(fd, true, 1048576 * MIB, 4096))
+      end
+      local db = assert(probe.store.open(path))
+      local text = tostring(db:stat().address_bytes / length)
+      for _, map in ipairs(maps) do map:close() end
+      return text
+    end)
+    assert.equal(2, tonumber(text), text)
+  end)
+
   it("of file size refuses to grow, and goes on when it may", function()
     local text = run(function()
       probe.child.ignore(SIGXFSZ)

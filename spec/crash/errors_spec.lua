@@ -243,12 +243,12 @@ describe("a flusher that cannot be started", function()
 
   -- What a power cut now would leave.
   local function is_committed(key)
-    local copy = crash.path("cut")
-    scratch.write(copy, scratch.read(path))
-    local cut = assert(probe.store.open(copy, { readonly = true }))
+    local left = crash.path("cut")
+    scratch.write(left, scratch.read(path))
+    local cut = assert(probe.store.open(left, { readonly = true }))
     local found = cut:has(key)
     cut:close()
-    os.remove(copy)
+    os.remove(left)
     return found
   end
 

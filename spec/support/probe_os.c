@@ -254,6 +254,12 @@ static int os_map_open(lua_State *L) {
   return 1;
 }
 
+/* map_default_bytes() */
+static int os_map_default_bytes(lua_State *L) {
+  probe_push_u64(L, map_default_bytes());
+  return 1;
+}
+
 /* A view or memory that map_close_shared() closes, as a map of one view. */
 static int os_push_shared(lua_State *L, int code, uint8_t *at, uint64_t size) {
   if (code != MMCMAP_OK) {
@@ -534,6 +540,7 @@ static const luaL_Reg os_functions[] = {
     {"stat", os_stat},
     {"is_close_on_exec", os_is_close_on_exec},
     {"map_open", os_map_open},
+    {"map_default_bytes", os_map_default_bytes},
     {"map_open_shared", os_map_open_shared},
     {"map_anonymous", os_map_anonymous},
     {"map_close_zeros", os_map_close_zeros},

@@ -411,6 +411,7 @@ static int store_stat(lua_State *L) {
   STORE_FIELD(snapshot_count)
   STORE_FIELD(reader_count)
   STORE_FIELD(recovered_commits)
+  STORE_FIELD(address_bytes)
   STORE_FIELD(waiting_for_commit)
   STORE_FIELD(waiting_for_snapshots)
 #undef STORE_FIELD

@@ -102,6 +102,7 @@ describe("os.map", function()
     if address_bits == "64" then
       assert.equal(1024 * GIB, number(map:size()))
     end
+    map:close()
   end)
 
   it("halves the range until it is granted", function()
@@ -147,6 +148,51 @@ describe("os.map", function()
         { n = 3, os_.map_open(fd, true, 64 * PAGE, PAGE) })
       assert.equal(before + 1, os_.counts().mmap)
     end
+  end)
+
+  describe("beside many others", function()
+    local TIB = 1024 * GIB
+
+    -- What is asked for by default, and what is granted of `wanted`, beside so many
+    -- maps of a terabyte, and after they are closed.
+    local function beside(count, wanted)
+      return probe.child.run(function()
+        local maps = {}
+        for i = 1, count do
+          maps[i] = assert(os_.map_open(fd, true, TIB, PAGE))
+          if maps[i]:views() ~= "two" then return "a build with one view" end
+        end
+        local default = number(os_.map_default_bytes())
+        local map = assert(os_.map_open(fd, true, wanted, PAGE))
+        local granted = number(map:size())
+        map:close()
+        for i = 1, count do maps[i]:close() end
+        local again = number(os_.map_default_bytes())
+        return ("%g %g %g"):format(default / GIB, granted / GIB, again / GIB)
+      end)
+    end
+
+    local function expect(expected, count, wanted)
+      local text = beside(count, wanted)
+      if text:find("one view") then return end
+      assert.equal(expected, text)
+    end
+
+    it("asks for a terabyte first, and then for less and less", function()
+      if probe.sanitizer then return pending("not with a sanitizer") end
+      expect("1024 1 1024", 0, GIB)
+      expect("1024 1 1024", 7, GIB)
+      expect("512 1 1024", 8, GIB)
+      expect("256 1 1024", 12, GIB)
+      expect("8 1 1024", 32, GIB)
+      expect("1 1 1024", 50, GIB)
+    end)
+
+    it("grants a 32nd of what is left at most", function()
+      if probe.sanitizer then return pending("not with a sanitizer") end
+      expect("1 1024 1024", 47, TIB)
+      expect("1 512 1024", 50, TIB)
+    end)
   end)
 
   describe("under a limit of address space", function()

@@ -8,6 +8,7 @@
 #include "os/map.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -21,6 +22,29 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
+/* The addresses of a process on most 64-bit systems; where there are fewer, ranges
+   are not granted. */
+#define MAP_ADDRESSES (UINT64_C(1) << 47)
+
+/* The default range is halved for each of these that is taken: since twice as many
+   files take one more of them, 4,000 take three quarters of all addresses. */
+#define MAP_STEP_BYTES (UINT64_C(8) << 40)
+
+enum {
+  MAP_FULL_STEPS = 1, /* taken before the first halving */
+  MAP_HALVINGS = 10
+};
+
+/* What all mappings of this process take. A forked child inherits them. */
+static _Atomic uint64_t map_taken_bytes;
+
+uint64_t map_default_bytes(void) {
+  uint64_t steps = atomic_load(&map_taken_bytes) / MAP_STEP_BYTES;
+  uint64_t halvings = steps > MAP_FULL_STEPS ? steps - MAP_FULL_STEPS : 0;
+  if (halvings > MAP_HALVINGS) halvings = MAP_HALVINGS;
+  return MAP_SIZE_MAX_BYTES >> halvings;
+}
+
 /* Bytes of address space that this process uses now; 0 if unknown. */
 static uint64_t map_used_bytes(void) {
   char text[64];
@@ -33,11 +57,14 @@ static uint64_t map_used_bytes(void) {
   return strtoull(text, NULL, 10) * process_page_size();
 }
 
-/* The largest view that leaves the host program room under its RLIMIT_AS. */
+/* The largest view that leaves the host program room: under its RLIMIT_AS, or with
+   all addresses beside what our other mappings take. */
 static uint64_t map_fair_bytes(void) {
   struct rlimit limit;
-  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
-    return UINT64_MAX;
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    uint64_t taken = atomic_load(&map_taken_bytes);
+    return taken < MAP_ADDRESSES ? (MAP_ADDRESSES - taken) / 32 : 0;
+  }
   uint64_t used = map_used_bytes();
   return limit.rlim_cur > used ? (limit.rlim_cur - used) / 4 : 0;
 }
@@ -63,7 +90,14 @@ static void *map_bytes(int fd, uint64_t offset, uint64_t size, int protection,
   }
   void *at =
       os_calls.mmap(NULL, (size_t)size, protection, flags, fd, (off_t)offset);
-  return at == MAP_FAILED ? NULL : at;
+  if (at == MAP_FAILED) return NULL;
+  atomic_fetch_add(&map_taken_bytes, size);
+  return at;
+}
+
+static void unmap_bytes(void *at, uint64_t size) {
+  os_calls.munmap(at, (size_t)size);
+  atomic_fetch_sub(&map_taken_bytes, size);
 }
 
 static void *map_view(int fd, uint64_t offset, uint64_t size, int protection) {
@@ -160,14 +194,14 @@ int map_anonymous(uint64_t size, uint8_t **at_out) {
 }
 
 void map_close_shared(uint8_t *at, uint64_t size) {
-  if (at != NULL) os_calls.munmap(at, (size_t)size);
+  if (at != NULL) unmap_bytes(at, size);
 }
 
 void map_close(struct map *map) {
   uint8_t *read = (uint8_t *)(uintptr_t)map->read;
   if (map->write != NULL && map->write != read)
-    os_calls.munmap(map->write, (size_t)map->size_bytes);
-  if (read != NULL) os_calls.munmap(read, (size_t)map->size_bytes);
+    unmap_bytes(map->write, map->size_bytes);
+  if (read != NULL) unmap_bytes(read, map->size_bytes);
   *map = (struct map){NULL, NULL, 0};
 }
 

@@ -28,12 +28,17 @@ struct map {
 /* The range first asked for: 1 TiB. */
 #define MAP_SIZE_MAX_BYTES (UINT64_C(1) << 40)
 
+/* What to ask for if nobody says how long a file can become: that, as long as this
+   process has few mapped; then less, down to 1 GiB, so that it can have thousands. */
+uint64_t map_default_bytes(void);
+
 /*
  * Maps `fd` with views of `wanted_bytes`, halved until they are granted
  * (RLIMIT_AS, 32-bit processes), but not below `least_bytes` (then
  * MMCMAP_EADDRESS). Both are multiples of the page size, wanted >= least > 0.
- * A granted range larger than a quarter of RLIMIT_AS's remainder would starve
- * the host program: it is halved further while it stays above `least_bytes`.
+ * A range larger than a quarter of RLIMIT_AS's remainder, or than a 32nd of what
+ * our own mappings leave of all addresses, would starve the host program: it is
+ * halved further while it stays above `least_bytes`.
  */
 int map_open(int fd, bool writable, uint64_t wanted_bytes, uint64_t least_bytes,
              struct map *map_out);
