@@ -711,7 +711,7 @@ typedef struct mmcmap_stat {
   uint64_t held_segments; /* of them, that snapshots hold as they are */
   uint64_t uncounted_segments; /* of them, that are to be counted first */
   uint64_t waiting_for_pins; /* segments that are empty, but that a call may be
-                                 looking at still, */
+                                 looking at still, and nothing else keeps, */
   uint64_t waiting_for_snapshots; /* that a snapshot holds, */
   uint64_t waiting_for_commit;    /* or that recovery may need */
   uint64_t free_segments;         /* that will be used next */

@@ -414,6 +414,7 @@ static int store_stat(lua_State *L) {
   STORE_FIELD(address_bytes)
   STORE_FIELD(waiting_for_commit)
   STORE_FIELD(waiting_for_snapshots)
+  STORE_FIELD(waiting_for_pins)
 #undef STORE_FIELD
   lua_pushboolean(L, stat.was_clean);
   lua_setfield(L, -2, "was_clean");

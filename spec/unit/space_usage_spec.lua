@@ -22,6 +22,12 @@ end
 
 local function usage() return scratch.usage(db) end
 
+-- How many segments wait for who looks at them, and for a commit.
+local function waiting()
+  local stat = assert(db:stat())
+  return stat.waiting_for_pins, stat.waiting_for_commit
+end
+
 -- The cleaner, until it finds nothing: how many bytes it has moved.
 local function clean_all()
   local moved = 0
@@ -550,10 +556,26 @@ describe("the cleaner", function()
     local pinned = usage()
     assert.equal(0, pinned.free)
     assert.is_true(pinned.empty > 0)
+    assert.same({ pinned.empty, 0 }, { waiting() })
     assert(db:unpin())
     assert(db:step(1000))
     local now = usage()
     assert.is_true(now.free > 0)
+  end)
+
+  it("waits for a commit of what is looked at, too", function()
+    open()
+    for i = 1, 300 do assert(db:put("k" .. i, ("v"):rep(1000))) end
+    assert(db:sync())
+    assert(db:pin())
+    for i = 1, 300 do assert(db:put("k" .. i, ("w"):rep(1000))) end
+    clean_all()
+    local pins, commit = waiting()
+    assert.equal(usage().empty, pins + commit)
+    assert.is_true(commit > 0)
+    for _ = 1, 3 do assert(db:step(1000)) end
+    assert.same({ usage().empty, 0 }, { waiting() })
+    assert(db:unpin())
   end)
 
   it("changes no version, and nothing that a diff tells", function()

@@ -256,12 +256,13 @@ static enum usage_refusal refusal(const struct log *log,
   uint64_t tick = atomic_load_explicit(&entry->tick, memory_order_relaxed);
   if (!BROKEN(BREAK_REUSE_HELD) && is_held(log, &limits->held, first, last))
     return USAGE_SNAPSHOT;
-  if (!BROKEN(BREAK_REUSE_PINNED) &&
-      (tick >= limits->horizon || limits->ended_tick >= limits->horizon))
-    return USAGE_PINNED;
+  /* Before pins: those are soon gone, a commit has to be made. */
   if (!BROKEN(BREAK_REUSE_UNCOMMITTED) &&
       (last > limits->recovery_epoch || is_left(log, first, last)))
     return USAGE_NOT_COMMITTED;
+  if (!BROKEN(BREAK_REUSE_PINNED) &&
+      (tick >= limits->horizon || limits->ended_tick >= limits->horizon))
+    return USAGE_PINNED;
   return USAGE_MAY;
 }
 

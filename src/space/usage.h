@@ -48,9 +48,9 @@ struct usage_totals {
   uint64_t stuck_count;         /* of them, cleaned in vain */
   uint64_t snapshot_count;      /* open snapshots */
   uint64_t empty_count;         /* empty, not free yet: */
-  uint64_t wait_pin_count;      /* because of (a), */
-  uint64_t wait_snapshot_count; /* (b) */
-  uint64_t wait_commit_count;   /* or (c) alone */
+  uint64_t wait_snapshot_count; /* because of (b), */
+  uint64_t wait_commit_count;   /* (c), and not (b) */
+  uint64_t wait_pin_count;      /* or (a) alone */
   uint64_t free_count;          /* free */
   uint64_t narrow_count; /* of them, too few side by side for a large value */
   uint64_t hole_count;   /* of them, without blocks */
@@ -60,7 +60,7 @@ struct usage_totals {
   bool is_late;          /* or many more: all as upkeep looks */
 };
 
-/* Why a segment may not be begun again. */
+/* Why a segment may not be begun again: what takes longest of what there is. */
 enum usage_refusal {
   USAGE_MAY,
   USAGE_PINNED,       /* (a) */
