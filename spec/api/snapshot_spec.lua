@@ -233,7 +233,10 @@ describe("a snapshot", function()
     end
     put_all("old ")
     put_all("older ")
+    local tries = 0
     local function is_whole(breaks)
+      tries = tries + 1
+      local last = "new" .. ("er"):rep(tries) .. " "
       db:snapshot():close()
       local reader = peers.launch(path)
       reader:ask("db = assert(probe.store.open(path))")
@@ -252,14 +255,17 @@ describe("a snapshot", function()
       ]])
       reader:await_stopped()
       for round = 1, 20 do put_all(("x"):rep(round % 5 + 1) .. " ") end
-      put_all("new ")
+      put_all(last)
       reader:go_on()
       local text = reader:answer()
       reader:kill()
-      return text == "new " or text
+      return text == last or text
     end
     assert.is_true(is_whole("none"))
-    assert.not_equal(true, is_whole("NO_RECHECK"))
+    -- The newest root may have come to where the old one was.
+    local is_caught = false
+    for _ = 1, 5 do is_caught = is_caught or is_whole("NO_RECHECK") ~= true end
+    assert.is_true(is_caught)
   end)
 
   -- A thread that is pinned may mark a row of the moment that it sees, and then
