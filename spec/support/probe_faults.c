@@ -14,6 +14,8 @@
  *                                     a pwrite after that many bytes
  *   pretend_file_system(magic)        fstatfs answers with this f_type
  *   pretend_old_statx()               statx knows no unique numbers of mounts
+ *   pretend_full_disk()               nothing is allocated, not even what is there;
+ *                                     what is to be zeroed loses its blocks (XFS)
  *   watch()                           only counts
  *   counts()                          {name = calls}, "*" for all together
  *   trace()                           the names of the calls, in order
@@ -35,7 +37,7 @@
 /* clang-format off */
 #define FAULTS_ENTRIES(ENTRY) \
   ENTRY(open) ENTRY(close) ENTRY(duplicate) ENTRY(pread) ENTRY(pwrite) \
-  ENTRY(fdatasync) ENTRY(fsync) ENTRY(ftruncate) ENTRY(fallocate) \
+  ENTRY(fdatasync) ENTRY(fsync) ENTRY(ftruncate) ENTRY(fallocate) ENTRY(lseek) \
   ENTRY(fstat) ENTRY(stat) ENTRY(statx) ENTRY(fstatfs) ENTRY(fchmod) \
   ENTRY(fchown) ENTRY(realpath) ENTRY(link) ENTRY(rename) ENTRY(unlink) ENTRY(lock) \
   ENTRY(mmap) ENTRY(munmap) ENTRY(madvise) ENTRY(msync) \
@@ -70,6 +72,7 @@ static struct faults_entry {
 static atomic_uchar faults_trace[FAULTS_TRACE_MAX];
 static atomic_uint faults_magic; /* what fstatfs answers; 0: the truth */
 static atomic_uint faults_statx_missing; /* bits that statx never answers */
+static atomic_bool faults_disk_is_full;
 static bool faults_watching;
 static struct os_calls faults_real; /* the table while we watch */
 
@@ -182,9 +185,19 @@ static int faults_ftruncate(int fd, off_t size) {
 }
 
 static int faults_fallocate(int fd, int mode, off_t offset, off_t size) {
-  return faults_refuse(FAULTS_fallocate)
-             ? -1
-             : faults_real.fallocate(fd, mode, offset, size);
+  if (faults_refuse(FAULTS_fallocate)) return -1;
+  if (!atomic_load(&faults_disk_is_full) || (mode & FALLOC_FL_PUNCH_HOLE) != 0)
+    return faults_real.fallocate(fd, mode, offset, size);
+  if (mode != 0)
+    (void)faults_real.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                offset, size);
+  errno = ENOSPC;
+  return -1;
+}
+
+static off_t faults_lseek(int fd, off_t offset, int whence) {
+  return faults_refuse(FAULTS_lseek) ? -1
+                                     : faults_real.lseek(fd, offset, whence);
 }
 
 static int faults_fstat(int fd, struct stat *stat_out) {
@@ -302,6 +315,7 @@ static int faults_restore(lua_State *L) {
   faults_watching = false;
   atomic_store(&faults_magic, 0);
   atomic_store(&faults_statx_missing, 0);
+  atomic_store(&faults_disk_is_full, false);
   return 0;
 }
 
@@ -352,6 +366,12 @@ static int faults_pretend_old_statx(lua_State *L) {
   return 0;
 }
 
+static int faults_pretend_full_disk(lua_State *L) {
+  faults_watch(L);
+  atomic_store(&faults_disk_is_full, true);
+  return 0;
+}
+
 static int faults_counts(lua_State *L) {
   lua_newtable(L);
   for (int i = 0; i < FAULTS_COUNT; i++) {
@@ -383,6 +403,7 @@ void probe_faults_open(lua_State *L) {
       {"restore", faults_restore},
       {"pretend_file_system", faults_pretend_file_system},
       {"pretend_old_statx", faults_pretend_old_statx},
+      {"pretend_full_disk", faults_pretend_full_disk},
       {NULL, NULL},
   };
   luaL_setfuncs(L, functions, 0);

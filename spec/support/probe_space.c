@@ -78,6 +78,7 @@ static void add_states(const struct space *space, struct usage_totals *totals) {
     const struct share_segment *entry = usage_entry(space, i);
     if (usage_is(entry, SHARE_SEGMENT_FREE)) {
       totals->free_count++;
+      if ((usage_state(entry) & SHARE_SEGMENT_HOLE) != 0) totals->hole_count++;
     } else if (usage_is(entry, SHARE_SEGMENT_EMPTY)) {
       totals->empty_count++;
     } else {
@@ -114,6 +115,7 @@ int probe_space_usage(lua_State *L) {
   fields_set_u64(L, "high", difference.high);
   fields_set_u64(L, "used", totals.used_count);
   fields_set_u64(L, "free", totals.free_count);
+  fields_set_u64(L, "holes", totals.hole_count);
   fields_set_u64(L, "empty", totals.empty_count);
   fields_set_u64(L, "uncounted", totals.uncounted_count);
   fields_set_u64(L, "stuck", totals.stuck_count);

@@ -18,6 +18,7 @@ describe("small pages", function()
   before_each(function() path = scratch.path("store") end)
   teardown(crash.remove_folder)
   after_each(function()
+    probe.os.restore()
     probe.crash.breaks()
     if db then db:close() end
     db = nil
@@ -63,4 +64,64 @@ describe("small pages", function()
       snapshot:close()
       assert.equal("changed", db:get("key 1"))
     end)
+
+  -- Records that are alive, and segments that are free.
+  local function fill()
+    local value = ("v"):rep(3000)
+    db = scratch.open(path)
+    for i = 0, 999 do assert(db:put("key " .. i, value .. i)) end
+    assert(db:sync())
+    for i = 200, 599 do assert(db:delete("key " .. i)) end
+    assert(db:sync())
+    assert(db:step(1000))
+    assert.is_true(scratch.usage(db).free >= 2)
+  end
+
+  -- On XFS a segment that is to be zeroed can lose its blocks to other files.
+  it("cost one segment on a full disk, which says so", function()
+    fill()
+    local holes = scratch.usage(db).holes
+    probe.crash.breaks("FINE")
+    probe.os.pretend_full_disk()
+    for i = 1, 200 do
+      assert(db:put("key " .. i % 60, "small " .. i))
+      assert(db:sync())
+      local _, blocks, size = probe.os.stat(path)
+      local now = scratch.usage(db).holes
+      assert.is_true(blocks + now * scratch.SEGMENT >= size)
+      assert.is_true(now <= holes + 1, "holes: " .. now)
+    end
+    for i = 0, 59 do assert(db:delete("key " .. i)) end
+    assert(db:sync())
+    probe.os.restore()
+    for i = 1, 60 do assert(db:put("key " .. i, "new")) end
+    assert(db:sync())
+    assert.same({}, assert(probe.verify.bytes(scratch.read(path))).failures)
+  end)
+
+  -- XFS refuses to allocate even what is there.
+  it("are not needed for a store that is opened on a full disk", function()
+    fill()
+    assert(db:close())
+    db = scratch.open(path)
+    probe.os.pretend_full_disk()
+    for i = 1, 100 do assert(db:put("key " .. i % 60, "small " .. i)) end
+    assert(db:sync())
+    local counts = probe.os.counts()
+    assert.is_true(counts.fallocate < 100, counts.fallocate .. " calls")
+    for i = 41, 100 do assert.equal("small " .. i, db:get("key " .. i % 60)) end
+  end)
+
+  -- A head would leave its segment after each commit.
+  it("are not made of segments that are larger than a page of the kernel", function()
+    db = scratch.open(path, { segment_size = 4194304 })
+    for i = 1, 100 do assert(db:put("key " .. i, ("v"):rep(1000))) end
+    assert(db:sync())
+    probe.crash.breaks("FINE")
+    for i = 1, 20 do
+      assert(db:put("key " .. i, "changed"))
+      assert(db:sync())
+    end
+    assert.is_true(db:size() < 4194304, "it is " .. db:size())
+  end)
 end)

@@ -67,6 +67,7 @@ struct os_calls os_calls = {
     .fsync = fsync,
     .ftruncate = ftruncate,
     .fallocate = fallocate,
+    .lseek = lseek,
     .fstat = calls_fstat,
     .stat = calls_stat,
     .statx = calls_statx,

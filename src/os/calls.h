@@ -40,6 +40,7 @@ struct os_calls {
   int (*fsync)(int fd);
   int (*ftruncate)(int fd, off_t size);
   int (*fallocate)(int fd, int mode, off_t offset, off_t size);
+  off_t (*lseek)(int fd, off_t offset, int whence);
   int (*fstat)(int fd, struct stat *stat_out);
   int (*stat)(const char *path, struct stat *stat_out);
   int (*statx)(int fd, const char *path, int flags, unsigned mask,

@@ -70,12 +70,17 @@ int file_size(int fd, uint64_t *size_out);
    RLIMIT_FSIZE (SIGXFSZ aside, which the host decides). */
 int file_allocate(int fd, uint64_t offset, uint64_t size);
 
+/* Whether all of [offset, offset + size) has been written, and so has blocks. False if
+   it is not known. */
+bool file_is_written(int fd, uint64_t offset, uint64_t size);
+
 /* Gives the blocks of [offset, offset + size) back: the bytes read as zeros, the
    length stays. MMCMAP_ENOTSUP where the file system has no holes. */
 int file_punch(int fd, uint64_t offset, uint64_t size);
 
-/* Makes the bytes read as zeros without giving their blocks back. What the kernel has
-   of them in memory is dropped. MMCMAP_ENOTSUP where the file system cannot. */
+/* Makes the bytes read as zeros, with blocks. What the kernel has of them in memory is
+   dropped. MMCMAP_ENOTSUP where the file system cannot. After any other error they may
+   have no blocks: XFS gives them back, and then asks for new ones. */
 int file_zero(int fd, uint64_t offset, uint64_t size);
 
 int file_truncate(int fd, uint64_t size);

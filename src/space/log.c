@@ -482,16 +482,16 @@ int log_leave_coarse(struct log *log) {
   const struct log_branches *branches = &log->branches;
   /* The kernel cannot take apart a large page that waits to be written. */
   if (!is_clean(log) || log_is_compacting(log) ||
-      log->space->claim != SPACE_FOR_PUTS ||
-      atomic_load(&log->header->upkeep.is_full) != 0)
+      log->space->claim != SPACE_FOR_PUTS || !space_makes_fine(log->space, 1))
     return MMCMAP_OK;
+  CHECK(!log->is_moved);
   struct leaving leaving = {
       .log = is_coarse(log, log->frame_offset),
       .branches =
           branches->cursor != 0 && is_coarse(log, branches->segment_end - 1),
       .large = log->large.limit != 0 && is_coarse(log, log->large.limit - 1)};
   int code = leave_heads(log, &leaving);
-  if (error_is_full(code)) return MMCMAP_OK; /* nothing has changed */
+  if (error_is_full(code) && !log->is_moved) return MMCMAP_OK;
   if (code != MMCMAP_OK) log_abandon(log);
   return code;
 }

@@ -12,6 +12,7 @@
 #include "os/file.h"
 #include "os/process.h"
 #include "share/owner_lock.h"
+#include "space/blocks.h"
 #include "space/piece.h"
 #include "space/usage.h"
 
@@ -215,25 +216,12 @@ static uint64_t growth_step(uint64_t size) {
   return step;
 }
 
-/* In writes that end where pages of that size do. */
-static int write_zeros(int fd, uint64_t offset, uint64_t size,
-                       uint64_t page_bytes) {
-  static uint8_t zeros[SPACE_PIECE_BYTES]; /* not in the file of the library */
-  int code = MMCMAP_OK;
-  while (size > 0 && code == MMCMAP_OK) {
-    uint64_t part = least(page_bytes - offset % page_bytes, size);
-    code = file_write(fd, zeros, (size_t)part, offset);
-    offset += part;
-    size -= part;
-  }
-  return code;
-}
-
 static int append_zeros(int fd, uint64_t size, uint64_t more,
                         uint64_t page_bytes) {
   int code = file_allocate(fd, size, more);
   TEST_POINT("ahead");
-  return code == MMCMAP_OK ? write_zeros(fd, size, more, page_bytes) : code;
+  return code == MMCMAP_OK ? blocks_write_zeros(fd, size, more, page_bytes)
+                           : code;
 }
 
 /* To how long a file grows that must become `needed` bytes long. */
@@ -273,9 +261,9 @@ static int grow(struct space *space, uint64_t size, uint64_t end) {
   if (in_pieces || wanted - size > SPACE_AHEAD_MAX)
     space_note_coarse(space, wanted);
   if (in_pieces)
-    (void)write_zeros(space->fd, size, wanted - size, SPACE_PIECE_BYTES);
+    (void)blocks_write_zeros(space->fd, size, wanted - size, SPACE_PIECE_BYTES);
   else if (!space->in_pieces && wanted - size <= SPACE_AHEAD_MAX)
-    (void)write_zeros(space->fd, size, wanted - size, EXTENT_PAGE_BYTES);
+    (void)blocks_write_zeros(space->fd, size, wanted - size, EXTENT_PAGE_BYTES);
   space_set_size(space, wanted);
   return MMCMAP_OK;
 }
@@ -295,27 +283,6 @@ int space_ensure(struct space *space, uint64_t end) {
   return code;
 }
 
-/* A free segment's blocks may have been given back. */
-static int fill_hole(struct space *space, uint64_t number, uint64_t run) {
-  int code = MMCMAP_OK;
-  for (uint64_t i = number; i < number + run; i++) {
-    struct share_segment *entry = usage_entry(space, i);
-    uint64_t begin = i << space->segment_shift;
-    uint64_t end = begin + space->segment_size;
-    /* Of what was free before the session it is not known. */
-    if ((usage_state(entry) & SHARE_SEGMENT_HOLE) == 0 &&
-        usage_is_of_session(space, entry))
-      continue;
-    if (end > space->writable_bytes) end = space->writable_bytes;
-    if (begin < end) code = file_allocate(space->fd, begin, end - begin);
-    if (code != MMCMAP_OK) break;
-    if ((usage_state(entry) & SHARE_SEGMENT_HOLE) != 0)
-      atomic_fetch_add(&space->readers->share->header->upkeep.free_count, 1);
-    usage_set_state(entry, SHARE_SEGMENT_FREE);
-  }
-  return code;
-}
-
 /* Fills holes, other than these segments, until `wanted` bytes are, or none is
    left or can be: how many. */
 static uint64_t fill_holes(struct space *space, uint64_t number, uint64_t run,
@@ -326,7 +293,7 @@ static uint64_t fill_holes(struct space *space, uint64_t number, uint64_t run,
     if (state != (SHARE_SEGMENT_FREE | SHARE_SEGMENT_HOLE) ||
         (i >= number && i < number + run))
       continue;
-    if (fill_hole(space, i, 1) != MMCMAP_OK) break;
+    if (blocks_fill(space, i, 1, false) != MMCMAP_OK) break;
     filled += space->segment_size;
   }
   return filled;
@@ -409,7 +376,7 @@ static _Atomic uint64_t *first_free(const struct space *space) {
 uint64_t space_choose_next(struct space *space, uint64_t left) {
   uint64_t number;
   if (piece_find_free(space, left, &number) &&
-      fill_hole(space, number, 1) == MMCMAP_OK)
+      blocks_make_ready(space, number, 1, false) == MMCMAP_OK)
     return number;
   return space_choose_segments(space, SEGMENT_LOG, 1);
 }
@@ -421,7 +388,7 @@ uint64_t space_choose_segments(struct space *space, enum segment_kind kind,
   bool has_failed = false;
   /* On a full disk holes stay holes, and what has blocks is taken. */
   while (usage_find_free(space, first, run, &number)) {
-    if (fill_hole(space, number, run) == MMCMAP_OK) {
+    if (blocks_make_ready(space, number, run, has_failed) == MMCMAP_OK) {
       /* It is the lowest, but for holes that cannot be filled, which the next
          sweep finds again; below a longer run there may be others. */
       if (kind == SEGMENT_LOG) *first_free(space) = number;
@@ -445,45 +412,6 @@ static void use_free(struct space *space, uint64_t run) {
   grant(space);
 }
 
-/* Small pages for a free segment, behind what the first one has before its header:
-   those that the kernel has are dropped, and written anew one by one. Where the
-   file system cannot do that they stay as they are. */
-static int make_fine(struct space *space, uint64_t number) {
-  struct share_segment *entry = usage_entry(space, number);
-  uint64_t begin = segment_header_offset(number, space->segment_size);
-  uint64_t end =
-      least((number + 1) << space->segment_shift, space->writable_bytes);
-  uint64_t coarse_bytes =
-      atomic_load_explicit(&space->readers->share->header->upkeep.coarse_bytes,
-                           memory_order_relaxed);
-  int code = MMCMAP_OK;
-  if (begin < end && begin < coarse_bytes && !usage_is_fine(entry)) {
-    code = file_zero(space->fd, begin, end - begin);
-    if (code == MMCMAP_OK)
-      (void)write_zeros(space->fd, begin, end - begin, EXTENT_PAGE_BYTES);
-    else if (code == MMCMAP_ENOTSUP)
-      code = MMCMAP_OK;
-    else /* it may have lost its blocks */
-      code = file_allocate(space->fd, begin, end - begin);
-  }
-  if (code == MMCMAP_OK) atomic_fetch_or(&entry->state, SHARE_SEGMENT_FINE);
-  return code;
-}
-
-/* What the table says of segments behind all others is of before the file was cut. */
-static int choose_pages(struct space *space, uint64_t number, uint64_t run) {
-  bool is_fine =
-      space->is_fine && run << space->segment_shift <= SPACE_PIECE_BYTES;
-  int code = MMCMAP_OK;
-  for (uint64_t i = number; i < number + run && code == MMCMAP_OK; i++) {
-    if (i >= space->segment_count)
-      atomic_fetch_and(&usage_entry(space, i)->state,
-                       ~(uint32_t)SHARE_SEGMENT_FINE);
-    if (is_fine) code = make_fine(space, i);
-  }
-  return code;
-}
-
 int space_begin_segments(struct space *space, enum segment_kind kind,
                          uint64_t number, uint64_t run, uint64_t end,
                          uint64_t epoch) {
@@ -496,8 +424,7 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
   if (code == MMCMAP_OK) code = space_ensure(space, end);
   if (code == MMCMAP_OK)
     code = share_ensure_segments(space->readers->share, count);
-  if (code == MMCMAP_OK) code = fill_hole(space, number, run);
-  if (code == MMCMAP_OK) code = choose_pages(space, number, run);
+  if (code == MMCMAP_OK) code = blocks_make_ready(space, number, run, false);
   if (code != MMCMAP_OK) return code;
   struct segment_header header = {
       .kind = kind, .number = number, .run = run, .sequence = epoch};
@@ -539,47 +466,6 @@ int space_cut(struct space *space, uint64_t end, bool at_all) {
   }
   end_growth(space);
   return code;
-}
-
-static bool may_be_punched(const struct space *space, uint64_t number) {
-  uint64_t end = (number + 1) << space->segment_shift;
-  return number > 0 && end <= space->writable_bytes &&
-         usage_state(usage_entry(space, number)) == SHARE_SEGMENT_FREE;
-}
-
-/* The flags first: who dies in between leaves no hole that looks like blocks. */
-static bool punch(struct space *space, uint64_t number, uint64_t run) {
-  /* It is in no pages now, and not known to be in small ones when it is used again. */
-  for (uint64_t i = number; i < number + run; i++)
-    atomic_store(&usage_entry(space, i)->state,
-                 SHARE_SEGMENT_FREE | SHARE_SEGMENT_HOLE);
-  if (file_punch(space->fd, number << space->segment_shift,
-                 run << space->segment_shift) == MMCMAP_OK)
-    return true;
-  for (uint64_t i = number; i < number + run; i++)
-    usage_set_state(usage_entry(space, i), SHARE_SEGMENT_FREE);
-  return false;
-}
-
-bool space_punch(struct space *space, uint64_t kept) {
-  uint64_t left = SPACE_PUNCH_MAX >> space->segment_shift;
-  uint64_t run = 0;
-  if (left == 0) left = 1;
-  for (uint64_t i = 0; i < space->segment_count; i++) {
-    if (usage_state(usage_entry(space, i)) == SHARE_SEGMENT_FREE && kept > 0) {
-      kept--;
-      continue;
-    }
-    if (!may_be_punched(space, i)) continue;
-    if (left == 0) return true;
-    for (run = 1; run < left && i + run < space->segment_count &&
-                  may_be_punched(space, i + run);)
-      run++;
-    if (!punch(space, i, run)) return false;
-    left -= run;
-    i += run - 1;
-  }
-  return false;
 }
 
 int space_trim(struct space *space, uint64_t end) {

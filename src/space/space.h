@@ -60,11 +60,12 @@ struct space {
   uint32_t segment_size;
   unsigned segment_shift; /* its binary logarithm */
   uint8_t file_id[16];
-  uint64_t max_size_bytes;      /* 0: no limit */
-  uint64_t segment_count;       /* begun: the writer's working copy */
-  bool in_pieces;               /* grow in pieces: of the writer, too */
-  bool is_fine;                 /* begin segments in small pages: the same */
-  struct readers *readers;      /* whose share has the length and its lock */
+  uint64_t max_size_bytes; /* 0: no limit */
+  uint64_t segment_count;  /* begun: the writer's working copy */
+  bool in_pieces;          /* grow in pieces: of the writer, too */
+  bool is_fine;            /* begin segments in small pages: the same */
+  uint64_t refused_ns;     /* the disk was full for that: monotonic, or 0 */
+  struct readers *readers; /* whose share has the length and its lock */
   _Atomic uint64_t known_bytes; /* of the file, within the mapping */
   _Atomic uint32_t claim;       /* enum space_claim, of whoever has the writer
                                    lock; who writes ahead reads it without */
@@ -149,6 +150,10 @@ uint64_t space_choose_next(struct space *space, uint64_t left);
 
 /* Whether somebody compacts the store. */
 bool space_is_compacting(const struct space *space);
+
+/* Whether so many segments, side by side, would be begun in small pages: not where the
+   blocks that they have cannot be missed. */
+bool space_makes_fine(const struct space *space, uint64_t run);
 
 /* Begins the segments that space_choose_segments() has chosen, in the open epoch
    `epoch`, with blocks up to `end`, and writes their header. */
