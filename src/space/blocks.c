@@ -14,15 +14,17 @@ static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* ---- Blocks --------------------------------------------------------------- */
 
-/* On a full disk XFS refuses what there is, too. */
+/* If the disk `is_full` nothing is asked for. What may be there may be refused, too, on
+   XFS: what was written has blocks. */
 static int allocate(const struct space *space, uint64_t begin, uint64_t end,
-                    bool is_full) {
+                    bool is_full, bool may_be_there) {
   int code = MMCMAP_ENOSPC;
   if (begin >= end) return MMCMAP_OK;
   if (!is_full) code = file_allocate(space->fd, begin, end - begin);
-  if (code != MMCMAP_ENOSPC || !file_is_written(space->fd, begin, end - begin))
-    return code;
-  return MMCMAP_OK;
+  if (code == MMCMAP_ENOSPC && may_be_there &&
+      file_is_written(space->fd, begin, end - begin))
+    return MMCMAP_OK;
+  return code;
 }
 
 static void note_filled(const struct space *space, uint64_t number) {
@@ -38,11 +40,10 @@ int blocks_fill(struct space *space, uint64_t number, uint64_t run,
     struct share_segment *entry = usage_entry(space, i);
     uint64_t begin = i << space->segment_shift;
     uint64_t end = least(begin + space->segment_size, space->writable_bytes);
+    bool is_hole = (usage_state(entry) & SHARE_SEGMENT_HOLE) != 0;
     /* Of what was free before the session it is not known. */
-    if ((usage_state(entry) & SHARE_SEGMENT_HOLE) == 0 &&
-        usage_is_of_session(space, entry))
-      continue;
-    int code = allocate(space, begin, end, is_full);
+    if (!is_hole && usage_is_of_session(space, entry)) continue;
+    int code = allocate(space, begin, end, is_full, !is_hole);
     if (code != MMCMAP_OK) return code;
     note_filled(space, i);
   }
@@ -91,7 +92,7 @@ static int zero(struct space *space, uint64_t number, uint64_t begin,
     code = MMCMAP_OK;
   else {
     space->refused_ns = process_monotonic_ns();
-    code = allocate(space, begin, end, false);
+    code = allocate(space, begin, end, false, true);
   }
   if (code == MMCMAP_OK) note_filled(space, number);
   return code;
