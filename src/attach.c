@@ -381,14 +381,20 @@ static int attach_alone(struct store *store, const mmcmap_options *options) {
 }
 
 /* A lock file cannot be written here. That is as good if nobody writes the
-   store, and nobody can come to write it as long as we are here. */
-static int attach_loner(struct store *store, const mmcmap_options *options) {
+   store, and nobody can come to write it as long as we are here. `why` is the
+   code of the attempt. */
+static int attach_loner(struct store *store, const mmcmap_options *options,
+                        int why) {
   bool is_free;
   int code = lock_try(store->fd, STORE_ALONE_OFFSET, LOCK_SHARED);
   if (code == MMCMAP_OK)
     code = lock_is_free(store->fd, STORE_GROUP_OFFSET, &is_free);
   if (code == MMCMAP_OK && !is_free)
-    code = error_set(MMCMAP_EBUSY, "this process cannot write its lock file");
+    code = error_set(MMCMAP_EBUSY,
+                     why == MMCMAP_EACCES
+                         ? "others share it, and this process may not write "
+                           "its lock file: chmod 666 NAME-lock"
+                         : "this process cannot write its lock file");
   return code == MMCMAP_OK ? attach_alone(store, options) : code;
 }
 
@@ -413,7 +419,7 @@ int store_attach(struct store *store, const mmcmap_options *options) {
   if ((code == MMCMAP_EREADONLY || code == MMCMAP_EACCES ||
        code == MMCMAP_ENOSPC) &&
       store->is_readonly)
-    return attach_loner(store, options);
+    return attach_loner(store, options, code);
   if (code != MMCMAP_OK) return code;
   TEST_POINT("lock file");
   store->is_shared = true;

@@ -28,13 +28,14 @@ describe("a store whose lock file cannot be written", function()
   -- What a process that cannot open the lock file is told.
   local function open_as_loner(options, system_error)
     loner = peers.launch(path)
-    return loner:ask(([[
+    local answer = loner:ask(([[
       probe.os.fail("open", %d, "%s", 1)
-      local code
-      db, code = probe.store.open(path, { durability = "manual", timeout_ms = 0, %s })
+      local code, what
+      db, code, what = probe.store.open(path, { durability = "manual", timeout_ms = 0, %s })
       probe.os.restore()
-      return code
+      return code, what
     ]]):format(LOCK_FILE, system_error or "EACCES", options))
+    return answer:match("^(%S+) ?(.*)$")
   end
 
   local function try_to_open(options)
@@ -48,8 +49,8 @@ describe("a store whose lock file cannot be written", function()
     ENOSPC = "ENOSPC" } do
     it("is read, not written: " .. system_error, function()
       for _ = 1, 2 do -- there is a lock file, and there is none
-        assert.equal(code, open_as_loner("readonly = false", system_error))
-        assert.equal("nil", open_as_loner("readonly = true", system_error))
+        assert.equal(code, (open_as_loner("readonly = false", system_error)))
+        assert.equal("nil", (open_as_loner("readonly = true", system_error)))
         assert.equal("value", loner:ask("return db:get('key')"))
         assert.equal("nil EREADONLY",
           loner:ask("local _, code = db:put('key', '') return _, code"))
@@ -60,11 +61,11 @@ describe("a store whose lock file cannot be written", function()
   end
 
   it("is not read where anything else is wrong", function()
-    assert.equal("EIO", open_as_loner("readonly = true", "EIO"))
+    assert.equal("EIO", (open_as_loner("readonly = true", "EIO")))
   end)
 
   it("is not written by others meanwhile, but read", function()
-    assert.equal("nil", open_as_loner("readonly = true"))
+    assert.equal("nil", (open_as_loner("readonly = true")))
     assert.equal("EBUSY", try_to_open {})
     assert.equal("opened", try_to_open { readonly = true })
     assert.equal("value", loner:ask("return db:get('key')"))
@@ -74,9 +75,16 @@ describe("a store whose lock file cannot be written", function()
 
   it("is not read while others share it", function()
     db = scratch.open(path)
-    assert.equal("EBUSY", open_as_loner("readonly = true"))
+    local code, what = open_as_loner("readonly = true")
+    assert.equal("EBUSY", code)
+    assert.is_truthy(what:find("chmod 666 NAME-lock", 1, true), what)
+    loner:finish()
+    code, what = open_as_loner("readonly = true", "EROFS") -- chmod is no help
+    assert.equal("EBUSY", code)
+    assert.is_nil(what:find("chmod", 1, true))
+    loner:finish()
     assert(db:close())
     db = nil
-    assert.equal("nil", open_as_loner("readonly = true"))
+    assert.equal("nil", (open_as_loner("readonly = true")))
   end)
 end)
