@@ -125,7 +125,7 @@ enum mmcmap_error_code {
                              snapshot of that name */
   MMCMAP_EACCES = -11,  /* permission denied */
   MMCMAP_EREADONLY = -12, /* the store is open read-only */
-  MMCMAP_EFORMAT = -13,   /* not a mmcmap file */
+  MMCMAP_EFORMAT = -13,   /* not a mmcmap file, or NAME-lock is another file */
   MMCMAP_EVERSION = -14,  /* a mmcmap file of a version or with features that
                              this library does not know */
   MMCMAP_EADDRESS = -15,  /* the file is larger than the range of addresses

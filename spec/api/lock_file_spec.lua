@@ -13,6 +13,8 @@ local run = helper.run
 
 local MANUAL = { open = "{ durability = 'manual' }" }
 
+local MAGIC = "mmclock\n"
+
 local path, lock
 
 local function prepare()
@@ -98,7 +100,7 @@ describe("the lock file", function()
       run("mv %s.copy %s", lock, lock)
     end,
     ["is replaced by garbage"] = function()
-      helper.write(lock .. ".new", helper.bytes(70000))
+      helper.write(lock .. ".new", MAGIC .. helper.bytes(70000))
       run("mv %s.new %s", lock, lock)
     end,
     ["is replaced by another store's"] = function()
@@ -272,10 +274,12 @@ describe("the lock file", function()
       db:put("k", "v")
       assert(db:close())
       local bytes = helper.read(lock)
-      local cases = { "", "x", bytes:sub(1, 10), bytes:sub(1, 100),
+      assert.equal(MAGIC, bytes:sub(1, #MAGIC))
+      local cases = { "", "\0", MAGIC, bytes:sub(1, 10), bytes:sub(1, 100),
         bytes:sub(1, 4095), bytes:sub(1, -2), bytes .. "x",
-        helper.bytes(#bytes), ("\0"):rep(#bytes), ("\255"):rep(#bytes) }
-      for i = 1, 64 do -- among them the layout version
+        MAGIC .. helper.bytes(#bytes), ("\0"):rep(10), ("\0"):rep(#bytes),
+        ("\0"):rep(4096) .. bytes:sub(4097) } -- the first page was not written
+      for i = #MAGIC + 1, 64 do -- among them the layout version
         cases[#cases + 1] = bytes:sub(1, i - 1)
           .. string.char((bytes:byte(i) + 1) % 256) .. bytes:sub(i + 1)
       end
@@ -288,12 +292,31 @@ describe("the lock file", function()
       end
     end)
 
+  it_if_shared("is not made of a file that is something else", function()
+    helper.store(nil, path):close()
+    for _, before in ipairs { "precious notes\n", "x", helper.bytes(9000) } do
+      helper.write(lock, before)
+      for _, options in ipairs { { readonly = true }, { readonly = false } } do
+        local begun = os.time()
+        local db, message, code = mmcmap.open(path, options)
+        assert.is_nil(db)
+        assert.equal("EFORMAT", code)
+        assert.is_truthy(message:find("NAME-lock", 1, true), message)
+        assert.is_truthy(message:find("move it away", 1, true), message)
+        assert.is_true(os.time() - begun < 4)
+        assert.equal(before, helper.read(lock))
+      end
+    end
+    run("mv %s %s.away", lock, lock)
+    helper.store(nil, path)
+  end)
+
   it_if_shared("that is garbage after a kill costs no more than the last commit",
     function()
       for _, size in ipairs { 0, 1, 64, 4096, 40000 } do
         prepare()
         kill_one()
-        helper.write(lock, helper.bytes(size, size))
+        helper.write(lock, size > 0 and MAGIC .. helper.bytes(size, size) or "")
         assert_recovered(nil)
       end
     end)

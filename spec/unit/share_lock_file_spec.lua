@@ -11,6 +11,8 @@ local share = probe.share
 local HEADER, CHUNK = 4096, 4096
 local VIEW = 64 * 1024 * 1024
 local FULL_FIRST = HEADER + CHUNK
+local MAGIC = "mmclock\n"
+local EMPTY = MAGIC .. ("\0"):rep(FULL_FIRST - #MAGIC) -- after a reset
 
 describe("share.lock_file", function()
   local data, path, opened
@@ -90,9 +92,10 @@ describe("share.lock_file", function()
     end)
 
     it("makes one whole that is empty, cut off, or holds anything", function()
-      local garbage = ("\255garbage"):rep(1000)
-      for _, before in ipairs { "", "x", ("\255"):rep(100), garbage:sub(1, 4096),
-        garbage:sub(1, 5000), garbage } do
+      local garbage = MAGIC .. ("\255garbage"):rep(1000)
+      for _, before in ipairs { "", "\0", ("\0"):rep(100), MAGIC,
+        ("\0"):rep(64) .. garbage, garbage:sub(1, 4096), garbage:sub(1, 5000),
+        garbage } do
         scratch.write(path, before)
         local connection = connect()
         local after = scratch.read(path)
@@ -101,9 +104,54 @@ describe("share.lock_file", function()
         assert.is_nil(after:find("[^%z]", #before + 1))
         assert.is_true(connection:has_chunk(0))
         connection:reset()
-        assert.is_nil(scratch.read(path):find("[^%z]"))
+        assert.equal(EMPTY, scratch.read(path))
         connection:close()
       end
+    end)
+
+    it("leaves a file alone that begins with anything but the magic or zeros",
+      function()
+        for _, before in ipairs { "x", "precious notes\n", MAGIC:sub(1, 7),
+          MAGIC:sub(1, 7) .. "x", "\0\0\0\0\0\0\0\1", ("\0"):rep(8) .. "notes",
+          ("\0"):rep(63) .. "x", ("\255"):rep(9000) } do
+          scratch.write(path, before)
+          probe.os.watch()
+          local ok, code, what = share.connect(path, data)
+          local calls = table.concat(probe.os.trace(), " ")
+          probe.os.restore()
+          assert.is_nil(ok)
+          assert.equal("EFORMAT", code)
+          assert.is_truthy(what:find("move it away", 1, true), what)
+          assert.equal(before, scratch.read(path))
+          assert.is_nil(calls:find("fallocate") or calls:find("pwrite")
+            or calls:find("ftruncate") or calls:find("fchown")
+            or calls:find("fchmod"))
+        end
+      end)
+
+    -- Somebody else may be making it one while we look.
+    it("sees the magic if it sees what was written after it", function()
+      local child = probe.child.start(function()
+        probe.child.say("begun")
+        for _ = 1, 5000 do
+          os.remove(path)
+          local own = share.connect(path, data)
+          if own then
+            own:reset()
+            own:set("device", 7)
+            own:close()
+          end
+        end
+        probe.child.hear()
+      end)
+      assert.equal("begun", child:line())
+      for _ = 1, 5000 do
+        local connection, code = share.connect(path, data)
+        assert.not_equal("EFORMAT", code)
+        if connection then connection:close() end
+      end
+      child:tell("end")
+      child:wait()
     end)
 
     it("refuses what is not a regular file", function()
@@ -410,7 +458,7 @@ describe("share.lock_file", function()
       end)
   end)
 
-  it("is made zero by a reset, and short again", function()
+  it("is made zero by a reset but for the magic, and short again", function()
     local connection = connect()
     assert.is_true(connection:take_chunk(5))
     for name, field in pairs(share.fields) do
@@ -419,7 +467,7 @@ describe("share.lock_file", function()
     end
     connection:set_row(5, 62, { pin = 9, snapshot = 8 })
     assert.is_true(connection:reset())
-    assert.equal(("\0"):rep(FULL_FIRST), scratch.read(path))
+    assert.equal(EMPTY, scratch.read(path))
     assert.is_false(connection:has_chunk(1))
     assert.equal(0, connection:get("chunk_count"))
   end)

@@ -38,7 +38,6 @@ int takeover_identify(int fd, const uint8_t file_id[16], int lock_fd,
 
 void takeover_mark(struct share_header *header,
                    const struct takeover_identity *identity) {
-  header->magic = SHARE_MAGIC;
   header->layout = SHARE_LAYOUT;
   memcpy(header->boot_id, identity->boot_id, sizeof header->boot_id);
   memcpy(header->file_id, identity->file_id, sizeof header->file_id);
@@ -51,7 +50,7 @@ void takeover_mark(struct share_header *header,
 
 bool takeover_matches(const struct share_header *header,
                       const struct takeover_identity *identity) {
-  return header->magic == SHARE_MAGIC && header->layout == SHARE_LAYOUT &&
+  return header->layout == SHARE_LAYOUT &&
          atomic_load(&header->state) == SHARE_READY &&
          header->device == identity->device &&
          header->inode == identity->inode &&

@@ -92,6 +92,27 @@ static int open_or_make(const char *path, unsigned mode, int *fd_out) {
   return code;
 }
 
+/* Whether it is a lock file, or may become one: a crash leaves its magic, which is
+   there before anything else and stays (share_reset()), or zeros. Somebody may be
+   resetting it meanwhile: the magic is read last, so it is seen if what follows
+   is. */
+static int check_is_ours(int fd) {
+  static const uint8_t zeros[SHARE_LINE_BYTES];
+  uint8_t line[SHARE_LINE_BYTES] = {0};
+  uint64_t magic;
+  size_t got;
+  int code = file_read(fd, line + sizeof magic, sizeof line - sizeof magic,
+                       sizeof magic, &got);
+  if (code == MMCMAP_OK) code = file_read(fd, line, sizeof magic, 0, &got);
+  if (code != MMCMAP_OK) return code;
+  memcpy(&magic, line, sizeof magic);
+  if (magic == SHARE_MAGIC || memcmp(line, zeros, sizeof line) == 0)
+    return MMCMAP_OK;
+  return error_set(MMCMAP_EFORMAT,
+                   "NAME-lock beside it is another file, and no "
+                   "lock file: move it away");
+}
+
 int share_open(const char *path, int like_fd, struct share *share_out) {
   unsigned mode;
   memset(share_out, 0, sizeof *share_out);
@@ -99,6 +120,7 @@ int share_open(const char *path, int like_fd, struct share *share_out) {
   int code = draw_connection(share_out);
   if (code == MMCMAP_OK) code = file_mode(like_fd, &mode);
   if (code == MMCMAP_OK) code = open_or_make(path, mode, &share_out->fd);
+  if (code == MMCMAP_OK) code = check_is_ours(share_out->fd);
   if (code == MMCMAP_OK) code = file_follow_owner(share_out->fd, like_fd);
   if (code == MMCMAP_OK) code = allocate_header(share_out->fd);
   if (code == MMCMAP_OK) code = map_lock_file(path, share_out);
@@ -194,12 +216,15 @@ static uint64_t look_at_length(struct share *share) {
 }
 
 int share_reset(struct share *share) {
-  static const uint8_t zeros[VIEW_BYTES_MIN];
+  static const struct {
+    uint64_t magic;
+    uint8_t zeros[VIEW_BYTES_MIN - sizeof(uint64_t)];
+  } blank = {.magic = SHARE_MAGIC};
   /* Not by the view: where the file is a hole, and the disk full, that would be
      a signal. Nor allocated first: a full file system may refuse even what is
      there already. */
   int code = file_truncate(share->fd, VIEW_BYTES_MIN);
-  if (code == MMCMAP_OK) code = file_write(share->fd, zeros, sizeof zeros, 0);
+  if (code == MMCMAP_OK) code = file_write(share->fd, &blank, sizeof blank, 0);
   atomic_store(&share->known_bytes, VIEW_BYTES_MIN);
   share->segment_count = 0;
   return code;

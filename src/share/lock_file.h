@@ -37,7 +37,8 @@ struct share {
 int share_open_private(struct share *share_out);
 
 /* Opens `path`, or makes it with the mode and the owner of the data file
-   `like_fd`, and maps it. What it holds has not been looked at.
+   `like_fd`, and maps it. What it holds behind the magic has not been looked at.
+   MMCMAP_EFORMAT: it is somebody else's file, and was not changed;
    MMCMAP_EACCES, MMCMAP_EREADONLY: it cannot be written. */
 int share_open(const char *path, int like_fd, struct share *share_out);
 
@@ -66,7 +67,7 @@ void share_end_opening(struct share *share);
 /* Whether no other connection owns a chunk. */
 int share_is_unused(struct share *share, bool *unused_out);
 
-/* Makes everything zero, the header's place allocated anew. The caller has begun
+/* Makes everything zero but the magic, the header's place allocated anew. The caller has begun
    opening and nobody else is connected. */
 int share_reset(struct share *share);
 
