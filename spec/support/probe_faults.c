@@ -39,7 +39,8 @@
   ENTRY(open) ENTRY(close) ENTRY(duplicate) ENTRY(pread) ENTRY(pwrite) \
   ENTRY(fdatasync) ENTRY(fsync) ENTRY(ftruncate) ENTRY(fallocate) ENTRY(lseek) \
   ENTRY(fstat) ENTRY(stat) ENTRY(statx) ENTRY(fstatfs) ENTRY(fchmod) \
-  ENTRY(fchown) ENTRY(realpath) ENTRY(link) ENTRY(rename) ENTRY(unlink) ENTRY(lock) \
+  ENTRY(fchown) ENTRY(realpath) ENTRY(readlink) ENTRY(link) \
+  ENTRY(rename) ENTRY(unlink) ENTRY(lock) \
   ENTRY(mmap) ENTRY(munmap) ENTRY(madvise) ENTRY(msync) \
   ENTRY(getrandom) ENTRY(thread)
 /* clang-format on */
@@ -238,6 +239,13 @@ static char *faults_realpath(const char *path, char *resolved_out) {
   return faults_refuse(FAULTS_realpath)
              ? NULL
              : faults_real.realpath(path, resolved_out);
+}
+
+static ssize_t faults_readlink(const char *path, char *target_out,
+                               size_t size) {
+  return faults_refuse(FAULTS_readlink)
+             ? -1
+             : faults_real.readlink(path, target_out, size);
 }
 
 static int faults_link(const char *from, const char *to) {

@@ -55,12 +55,16 @@ static int os_file_create(lua_State *L) {
   return os_fd_or_fail(L, code, fd);
 }
 
-/* file_open_or_create(path, mode): descriptor */
+/* file_open_or_create(path, mode): descriptor, whether it was made */
 static int os_file_open_or_create(lua_State *L) {
   int fd;
+  bool is_made;
   const char *path = luaL_checkstring(L, 1);
-  int code = file_open_or_create(path, probe_check_u32(L, 2), &fd);
-  return os_fd_or_fail(L, code, fd);
+  int code = file_open_or_create(path, probe_check_u32(L, 2), &fd, &is_made);
+  if (code != MMCMAP_OK) return os_fd_or_fail(L, code, fd);
+  lua_pushinteger(L, fd);
+  lua_pushboolean(L, is_made);
+  return 2;
 }
 
 static int os_file_close(lua_State *L) {
@@ -162,6 +166,17 @@ static int os_file_follow_owner(lua_State *L) {
 static int os_file_real_path(lua_State *L) {
   char *absolute;
   int code = file_real_path(luaL_checkstring(L, 1), &absolute);
+  if (code != MMCMAP_OK) return probe_fail(L, code);
+  lua_pushstring(L, absolute);
+  free(absolute);
+  return 1;
+}
+
+/* file_real_path_of_new(path, follows): string */
+static int os_file_real_path_of_new(lua_State *L) {
+  char *absolute;
+  int code = file_real_path_of_new(luaL_checkstring(L, 1), lua_toboolean(L, 2),
+                                   &absolute);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   lua_pushstring(L, absolute);
   free(absolute);
@@ -530,6 +545,7 @@ static const luaL_Reg os_functions[] = {
     {"file_mode", os_file_mode},
     {"file_follow_owner", os_file_follow_owner},
     {"file_real_path", os_file_real_path},
+    {"file_real_path_of_new", os_file_real_path_of_new},
     {"umask", os_umask},
     {"become", os_become},
     {"chdir", os_chdir},

@@ -169,8 +169,9 @@ describe("os.file", function()
       for _, mode in ipairs { 384, 438, 432 } do -- 0600, 0666, 0660
         local path = scratch.path()
         local before = os_.umask(63) -- 077
-        local fd = os_.file_open_or_create(path, mode)
+        local fd, is_made = os_.file_open_or_create(path, mode)
         os_.umask(before)
+        assert.is_true(is_made)
         keep(fd)
         assert.equal(0, number(os_.file_size(fd)))
         assert.equal(mode, (os_.stat(path)))
@@ -184,7 +185,9 @@ describe("os.file", function()
       local path = scratch.write(scratch.path(), "before")
       scratch.shell("chmod 0640 " .. scratch.quoted(path))
       os_.watch()
-      local fd = keep(os_.file_open_or_create(path, 438))
+      local fd, is_made = os_.file_open_or_create(path, 438)
+      keep(fd)
+      assert.is_false(is_made)
       assert.equal("before", os_.file_read(fd, 100, 0))
       assert.is_true(os_.file_write(fd, "B", 0))
       assert.equal(416, (os_.stat(path))) -- 0640
@@ -467,6 +470,95 @@ describe("os.file", function()
         failure(os_.file_real_path("name")))
       assert.same({ "ESYSTEM", "realpath", "ENAMETOOLONG" },
         failure(os_.file_real_path(("x"):rep(4096))))
+    end)
+  end)
+
+  describe("real_path_of_new", function()
+    local folder
+
+    before_each(function()
+      folder = scratch.path("folder")
+      scratch.shell("mkdir " .. scratch.quoted(folder))
+      folder = os_.file_real_path(folder)
+    end)
+
+    local function link(target, name)
+      scratch.shell(("ln -s %s %s"):format(scratch.quoted(target),
+        scratch.quoted(folder .. "/" .. name)))
+    end
+
+    local function of(name, follows)
+      return os_.file_real_path_of_new(folder .. "/" .. name, follows)
+    end
+
+    it("is that of a name in a folder that is there", function()
+      assert.equal(folder .. "/new", of("new", true))
+      assert.equal(folder .. "/new", of("./..//" .. folder:match("[^/]+$") .. "/new",
+        true))
+      assert.equal("/new", os_.file_real_path_of_new("/new", true))
+      local text = probe.child.run(function()
+        os_.chdir(folder)
+        return os_.file_real_path_of_new("new", true)
+      end)
+      assert.equal(folder .. "/new", text)
+      link(".", "here")
+      assert.equal(folder .. "/new", of("here/new", false))
+    end)
+
+    it("is what links lead to, if they are followed", function()
+      scratch.shell("mkdir " .. scratch.quoted(folder .. "/sub"))
+      link("sub/two", "one")
+      link("../three", "sub/two")
+      link(folder .. "/sub/four", "three")
+      assert.equal(folder .. "/sub/four", of("one", true))
+      assert.equal(folder .. "/one", of("one", false))
+      assert.equal(folder .. "/sub/two", of("sub/two", false))
+    end)
+
+    it("is that of a file that has come meanwhile", function()
+      scratch.write(folder .. "/file", "")
+      assert.equal(folder .. "/file", of("file", true))
+    end)
+
+    it("needs the folder and a name", function()
+      link("none/file", "one")
+      for _, name in ipairs { "one", "none/file", "none/", "" } do
+        local path, code = of(name, true)
+        assert.is_nil(path)
+        assert.equal("ENOENT", code)
+      end
+    end)
+
+    it("ends with the 41st link", function()
+      for i = 1, 41 do link(("%d"):format(i + 1), ("%d"):format(i)) end
+      assert.equal(folder .. "/42", of("2", true))
+      link("self", "self")
+      local ELOOP = 40
+      for _, name in ipairs { "1", "self" } do
+        assert.same({ "ESYSTEM", "readlink", ELOOP }, failure(of(name, true)))
+      end
+    end)
+
+    it("is not longer than paths may be", function()
+      local name = ("x"):rep(200)
+      local dots = math.floor((4095 - #folder - 1 - #name) / 2)
+      local long = folder .. ("/."):rep(dots) .. "/" .. name
+      assert.equal(folder .. "/" .. name, os_.file_real_path_of_new(long, true))
+      link(long, "absolute")
+      assert.equal(folder .. "/" .. name, of("absolute", true))
+      link(("./"):rep(1940) .. name, "relative")
+      local path = folder .. ("/."):rep(100) .. "/relative"
+      assert.equal("ENAMETOOLONG", failure(os_.file_real_path_of_new(path, true))[3])
+      assert.equal("ENAMETOOLONG",
+        failure(os_.file_real_path_of_new(("x"):rep(4096), true))[3])
+    end)
+
+    it("tells what fails", function()
+      for _, call in ipairs { "readlink", "realpath" } do
+        os_.fail(call, 1, "EACCES")
+        assert.same({ "EACCES", call, "EACCES" }, failure(of("new", true)))
+        os_.restore()
+      end
     end)
   end)
 

@@ -75,6 +75,7 @@ struct os_calls os_calls = {
     .fchmod = fchmod,
     .fchown = fchown,
     .realpath = realpath,
+    .readlink = readlink,
     .link = link,
     .rename = rename,
     .unlink = unlink,

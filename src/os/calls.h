@@ -49,6 +49,7 @@ struct os_calls {
   int (*fchmod)(int fd, mode_t mode);
   int (*fchown)(int fd, uid_t owner, gid_t group);
   char *(*realpath)(const char *path, char *resolved_out);
+  ssize_t (*readlink)(const char *path, char *target_out, size_t size);
   int (*link)(const char *from, const char *to);
   int (*rename)(const char *from, const char *to);
   int (*unlink)(const char *path);

@@ -28,7 +28,8 @@
 enum {
   FILE_DESCRIPTOR_MIN = 3,
   FILE_ZERO_CHUNK_BYTES = 65536,
-  FILE_RACE_MAX = 100 /* how often a name may come and go meanwhile */
+  FILE_LINKS_MAX = 40, /* that are followed, as the kernel does */
+  FILE_RACE_MAX = 100  /* how often a name may come and go meanwhile */
 };
 
 /* Moves a descriptor out of the way of the standard streams: a program that
@@ -111,7 +112,8 @@ static int file_set_mode(int fd, unsigned mode) {
   return error_set_errno(errno, "fchmod");
 }
 
-int file_open_or_create(const char *path, unsigned mode, int *fd_out) {
+int file_open_or_create(const char *path, unsigned mode, int *fd_out,
+                        bool *made_out) {
   /* Apart, since O_CREAT without O_EXCL would not say who made the file, and
      is refused in folders like /tmp for a file of somebody else's
      (fs.protected_regular). */
@@ -119,6 +121,7 @@ int file_open_or_create(const char *path, unsigned mode, int *fd_out) {
   int fd = -1;
 
   *fd_out = -1;
+  *made_out = false;
   for (int i = 0; i < FILE_RACE_MAX; i++) {
     fd = file_call_open(path, flags, 0);
     if (fd >= 0) return file_take_regular(fd, fd_out);
@@ -130,6 +133,7 @@ int file_open_or_create(const char *path, unsigned mode, int *fd_out) {
   }
   if (fd < 0) return file_open_failed(errno, flags);
 
+  *made_out = true;
   int code = file_set_mode(fd, mode);
   if (code != MMCMAP_OK) {
     file_close(fd);
@@ -368,6 +372,65 @@ int file_real_path(const char *path, char **real_out) {
   *real_out = NULL;
   if (os_calls.realpath(path, resolved) == NULL)
     return error_set_errno(errno, "realpath");
+  *real_out = strdup(resolved);
+  return *real_out != NULL ? MMCMAP_OK : error_set(MMCMAP_ENOMEM, "realpath");
+}
+
+/* Puts what the symbolic link names in its place; `link_out` is false if the name
+   is none, or free. */
+static int file_follow_link(char path[PATH_MAX], bool *link_out) {
+  char target[PATH_MAX];
+  ssize_t size = os_calls.readlink(path, target, sizeof target);
+  *link_out = size >= 0;
+  if (size < 0)
+    return errno == EINVAL || errno == ENOENT
+               ? MMCMAP_OK
+               : error_set_errno(errno, "readlink");
+  /* What is not absolute begins in the folder of the link. */
+  char *slash = strrchr(path, '/');
+  size_t before = 0;
+  if (slash != NULL && (size == 0 || target[0] != '/'))
+    before = (size_t)(slash - path) + 1;
+  if ((size_t)size >= PATH_MAX - before)
+    return error_set_errno(ENAMETOOLONG, "readlink");
+  memcpy(path + before, target, (size_t)size);
+  path[before + (size_t)size] = '\0';
+  return MMCMAP_OK;
+}
+
+/* The folder of the path, resolved, and behind it the path's last name. */
+static int file_resolve_folder(const char *path, char resolved_out[PATH_MAX]) {
+  char folder[PATH_MAX];
+  int code = file_folder_of(path, folder);
+  if (code != MMCMAP_OK) return code;
+  if (os_calls.realpath(folder, resolved_out) == NULL)
+    return errno == ENOENT
+               ? error_set(MMCMAP_ENOENT, "nor does the folder to make it in")
+               : error_set_errno(errno, "realpath");
+  const char *slash = strrchr(path, '/');
+  const char *name = slash == NULL ? path : slash + 1;
+  size_t size = strlen(resolved_out);
+  if (*name == '\0') return error_set(MMCMAP_ENOENT, "the path has no name");
+  if (resolved_out[size - 1] != '/') resolved_out[size++] = '/';
+  if (strlen(name) >= PATH_MAX - size)
+    return error_set_errno(ENAMETOOLONG, "realpath");
+  strcpy(resolved_out + size, name);
+  return MMCMAP_OK;
+}
+
+int file_real_path_of_new(const char *path, bool follows, char **real_out) {
+  char name[PATH_MAX], resolved[PATH_MAX];
+  bool is_link = follows;
+  int code = MMCMAP_OK;
+  *real_out = NULL;
+  if (strlen(path) >= PATH_MAX) return error_set_errno(ENAMETOOLONG, "path");
+  strcpy(name, path);
+  for (int i = 0; code == MMCMAP_OK && is_link; i++) {
+    if (i > FILE_LINKS_MAX) return error_set_errno(ELOOP, "readlink");
+    code = file_follow_link(name, &is_link);
+  }
+  if (code == MMCMAP_OK) code = file_resolve_folder(name, resolved);
+  if (code != MMCMAP_OK) return code;
   *real_out = strdup(resolved);
   return *real_out != NULL ? MMCMAP_OK : error_set(MMCMAP_ENOMEM, "realpath");
 }

@@ -32,7 +32,7 @@ int file_create(const char *path, unsigned mode, int *fd_out);
  * of a file that is there stay. Anything else in its place, a symbolic link
  * too: MMCMAP_EFORMAT, what "not a regular file".
  *
- * Of several that find no file one makes it, and all get the same. A new file
+ * Of several that find no file one makes it, and is told so; all get the same. A new file
  * has the bits that the umask leaves of `mode` for a moment; it keeps those
  * where the file system has no permission bits of its own, and if the process
  * dies in that moment. It stays if the call fails after it was made: somebody
@@ -41,7 +41,8 @@ int file_create(const char *path, unsigned mode, int *fd_out);
  * MMCMAP_EREADONLY if the file system is read-only, MMCMAP_EACCES if this user
  * may not write the file, or make one in the folder.
  */
-int file_open_or_create(const char *path, unsigned mode, int *fd_out);
+int file_open_or_create(const char *path, unsigned mode, int *fd_out,
+                        bool *made_out);
 
 /* Closes; never fails in a way that a caller could act on. */
 void file_close(int fd);
@@ -106,6 +107,13 @@ int file_follow_owner(int fd, int like_fd);
 /* The absolute path of an existing file, without symbolic links; the caller
    frees it. MMCMAP_ENOENT, MMCMAP_ENOMEM, ... */
 int file_real_path(const char *path, char **real_out);
+
+/*
+ * The same of a file that is not there but would be made by open(): what a symbolic
+ * link that leads nowhere names, unless `follows` is false, in its folder, which is
+ * there. MMCMAP_ENOENT: it is not.
+ */
+int file_real_path_of_new(const char *path, bool follows, char **real_out);
 
 /* True on a file system that lives on another machine (NFS, CIFS/SMB, Ceph,
    9p, AFS, FUSE excluded), where mappings are not coherent between users. */

@@ -83,7 +83,8 @@ static int allocate_header(int fd) {
    one. */
 static int open_or_make(const char *path, unsigned mode, int *fd_out) {
   mmcmap_error error;
-  int code = file_open_or_create(path, mode, fd_out);
+  bool is_made;
+  int code = file_open_or_create(path, mode, fd_out, &is_made);
   if (code == MMCMAP_OK) return code;
   mmcmap_last_error(&error);
   error.what = code == MMCMAP_EFORMAT ? "the lock file is no regular file"
