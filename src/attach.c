@@ -298,12 +298,15 @@ int store_is_alone(struct store *store, bool *alone_out) {
   return code;
 }
 
+static struct create_options creation(const struct store *store,
+                                      const mmcmap_options *options) {
+  return (struct create_options){.hash = options->hash,
+                                 .segment_size = store->internals.segment_size};
+}
+
 /* What the file held before it was a store's, or a crash left of one. */
 static int finish_creation(struct store *store, const mmcmap_options *options) {
-  struct create_options create = {
-      .hash = options->hash,
-      .mode = options->mode,
-      .segment_size = store->internals.segment_size};
+  struct create_options create = creation(store, options);
   bool is_unfinished;
   if (options->readonly || !options->create) return MMCMAP_OK;
   int code = create_is_unfinished(store->fd, &is_unfinished);
@@ -315,21 +318,60 @@ static int finish_creation(struct store *store, const mmcmap_options *options) {
   return code;
 }
 
+static int check_name(const char *path, const struct file_identity *held,
+                      const char *what) {
+  struct file_identity named;
+  int code = file_identify_path(path, &named);
+  if (code == MMCMAP_ENOENT ||
+      (code == MMCMAP_OK && memcmp(&named, held, sizeof named) != 0))
+    code = error_set(MMCMAP_EBUSY, what);
+  return code;
+}
+
+static int check_lock_name(struct store *store) {
+  struct file_identity held;
+  int code = file_identify(store->share.fd, &held);
+  return code == MMCMAP_OK
+             ? check_name(store->lock_path, &held,
+                          "the lock file was replaced while opening")
+             : code;
+}
+
 /* The names may have been given to other files while we came to the locks. */
 static int check_names(struct store *store) {
-  struct file_identity held, named;
-  int code = file_identify_path(store->path, &named);
-  if (code == MMCMAP_ENOENT ||
-      (code == MMCMAP_OK &&
-       memcmp(&named, &store->identity, sizeof named) != 0))
-    code = error_set(MMCMAP_EBUSY, "the file was replaced while opening");
-  if (code != MMCMAP_OK || !store->is_shared) return code;
-  code = file_identify(store->share.fd, &held);
-  if (code == MMCMAP_OK) code = file_identify_path(store->lock_path, &named);
-  if (code == MMCMAP_ENOENT ||
-      (code == MMCMAP_OK && memcmp(&named, &held, sizeof named) != 0))
-    code = error_set(MMCMAP_EBUSY, "the lock file was replaced while opening");
+  int code = check_name(store->path, &store->identity,
+                        "the file was replaced while opening");
+  return code == MMCMAP_OK && store->is_shared ? check_lock_name(store) : code;
+}
+
+/* Gives a new file its name: only now, with the opening lock and the data file's, so
+   that nobody else can be using it if something fails (discard_file()). */
+static int make_file(struct store *store, const mmcmap_options *options) {
+  struct create_options create = creation(store, options);
+  bool is_unused;
+  int code = check_lock_name(store);
+  if (code == MMCMAP_OK) code = share_is_unused(&store->share, &is_unused);
+  if (code == MMCMAP_OK && !is_unused)
+    code = error_set(MMCMAP_EBUSY,
+                     "others use the lock file, for a file that had the name");
+  if (code == MMCMAP_OK)
+    code = create_finish(store->fd, store->temporary, store->path, &create);
+  TEST_POINT("file made");
+  /* Somebody else was faster: the next try finds that file. */
+  if (code == MMCMAP_EEXIST && !options->exclusive)
+    code = error_set(MMCMAP_EBUSY, "another process makes the file");
   return code;
+}
+
+/* An opening that fails leaves no file. Whoever has found it by name comes to the
+   locks after this, and finds that the name is gone. */
+static void discard_file(struct store *store) {
+  mmcmap_error failure;
+  mmcmap_last_error(&failure);
+  if (store->temporary != NULL && check_names(store) == MMCMAP_OK)
+    (void)file_unlink(store->path);
+  share_discard(&store->share, store->lock_path);
+  error_restore(&failure);
 }
 
 /* With the opening lock. */
@@ -340,6 +382,8 @@ static int attach_shared(struct store *store, const mmcmap_options *options) {
   uint64_t file_bytes;
   bool is_alone, is_unused, has_no_loners = true;
   int code = lock_try(store->fd, STORE_GROUP_OFFSET, LOCK_SHARED);
+  if (code == MMCMAP_OK && store->temporary != NULL)
+    code = make_file(store, options);
   if (code == MMCMAP_OK) code = check_names(store);
   if (code == MMCMAP_OK && !store->is_readonly)
     code = lock_is_free(store->fd, STORE_ALONE_OFFSET, &has_no_loners);
@@ -424,8 +468,8 @@ int store_attach(struct store *store, const mmcmap_options *options) {
   TEST_POINT("lock file");
   store->is_shared = true;
   code = share_begin_opening(&store->share, 0);
-  if (code != MMCMAP_OK) return code;
-  code = attach_shared(store, options);
+  if (code == MMCMAP_OK) code = attach_shared(store, options);
+  if (code != MMCMAP_OK) discard_file(store);
   share_end_opening(&store->share);
   return code;
 }

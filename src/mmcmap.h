@@ -205,7 +205,9 @@ typedef struct mmcmap_options {
 MMCMAP_API void mmcmap_options_init(mmcmap_options *options_out);
 
 /*
- * Opens the store in the file `path`, which is made if it is not there.
+ * Opens the store in the file `path`, which is made if it is not there (by a
+ * symbolic link: the file that it names; not if `exclusive` is set). If this fails
+ * it leaves no file that was not there before.
  * `options` may be NULL: the defaults. The same file opened again in one
  * process is the same store with one more reference (unless it is open read-only
  * or without locks, and the new handle wants more: then it is to the first as

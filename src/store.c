@@ -46,27 +46,25 @@ static void after_fork_in_child(void) {
 
 /* ---- Opening ------------------------------------------------------------- */
 
-/* Opens the file, or makes it if that was asked for. */
-static int open_file(const char *path, const mmcmap_options *options,
-                     const struct store_internals *internals, int *fd_out) {
-  struct create_options create = {.hash = options->hash,
-                                  .mode = options->mode,
-                                  .segment_size = internals->segment_size};
+/* Opens the file, or begins one if it is not there and that was asked for: it
+   gets its name when the lock is had (make_file() in attach.c). */
+static int open_file(struct store *store, const char *path,
+                     const mmcmap_options *options) {
   int code = MMCMAP_ENOENT;
-  *fd_out = -1;
-  if (!options->exclusive) code = file_open(path, options->readonly, fd_out);
+  store->fd = -1;
+  if (!options->exclusive)
+    code = file_open(path, options->readonly, &store->fd);
+  if (code == MMCMAP_OK) return file_real_path(path, &store->path);
   if (code != MMCMAP_ENOENT || !options->create || options->readonly)
     return code;
-  code = create_file(path, &create, fd_out);
-  /* Somebody else was faster: the next try finds that file. */
-  if (code == MMCMAP_EEXIST && !options->exclusive)
-    return error_set(MMCMAP_EBUSY, "another process makes the file");
+  code = file_real_path_of_new(path, !options->exclusive, &store->path);
+  if (code == MMCMAP_OK)
+    code =
+        create_begin(store->path, options->mode, &store->temporary, &store->fd);
   return code;
 }
 
-static int set_paths(struct store *store, const char *path) {
-  int code = file_real_path(path, &store->path);
-  if (code != MMCMAP_OK) return code;
+static int set_lock_path(struct store *store) {
   size_t size = strlen(store->path) + sizeof "-lock";
   store->lock_path = malloc(size);
   if (store->lock_path == NULL) return error_set(MMCMAP_ENOMEM, "path");
@@ -93,18 +91,22 @@ static int open_store(const char *path, const mmcmap_options *options,
   store->is_readonly = options->readonly;
   store->has_lock = options->lock;
   store->fork_generation = process_fork_generation();
-  int code = open_file(path, options, internals, &store->fd);
+  int code = open_file(store, path, options);
   if (code == MMCMAP_OK) code = check_network(store, options);
   if (code == MMCMAP_OK) code = file_identify(store->fd, &store->identity);
-  if (code == MMCMAP_OK) code = set_paths(store, path);
+  if (code == MMCMAP_OK) code = set_lock_path(store);
   if (code == MMCMAP_OK) code = store_attach(store, options);
   if (code == MMCMAP_OK) {
+    free(store->temporary);
+    store->temporary = NULL;
     *store_out = store;
     return MMCMAP_OK;
   }
   mmcmap_error failure;
   mmcmap_last_error(&failure);
   (void)store_detach(store, true);
+  if (store->temporary != NULL) (void)file_unlink(store->temporary);
+  free(store->temporary);
   free(store);
   error_restore(&failure);
   return code;
@@ -131,10 +133,10 @@ static int try_acquire(const char *path, const mmcmap_options *options,
                        struct store **store_out) {
   struct file_identity identity;
   struct store *store = NULL;
-  if (file_identify_path(path, &identity) == MMCMAP_OK)
-    store = find_open(&identity, options);
-  if (store != NULL && options->exclusive)
+  bool is_there = file_identify_path(path, &identity) == MMCMAP_OK;
+  if (is_there && options->exclusive)
     return error_set(MMCMAP_EEXIST, "exclusive");
+  if (is_there) store = find_open(&identity, options);
   if (store == NULL) {
     int code = open_store(path, options, internals, &store);
     if (code != MMCMAP_OK) return code;

@@ -49,6 +49,7 @@ struct store {
   uint32_t fork_generation; /* of the process that opened it */
   char *path;               /* absolute, without symbolic links */
   char *lock_path;
+  char *temporary; /* name of the file that is being made; else NULL */
   int fd;
   bool is_readonly;
   bool has_lock;  /* opened with the option `lock` */

@@ -554,6 +554,67 @@ describe("open", function()
     end)
   end)
 
+  describe("by a symbolic link that leads nowhere", function()
+    local folder
+
+    before_each(function()
+      folder = helper.folder()
+      path = folder .. "/link"
+    end)
+
+    local function link(target, name)
+      helper.run("ln -s %s %s", target, folder .. "/" .. name)
+    end
+
+    local function names()
+      return (helper.run("ls %s", folder):gsub("\n", " "))
+    end
+
+    it("makes the file that it names, and the lock file there", function()
+      helper.run("mkdir %s", folder .. "/sub")
+      for _, target in ipairs { "sub/store", "sub/../sub/store",
+        folder .. "/sub/store", "other" } do
+        link(target, "link")
+        if target == "other" then link("sub/another", "other") end
+        if target == "other" then link("store", "sub/another") end
+        local a = helper.store({ timeout = 0 }, path)
+        assert.is_true(helper.exists(folder .. "/sub/store-lock"))
+        assert.is_false(helper.exists(path .. "-lock"))
+        local b = helper.store({ timeout = 0 }, folder .. "/sub/store")
+        a:put("k", "v")
+        assert.equal("v", b:get("k"))
+        helper.close_all()
+        assert.equal("v", helper.store(nil, path):get("k"))
+        helper.close_all()
+        helper.run("rm -f %s %s", folder .. "/sub/store", folder .. "/sub/store-lock")
+        helper.run("rm %s", path)
+      end
+    end)
+
+    it("says so if the folder is not there", function()
+      link("none/store", "link")
+      local message = refused("ENOENT", path)
+      assert.is_truthy(message:find("folder", 1, true), message)
+      message = refused("ENOENT", folder .. "/none/store")
+      assert.is_truthy(message:find("folder", 1, true), message)
+      assert.equal("link", names())
+    end)
+
+    it("makes nothing that is to be there, or new by that name", function()
+      link("store", "link")
+      refused("ENOENT", path, { create = false })
+      refused("ENOENT", path, { readonly = true })
+      refused("EEXIST", path, { exclusive = true })
+      assert.equal("link", names())
+    end)
+
+    it("refuses a circle", function()
+      link("link", "link")
+      refused("ESYSTEM", path)
+      assert.equal("link", names())
+    end)
+  end)
+
   describe("a file that is there already", function()
     local function write(bytes)
       local file = assert(io.open(path, "wb"))

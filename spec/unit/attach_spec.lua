@@ -1,12 +1,14 @@
 -- SPDX-License-Identifier: MIT
 --
 -- Who reads a store whose lock file cannot be written: without one, alone or beside
--- others that only read.
+-- others that only read. And what is left by an opening that fails.
 
 local probe = require "mmcmap_probe"
+local crash = require "spec.support.crash"
 local peers = require "spec.support.peers"
 local scratch = require "spec.support.scratch"
 
+local SIGSTOP = 19
 local LOCK_FILE = 2 -- the second that is opened, behind the data file
 
 describe("a store whose lock file cannot be written", function()
@@ -86,5 +88,144 @@ describe("a store whose lock file cannot be written", function()
     assert(db:close())
     db = nil
     assert.equal("nil", (open_as_loner("readonly = true")))
+  end)
+end)
+
+describe("an opening that fails", function()
+  local folder, path
+
+  before_each(function()
+    folder = scratch.path("folder")
+    scratch.shell("mkdir " .. scratch.quoted(folder))
+    path = folder .. "/store"
+  end)
+
+  after_each(function()
+    probe.os.restore()
+    peers.kill_all()
+  end)
+
+  local function names()
+    return (scratch.shell("ls " .. scratch.quoted(folder)):gsub("\n", " "))
+  end
+
+  local function try_to_open(options)
+    local all = { durability = "manual", timeout_ms = 0 }
+    for name, value in pairs(options or {}) do all[name] = value end
+    return probe.store.open(path, all)
+  end
+
+  it("leaves nothing behind, whichever system call of it fails", function()
+    probe.os.watch()
+    assert(assert(try_to_open()):remove())
+    local calls = probe.os.trace()
+    probe.os.restore()
+    assert.equal("", names())
+    local failures = 0
+    for n = 1, #calls do
+      probe.os.fail("*", n, "EIO")
+      local db, code = try_to_open()
+      probe.os.restore()
+      if db then
+        assert(db:close())
+        scratch.shell(("rm -f %s/*"):format(scratch.quoted(folder)))
+      else
+        failures = failures + 1
+        assert.is_string(code)
+        -- Made, but no more: somebody else may be about to use it.
+        local left = calls[n] == "fchmod" and "store-lock" or ""
+        assert.equal(left, names(), ("call %d, %s"):format(n, calls[n]))
+        os.remove(path .. "-lock")
+      end
+    end
+    assert.is_true(failures > 30)
+  end)
+
+  it("leaves nothing where only the lock file is lacking room, or addresses",
+    function()
+      probe.os.fail("fallocate", 1, "ENOSPC", 0)
+      assert.equal("ENOSPC", select(2, try_to_open()))
+      probe.os.restore()
+      assert.equal("", names())
+      probe.os.fail("mmap", 2, "ENOMEM", 0)
+      assert.equal("EADDRESS", select(2, try_to_open()))
+      probe.os.restore()
+      assert.equal("", names())
+    end)
+
+  it("makes no file beside a lock file that is somebody else's", function()
+    scratch.write(path .. "-lock", "precious notes\n")
+    assert.equal("EFORMAT", select(2, try_to_open()))
+    assert.equal("store-lock", names())
+    assert.equal("precious notes\n", scratch.read(path .. "-lock"))
+  end)
+
+  for _, exclusive in ipairs { false, true } do
+    it("makes no file where others have one that was deleted"
+      .. (exclusive and ", nor exclusively" or ""), function()
+        local user = peers.launch(path)
+        user:ask("db = assert(probe.store.open(path, { durability = 'manual' }))")
+        assert(os.remove(path))
+        local db, code = try_to_open { timeout_ms = 50, exclusive = exclusive }
+        assert.is_nil(db)
+        assert.equal("EBUSY", code)
+        assert.equal("store-lock", names())
+        user:finish()
+        db = assert(try_to_open { exclusive = exclusive })
+        assert(db:close())
+      end)
+  end
+
+  it("leaves a lock file that others use, or have used", function()
+    local db = scratch.open(path)
+    assert(db:close())
+    assert(os.remove(path))
+    probe.os.fail("mmap", 2, "ENOMEM", 0)
+    assert.equal("EADDRESS", select(2, try_to_open()))
+    probe.os.restore()
+    assert.equal("store-lock", names())
+  end)
+
+  -- One makes the file and fails; somebody else has found it in between.
+  it("takes its file from nobody who has found it", function()
+    if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+    for _, first in ipairs { "maker", "finder" } do
+      local maker, finder = peers.launch(path), peers.launch(path)
+      maker:ask([[
+        probe.crash.die_at_point(1, tonumber((...)), "file made")
+        probe.os.fail("fsync", 1, "EIO") -- of the folder
+      ]], SIGSTOP)
+      maker:tell([[
+        local code
+        db, code = probe.store.open(path, { durability = "manual" })
+        return code
+      ]])
+      maker:await_stopped()
+      assert.is_truthy(scratch.read(path))
+      if first == "finder" then -- it holds a descriptor of that file
+        finder:ask([[
+          probe.crash.die_at_point(1, tonumber((...)), "lock file")
+        ]], SIGSTOP)
+      end
+      finder:tell([[
+        db = assert(probe.store.open(path, { durability = "manual" }))
+        return db:put("key", "value")
+      ]])
+      if first == "finder" then finder:await_stopped() else probe.os.sleep_ms(30) end
+      maker:go_on()
+      assert.equal("EIO", maker:answer())
+      if first == "finder" then finder:go_on() end
+      assert.equal("true", finder:answer())
+      maker:ask("probe.os.restore()")
+      assert.equal("nil", maker:ask([[
+        local code
+        db, code = probe.store.open(path, { durability = "manual" })
+        return code
+      ]]))
+      assert.equal("value", maker:ask("return db:get('key')"))
+      maker:finish()
+      finder:finish()
+      scratch.shell(("rm %s/*"):format(scratch.quoted(folder)))
+    end
   end)
 end)

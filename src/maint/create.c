@@ -127,22 +127,22 @@ int create_temporary_name(const char *path, char **name_out) {
   return MMCMAP_OK;
 }
 
-int create_file(const char *path, const struct create_options *options,
-                int *fd_out) {
-  char *name;
-  int fd = -1;
+int create_begin(const char *path, unsigned mode, char **name_out,
+                 int *fd_out) {
   *fd_out = -1;
-  int code = create_temporary_name(path, &name);
-  if (code != MMCMAP_OK) return code;
-  code = file_create(name, options->mode, &fd);
-  if (code != MMCMAP_OK) goto done;
-  code = create_in_place(fd, options);
-  if (code == MMCMAP_OK) code = file_link(name, path);
-  (void)file_unlink(name);
-  if (code == MMCMAP_OK) code = file_sync_folder_of(path);
-done:
-  free(name);
-  if (code != MMCMAP_OK && fd >= 0) file_close(fd);
-  if (code == MMCMAP_OK) *fd_out = fd;
+  int code = create_temporary_name(path, name_out);
+  if (code == MMCMAP_OK) code = file_create(*name_out, mode, fd_out);
+  if (code == MMCMAP_OK) return code;
+  free(*name_out);
+  *name_out = NULL;
   return code;
+}
+
+int create_finish(int fd, const char *name, const char *path,
+                  const struct create_options *options) {
+  int code = create_in_place(fd, options);
+  if (code == MMCMAP_OK) code = file_link(name, path);
+  if (code != MMCMAP_OK) return code;
+  (void)file_unlink(name);
+  return file_sync_folder_of(path);
 }

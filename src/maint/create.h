@@ -13,17 +13,20 @@
 
 struct create_options {
   int hash; /* enum mmcmap_hash_kind */
-  unsigned mode;
   uint32_t segment_size;
 };
 
 /* A name beside `path` that nobody else uses; the caller frees it. */
 int create_temporary_name(const char *path, char **name_out);
 
-/* Makes `path`, complete and synced, and returns its descriptor.
-   MMCMAP_EEXIST if the name is taken. */
-int create_file(const char *path, const struct create_options *options,
-                int *fd_out);
+/* Makes an empty file beside `path`, under a temporary name, which the caller
+   frees. */
+int create_begin(const char *path, unsigned mode, char **name_out, int *fd_out);
+
+/* Makes it a store, and gives it the name `path` when it is complete and synced.
+   MMCMAP_EEXIST if that is taken. If this fails it may have either name. */
+int create_finish(int fd, const char *name, const char *path,
+                  const struct create_options *options);
 
 /* True if the file behind `fd` is empty, or is what a crash of
    create_in_place() left. */

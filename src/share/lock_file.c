@@ -81,10 +81,11 @@ static int allocate_header(int fd) {
 
 /* If it fails it says that it was this file: messages have the name of the other
    one. */
-static int open_or_make(const char *path, unsigned mode, int *fd_out) {
+static int open_or_make(const char *path, unsigned mode,
+                        struct share *share_out) {
   mmcmap_error error;
-  bool is_made;
-  int code = file_open_or_create(path, mode, fd_out, &is_made);
+  int code =
+      file_open_or_create(path, mode, &share_out->fd, &share_out->is_new);
   if (code == MMCMAP_OK) return code;
   mmcmap_last_error(&error);
   error.what = code == MMCMAP_EFORMAT ? "the lock file is no regular file"
@@ -120,13 +121,17 @@ int share_open(const char *path, int like_fd, struct share *share_out) {
   share_out->fd = -1;
   int code = draw_connection(share_out);
   if (code == MMCMAP_OK) code = file_mode(like_fd, &mode);
-  if (code == MMCMAP_OK) code = open_or_make(path, mode, &share_out->fd);
+  if (code == MMCMAP_OK) code = open_or_make(path, mode, share_out);
   if (code == MMCMAP_OK) code = check_is_ours(share_out->fd);
   if (code == MMCMAP_OK) code = file_follow_owner(share_out->fd, like_fd);
   if (code == MMCMAP_OK) code = allocate_header(share_out->fd);
   if (code == MMCMAP_OK) code = map_lock_file(path, share_out);
   if (code != MMCMAP_OK) {
+    mmcmap_error failure;
+    mmcmap_last_error(&failure);
+    share_discard(share_out, path);
     share_close(share_out);
+    error_restore(&failure);
     return code;
   }
   atomic_store(&share_out->known_bytes, VIEW_BYTES_MIN);
@@ -178,6 +183,19 @@ bool share_has_segments(struct share *share, uint64_t count) {
   if (length > share->segments_size_bytes) length = share->segments_size_bytes;
   share->segment_count = length / sizeof *share->segments;
   return count <= share->segment_count;
+}
+
+void share_discard(struct share *share, const char *path) {
+  struct file_identity held, named;
+  bool is_unused;
+  /* With the opening lock, as remove() does it: who has opened the file meanwhile
+     gets the lock later, and finds that the name is gone. */
+  if (share->is_new && share_begin_opening(share, 0) == MMCMAP_OK &&
+      share_is_unused(share, &is_unused) == MMCMAP_OK && is_unused &&
+      file_identify(share->fd, &held) == MMCMAP_OK &&
+      file_identify_path(path, &named) == MMCMAP_OK &&
+      memcmp(&held, &named, sizeof held) == 0)
+    (void)file_unlink(path);
 }
 
 void share_close(struct share *share) {

@@ -26,6 +26,7 @@ struct share {
   _Atomic uint64_t known_bytes;   /* of the file, as far as it has been seen to
                                    be there */
   int fd;                         /* holds the locks; -1: private memory */
+  bool is_new;                    /* this connection has made the file */
   uint64_t connection;            /* names this connection among all */
   struct share_segment *segments; /* a view of its own; NULL: only reading */
   uint64_t segments_size_bytes;   /* of that view */
@@ -53,6 +54,10 @@ int share_ensure_segments(struct share *share, uint64_t count);
 
 /* Whether it is that long. */
 bool share_has_segments(struct share *share, uint64_t count);
+
+/* Deletes the lock file `path` if this connection has made it and no other one
+   uses it. */
+void share_discard(struct share *share, const char *path);
 
 /* All zeros are allowed, and the share of a parent process in a child. */
 void share_close(struct share *share);
