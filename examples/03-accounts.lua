@@ -21,14 +21,15 @@ local db = assert(mmcmap.open(path, { exclusive = true }))
 assert(db:put_many { alice = 100, bob = 20, carol = 0 })
 
 -- Takes an amount from one account to another. What the function raises undoes
--- what it has done, and is raised again by update.
+-- what it has done, and is raised again by update. A failure that is only returned
+-- (an account that is no number, a full disk) would not: assert() raises it.
 local function transfer(from, to, amount)
   return db:update(function(tx)
-    if tx:incr(from, -amount) < 0 then
+    if assert(tx:incr(from, -amount)) < 0 then
       error(("%s does not have %d"):format(from, amount), 0)
     end
-    tx:incr(to, amount)
-    tx:incr("transfers")
+    assert(tx:incr(to, amount))
+    assert(tx:incr("transfers"))
     return tx:get(from), tx:get(to) -- what update returns
   end)
 end
@@ -49,12 +50,12 @@ print("refused:", message:match("[^\n]+"))
 assert(not ok and db:get("carol") == "50" and db:get("alice") == "70")
 
 -- Inside, the transaction sees its own changes, and everybody else what was before.
-db:update(function(tx)
+assert(db:update(function(tx)
   for key, value in tx:pairs() do -- as it was when the loop began
-    if key ~= "transfers" then tx:put(key, ("%d"):format(value * 2)) end
+    if key ~= "transfers" then assert(tx:put(key, ("%d"):format(value * 2))) end
   end
   assert(tx:get("alice") == "140" and db:get("alice") == "70")
-end)
+end)) -- true: the function returns nothing
 
 assert(sum() == 240 and db:get("transfers") == "2")
 assert(db:clear() and #db == 0)

@@ -26,11 +26,11 @@ assert(stock:put_many { tea = 3, pot = 1 })
 -- One transaction spans all maps, and the store's own records.
 local function order(customer, product)
   return db:update(function(tx)
-    if tx:map("stock"):incr(product, -1) < 0 then
+    if assert(tx:map("stock"):incr(product, -1)) < 0 then
       error("no " .. product .. " left", 0)
     end
-    local number = tx:incr("last order")
-    tx:map("orders"):put(number, customer .. ": " .. product)
+    local number = assert(tx:incr("last order"))
+    assert(tx:map("orders"):put(number, customer .. ": " .. product))
     return number
   end)
 end

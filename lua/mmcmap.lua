@@ -8,10 +8,12 @@
 local core = require "mmcmap.core"
 local methods = core.methods -- of a store
 
--- Closes the snapshot of view(); an error is raised again as it was.
+-- Closes the snapshot of view(); an error is raised again as it was. Nothing becomes
+-- true, as with update(): to assert() it would be a failure.
 local function end_view(snapshot, ok, ...)
   snapshot:close()
   if not ok then error((...), 0) end
+  if select("#", ...) == 0 then return true end
   return ...
 end
 

@@ -48,12 +48,38 @@ describe("a store's update", function()
 
   it("passes on what the function returns", function()
     local function count(...) return select("#", ...), ... end
-    assert.equal(0, (count(db:update(function() end))))
     assert.same({ 3, 1, nil, "x" },
       { count(db:update(function() return 1, nil, "x" end)) })
     local many = {}
     for i = 1, 200 do many[i] = i end
     assert.same(many, { db:update(function() return unpack_(many) end) })
+    assert.same({ 1, nil }, { count(db:update(function() return nil end)) })
+    assert.same({ 1, false }, { count(db:update(function() return false end)) })
+  end)
+
+  it("returns true where the function returns nothing: for assert()", function()
+    local function count(...) return select("#", ...), ... end
+    assert.same({ 1, true }, { count(db:update(function(tx) tx.a = "1" end)) })
+    assert.is_true(assert(db:update(function(tx) tx.a = "2" return end)))
+    assert.equal("2", db.a)
+  end)
+
+  it("undoes nothing of what was before a failure that is only returned", function()
+    db:put_many { alice = 50, bob = "twenty" }
+    db:update(function(tx)
+      tx:incr("alice", -10)
+      fails("ENUMBER", tx:incr("bob", 10))
+    end)
+    assert.equal("40", db.alice)
+    raises("not a number", db.update, db, function(tx)
+      assert(tx:incr("alice", -10))
+      assert(tx:incr("bob", 10))
+    end)
+    raises("too long", db.update, db, function(tx)
+      tx.alice = 0
+      tx[("k"):rep(65536)] = "an operator raises by itself"
+    end)
+    assert.equal("40", db.alice)
   end)
 
   it("gives the transaction the methods and operators of records", function()

@@ -323,6 +323,29 @@ describe("the pages that ldoc makes", function()
   end)
 end)
 
+-- What is returned undoes nothing, and an example is what people copy.
+describe("what is shown of update", function()
+  it("raises what fails in it", function()
+    local changes = {}
+    for name, method in pairs(methods.of["mmcmap.transaction"]) do
+      changes[name] = method.writes
+    end
+    local shown = 0
+    for _, name in ipairs(files("ls README.md examples/*.lua src/lua/*.c")) do
+      for line in read(name):gmatch("[^\n]+") do
+        for call in line:gmatch("tx:[%w:()\" ]-(%a+)%(") do
+          local is_prose = line:find("^%s*%-%-") or line:find("`", 1, true)
+          if changes[call] and not is_prose then
+            assert.is_truthy(line:find("assert(tx", 1, true), name .. ": " .. line)
+            shown = shown + 1
+          end
+        end
+      end
+    end
+    assert.is_true(shown > 8, shown)
+  end)
+end)
+
 describe("README.md", function()
   local text = read("README.md")
 

@@ -46,7 +46,7 @@ static int saved_snapshot(lua_State *L) {
 Calls a function with a snapshot, and closes that when it returns or raises.
 @function view
 @tparam function f is called with the snapshot
-@return[1] what `f` returns; its error is raised again
+@return[1] what `f` returns, true if that is nothing; its error is raised again
 @treturn[2] nil
 @treturn[2] string message
 @treturn[2] string code

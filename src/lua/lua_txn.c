@@ -62,8 +62,10 @@ static int txn_add_traceback(lua_State *L) {
 /***
 Calls a function with a transaction: all that it changes through it is seen by
 everybody else at one instant, when the function has returned; or never, if it
-raises an error. Nothing can be kept from it by a return value: to give up, raise
-an error. Other threads and processes that change the store wait meanwhile, so it
+raises an error. A call in it that fails returns `nil`, a message and a code, as
+everywhere, and that alone undoes nothing: what was changed before it is kept, unless the
+function raises. So write `assert(tx:put(key, value))`, or `tx.key = value`, which raises
+by itself. Nothing that the function returns gives up, either. Other threads and processes that change the store wait meanwhile, so it
 should be short; those who read do not wait, and see nothing of it before.
 
 The transaction has the methods of a store that deal with records: `get`, `put`,
@@ -80,16 +82,16 @@ in it that fails with `"ENOSPC"` or `"EFULL"` has not cleaned, as one outside wo
 the next `update` begins with that.
 @function update
 @tparam function f is called with the transaction
-@return[1] what the function has returned
+@return[1] what the function has returned; true if it has returned nothing, so that
+`assert(db:update(f))` raises only if the commit fails
 @treturn[2] nil
 @treturn[2] string message
 @treturn[2] string code
 @usage
-db:update(function(tx)
-  tx:incr("alice", -10)
-  tx:incr("bob", 10)
-  if tx:incr("alice", 0) < 0 then error("not enough") end
-end)
+assert(db:update(function(tx)
+  assert(tx:incr("bob", 10))
+  if assert(tx:incr("alice", -10)) < 0 then error("not enough") end
+end))
 */
 int lua_txn_update(lua_State *L) {
   lua_store *store = lua_store_check(L);
@@ -111,6 +113,7 @@ int lua_txn_update(lua_State *L) {
   txn_leave(store, txn);
   code = mmcmap_txn_commit(open);
   if (code < 0) return lua_store_fail(L, code);
+  if (lua_gettop(L) == 4) lua_pushboolean(L, 1); /* or assert() would raise */
   return lua_gettop(L) - 4;
 }
 
