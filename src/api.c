@@ -165,6 +165,7 @@ const char *mmcmap_path(const mmcmap *handle) {
 /* ---- Records ------------------------------------------------------------- */
 
 void mmcmap_buffer_free(mmcmap_buffer *buffer) {
+  if (buffer == NULL) return;
   free(buffer->data);
   memset(buffer, 0, sizeof *buffer);
 }

@@ -62,7 +62,7 @@ static void end_txn(mmcmap_txn *txn) {
 int mmcmap_txn_commit(mmcmap_txn *txn) {
   uint64_t epoch = 0;
   int code = enter_txn(txn);
-  CHECK(txn->base == txn);
+  if (txn->base != txn) return error_set(MMCMAP_EINVAL, "a map's transaction");
   mmcmap *handle = txn->handle;
   struct store *store = txn->store;
   bool may_expire = txn->may_expire;

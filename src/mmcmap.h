@@ -396,7 +396,8 @@ MMCMAP_API int mmcmap_txn_begin(mmcmap *store, mmcmap_txn **txn_out);
 
 /* Makes all changes visible, then as durable as mmcmap_put() would. The
    transaction is gone whatever is returned. If it fails, nothing has changed;
-   but for MMCMAP_SYNC, where what mmcmap_put() says about that holds here. */
+   but for MMCMAP_SYNC, where what mmcmap_put() says about that holds here.
+   MMCMAP_EINVAL, and nothing is done: it is what mmcmap_txn_map() gives. */
 MMCMAP_API int mmcmap_txn_commit(mmcmap_txn *txn);
 
 /* Forgets all changes. NULL is allowed. */
@@ -536,6 +537,7 @@ MMCMAP_API int mmcmap_sync(mmcmap *store);
  */
 MMCMAP_API int mmcmap_step(mmcmap *store, uint64_t budget_ns);
 
+/* Gives its memory back; it can be used again. NULL is allowed. */
 MMCMAP_API void mmcmap_buffer_free(mmcmap_buffer *buffer);
 
 /* ---- Snapshots and cursors --------------------------------------------- */
@@ -640,6 +642,7 @@ MMCMAP_API int mmcmap_cursor_token(mmcmap_cursor *cursor,
 MMCMAP_API int mmcmap_cursor_resume(mmcmap_snapshot *snapshot,
                                     mmcmap_slice token,
                                     mmcmap_cursor **cursor_out);
+/* NULL is allowed. */
 MMCMAP_API void mmcmap_cursor_close(mmcmap_cursor *cursor);
 
 /* The snapshot's trie as indented text, for people, all of it in memory. Its form

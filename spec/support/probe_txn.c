@@ -72,7 +72,10 @@ static int txn_abort(lua_State *L) {
 }
 
 static int txn_commit(lua_State *L) {
-  (void)txn_check(L);
+  mmcmap_txn *txn = txn_check(L);
+  const struct probe_txn *self = lua_touserdata(L, 1);
+  if (self->is_map)
+    return probe_result(L, mmcmap_txn_commit(txn)); /* refused */
   return probe_result(L, mmcmap_txn_commit(txn_take(L)));
 }
 

@@ -38,6 +38,10 @@ describe("a change that depends on the value", function()
     assert.same({ { k = "v" }, 1 }, { db:records() })
   end)
 
+  it("lets NULL be closed, and buffers be freed that are none", function()
+    assert.is_true(probe.store.close_nothing())
+  end)
+
   it("takes values of size 0 with a NULL pointer", function()
     assert.is_true(db:add("", ""))
     assert.equal("", db:get(""))

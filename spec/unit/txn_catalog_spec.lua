@@ -226,6 +226,7 @@ describe("txn.catalog", function()
       assert(txn:rollback_to(savepoint))
       assert.equal("2", in_a:get("y"))
       assert.equal("2", in_b:get("z"))
+      assert.equal("EINVAL", select(2, in_b:commit())) -- that is for the whole of it
       assert(txn:map("c"):put("k", "v"))
       assert.is_true(txn:drop("c"))
       all_holds(model)
