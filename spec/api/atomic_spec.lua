@@ -190,6 +190,15 @@ describe("a store's changes that depend on the value:", function()
       end
     end)
 
+    it("writes all digits of its sum, of which a number as value has 14", function()
+      db:incr("n", 0.1)
+      local sum = db:incr("n", 0.2)
+      assert.equal("0.30000000000000004", db:get("n"))
+      assert.equal(0.1 + 0.2, sum)
+      assert.is_false(db:cas("n", sum, "5"))
+      assert.is_true(db:cas("n", ("%.17g"):format(sum), "5"))
+    end)
+
     it("takes strings that Lua takes for numbers", function()
       assert.equal(5, db:incr("n", "5"))
       assert.equal("5", db:get("n"))

@@ -61,6 +61,18 @@ describe("a store's records:", function()
       assert.is_nil(db:get("17"))
     end)
 
+    it("keeps 14 digits of a number, as they do; but integers whole", function()
+      db:put("now", 1764518400.123456)
+      assert.equal("1764518400.1235", db:get("now"))
+      db:put("now", ("%.17g"):format(1764518400.123456))
+      assert.equal(1764518400.123456, tonumber(db:get("now")))
+      db:put(1234567890123456, "first")
+      db:put(1234567890123457, "second")
+      local has_integers = math.type ~= nil -- luacheck: ignore 143
+      assert.equal(has_integers and "first" or "second", db:get(1234567890123456))
+      assert.equal(has_integers and "first" or nil, db:get("1234567890123456"))
+    end)
+
     it("does not change the caller's number into a string", function()
       local key, value = 1, 2
       db:put(key, value)

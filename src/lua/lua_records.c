@@ -69,8 +69,10 @@ static int records_lookup(lua_State *L, lua_store *store, mmcmap_slice key) {
 
 /***
 A store: an open file of records, each a key and a value. Keys and values are
-strings of any bytes; numbers are taken as Lua's own string functions take
-them. Functions that can fail return `nil`, a message and a short code such as
+strings of any bytes. Numbers are taken as Lua's own string functions take
+them: as text of 14 digits, but for the integers of Lua 5.3 and later. Where more digits
+matter (ids of 15 digits and more in LuaJIT and before Lua 5.3, times with fractions) give
+strings, such as `("%d"):format(id)` or `("%.17g"):format(x)`. Functions that can fail return `nil`, a message and a short code such as
 `"ENOSPC"`; used through an operator they raise the message. Wrong arguments
 and the use of a closed store raise.
 @classmod store
@@ -299,7 +301,8 @@ static mmcmap_number records_number(lua_State *L, int arg, int64_t otherwise) {
 /***
 Adds to a number that is kept as text: `"7"`, `"-0.5"`, `"1e+20"`. The sum is an
 integer of 64 bits if both are integers, else a float, whose text has a point or
-an exponent. A codec has no part in it. When the record expires, if it does, stays as
+an exponent, and as many digits as the sum has: to `cas` it give what `get` returns, not
+the number. A codec has no part in it. When the record expires, if it does, stays as
 it is. Fails with `"ENUMBER"`, and changes
 nothing, if the value is anything but one decimal number (no blanks, not
 hexadecimal), or if the sum does not fit.
