@@ -131,7 +131,7 @@ describe("every method", function()
   it("refuses to work when it has been closed", function()
     local last
     db:update(function(tx) last = tx end)
-    local words = { ["mmcmap"] = "closed store", ["mmcmap.map"] = "closed store",
+    local words = { ["mmcmap"] = "closed store", ["mmcmap.map"] = "the store is closed",
       ["mmcmap.transaction"] = "has ended", ["mmcmap.snapshot"] = "the store is closed",
       ["mmcmap.iterator"] = "the store is closed" }
     local objects, args = { ["mmcmap.transaction"] = last }, {}

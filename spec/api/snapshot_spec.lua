@@ -404,7 +404,7 @@ describe("the end of a snapshot", function()
     fill(10)
     local snap = db:snapshot()
     assert.is_true(db:remove())
-    raises("the store is closed", snap.get, snap, "k")
+    raises("remove() of the store", snap.get, snap, "k")
     assert.is_false(helper.exists(path))
   end)
 

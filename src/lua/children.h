@@ -19,10 +19,15 @@
 struct lua_child {
   struct lua_child *next;
   struct lua_child **link; /* what points here; NULL: in no list */
-  /* Lets go of what it holds: its parent ends, because its store is closed or
-     not. It has left the list. Does not touch Lua. */
-  void (*orphan)(struct lua_child *child, bool store_closed);
+  /* Lets go of what it holds: its parent ends. It has left the list. Does not touch
+     Lua. `why`: one of the words below, or NULL if the parent ends for itself. */
+  void (*orphan)(struct lua_child *child, const char *why);
 };
+
+/* What has ended all that reads from a store; for messages. remove() does so before it
+   is known whether it will fail: the engine removes only what nobody uses. */
+#define CHILDREN_STORE_CLOSED "the store is closed"
+#define CHILDREN_STORE_REMOVED "remove() of the store has ended it"
 
 static inline void children_add(struct lua_child **list,
                                 struct lua_child *child) {
@@ -40,11 +45,11 @@ static inline void children_remove(struct lua_child *child) {
   child->link = NULL;
 }
 
-static inline void children_end(struct lua_child **list, bool store_closed) {
+static inline void children_end(struct lua_child **list, const char *why) {
   while (*list) {
     struct lua_child *child = *list;
     children_remove(child);
-    child->orphan(child, store_closed);
+    child->orphan(child, why);
   }
 }
 

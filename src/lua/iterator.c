@@ -19,7 +19,7 @@ enum iterator_state {
   ITERATOR_RUNNING,  /* a child */
   ITERATOR_FINISHED, /* has come to its end, or failed */
   ITERATOR_CLOSED,   /* by its user */
-  ITERATOR_ORPHANED, /* its store has been closed */
+  ITERATOR_ORPHANED, /* by its store: see ended_by */
   ITERATOR_BEREFT    /* its snapshot has been closed, its transaction ended */
 };
 
@@ -29,6 +29,7 @@ typedef struct lua_iterator {
   bool keys_only;
   bool has_codec;
   bool is_txn;               /* of a transaction */
+  const char *ended_by;      /* what its store says of an orphan */
   mmcmap_snapshot *snapshot; /* NULL if it is not its own */
   mmcmap_cursor *cursor;
   lua_store *store;
@@ -50,9 +51,10 @@ static void iterator_end(lua_iterator *it, enum iterator_state state) {
   it->state = state;
 }
 
-static void iterator_orphan(struct lua_child *child, bool store_closed) {
-  iterator_end((lua_iterator *)child,
-               store_closed ? ITERATOR_ORPHANED : ITERATOR_BEREFT);
+static void iterator_orphan(struct lua_child *child, const char *why) {
+  lua_iterator *it = (lua_iterator *)child;
+  it->ended_by = why;
+  iterator_end(it, why ? ITERATOR_ORPHANED : ITERATOR_BEREFT);
 }
 
 /* The first upvalue of each function here is the metatable. */
@@ -97,7 +99,7 @@ static bool iterator_running(lua_State *L, const lua_iterator *it) {
     case ITERATOR_FINISHED:
       return false;
     case ITERATOR_ORPHANED:
-      return luaL_error(L, "attempt to use an iterator: the store is closed");
+      return luaL_error(L, "attempt to use an iterator: %s", it->ended_by);
     case ITERATOR_BEREFT:
       return luaL_error(
           L, "attempt to use an iterator: the %s",

@@ -17,7 +17,7 @@ enum diff_state {
   DIFF_RUNNING,  /* a child of both */
   DIFF_FINISHED, /* has come to its end, or failed */
   DIFF_CLOSED,   /* by its user */
-  DIFF_ORPHANED, /* the store has been closed */
+  DIFF_ORPHANED, /* by the store: see ended_by */
   DIFF_BEREFT    /* a snapshot has been closed */
 };
 
@@ -31,6 +31,7 @@ struct diff_child {
 typedef struct lua_diff {
   struct diff_child of_from, of_to;
   enum diff_state state;
+  const char *ended_by; /* what the store says of an orphan */
   mmcmap_diff *diff;
   lua_store *store;
 } lua_diff;
@@ -49,9 +50,10 @@ static void diff_end(lua_diff *diff, enum diff_state state) {
   diff->state = state;
 }
 
-static void diff_orphan(struct lua_child *child, bool store_closed) {
-  diff_end(((struct diff_child *)child)->diff,
-           store_closed ? DIFF_ORPHANED : DIFF_BEREFT);
+static void diff_orphan(struct lua_child *child, const char *why) {
+  lua_diff *diff = ((struct diff_child *)child)->diff;
+  diff->ended_by = why;
+  diff_end(diff, why ? DIFF_ORPHANED : DIFF_BEREFT);
 }
 
 /* The first upvalue of each function here is the metatable. */
@@ -75,7 +77,7 @@ static bool diff_running(lua_State *L, const lua_diff *diff) {
     case DIFF_FINISHED:
       return false;
     case DIFF_ORPHANED:
-      return luaL_error(L, "attempt to use a diff: the store is closed");
+      return luaL_error(L, "attempt to use a diff: %s", diff->ended_by);
     case DIFF_BEREFT:
       return luaL_error(L, "attempt to use a diff: a snapshot is closed");
     default:

@@ -24,8 +24,8 @@ static char maps_key;
 
 /*** @submodule store */
 
-static void maps_end(lua_store *map) {
-  children_end(&map->children, !map->is_txn);
+static void maps_end(lua_store *map, const char *why) {
+  children_end(&map->children, why);
   if (map->map_link) {
     *map->map_link = map->next_map;
     if (map->next_map) map->next_map->map_link = map->map_link;
@@ -34,13 +34,14 @@ static void maps_end(lua_store *map) {
   mmcmap *handle = map->handle;
   map->handle = NULL;
   map->txn = NULL;
+  map->ended_by = why;
   scratch_release(&map->scratch);
   (void)mmcmap_close(handle); /* not the last one of its store */
 }
 
-void lua_maps_end_all(lua_store *store) {
+void lua_maps_end_all(lua_store *store, const char *why) {
   while (store->maps)
-    maps_end(store->maps);
+    maps_end(store->maps, why);
 }
 
 /* Pushes the table of the maps that there are of the store at index 1. */
@@ -256,7 +257,7 @@ static int maps_tostring(lua_State *L) {
 
 static int maps_gc(lua_State *L) {
   lua_store *map = lua_store_check(L);
-  maps_end(map);
+  maps_end(map, NULL);
   mmcmap_buffer_free(&map->scratch.buffer);
   return 0;
 }

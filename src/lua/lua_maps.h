@@ -26,8 +26,8 @@ bool lua_maps_read_codec(lua_State *L, int arg, bool has_codec);
 int lua_maps_leave_scope(lua_State *L);
 
 /* Ends all maps of a store or transaction, and what reads from them. Does not
-   touch Lua. */
-void lua_maps_end_all(lua_store *store);
+   touch Lua. `why`: see children.h. */
+void lua_maps_end_all(lua_store *store, const char *why);
 
 /* Opens a cursor over names of maps, and `own_out`, the snapshot that it is over, if
    that is to be closed after it; raises if `self` is closed. */

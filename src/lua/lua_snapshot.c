@@ -20,17 +20,17 @@ static char snapshot_key;
 
 /* ---- The object ---------------------------------------------------------- */
 
-static void snapshot_end(lua_snapshot *snapshot, bool store_closed) {
+static void snapshot_end(lua_snapshot *snapshot, const char *why) {
   if (!snapshot->snapshot) return;
   children_remove(&snapshot->child);
-  children_end(&snapshot->children, store_closed);
+  children_end(&snapshot->children, why);
   mmcmap_snapshot_close(snapshot->snapshot);
   snapshot->snapshot = NULL;
-  snapshot->is_orphan = store_closed;
+  snapshot->ended_by = why;
 }
 
-static void snapshot_orphan(struct lua_child *child, bool store_closed) {
-  snapshot_end((lua_snapshot *)child, store_closed);
+static void snapshot_orphan(struct lua_child *child, const char *why) {
+  snapshot_end((lua_snapshot *)child, why);
 }
 
 static int snapshot_raise_type(lua_State *L, int index) {
@@ -67,10 +67,9 @@ static lua_snapshot *snapshot_self(lua_State *L) {
 
 mmcmap_snapshot *lua_snapshot_handle(lua_State *L,
                                      const lua_snapshot *snapshot) {
-  if (!snapshot->snapshot)
-    luaL_error(L, snapshot->is_orphan
-                      ? "attempt to use a snapshot: the store is closed"
-                      : "attempt to use a closed snapshot");
+  if (!snapshot->snapshot && snapshot->ended_by)
+    luaL_error(L, "attempt to use a snapshot: %s", snapshot->ended_by);
+  if (!snapshot->snapshot) luaL_error(L, "attempt to use a closed snapshot");
   return snapshot->snapshot;
 }
 
@@ -365,7 +364,7 @@ closed again.
 @usage snap:close()
 */
 static int snapshot_close(lua_State *L) {
-  snapshot_end(snapshot_self(L), false);
+  snapshot_end(snapshot_self(L), NULL);
   return 0;
 }
 

@@ -15,7 +15,7 @@ typedef struct lua_snapshot {
   struct lua_child *children; /* iterators under way, maps */
   mmcmap_snapshot *snapshot;  /* NULL once it is closed */
   lua_store *store;           /* good as long as this userdata is */
-  bool is_orphan;             /* it was the store that was closed */
+  const char *ended_by;       /* if it was the store; else NULL */
   bool has_codec;
 } lua_snapshot;
 

@@ -43,6 +43,8 @@ const char *lua_store_path(lua_State *L, int owner) {
 }
 
 mmcmap *lua_store_handle(lua_State *L, const lua_store *store) {
+  if (!store->handle && store->ended_by)
+    luaL_error(L, "attempt to use a map: %s", store->ended_by);
   if (!store->handle) luaL_error(L, "attempt to use a closed store");
   return store->handle;
 }
@@ -359,8 +361,8 @@ static int store_tostring(lua_State *L) {
 static int store_end(lua_store *store) {
   mmcmap *handle = store->handle;
   lua_txn_abort(store);
-  lua_maps_end_all(store);
-  children_end(&store->children, true);
+  lua_maps_end_all(store, CHILDREN_STORE_CLOSED);
+  children_end(&store->children, CHILDREN_STORE_CLOSED);
   store->handle = NULL;
   scratch_release(&store->scratch);
   return mmcmap_close(handle);
@@ -418,7 +420,8 @@ static int store_gc(lua_State *L) {
 
 /***
 Closes the store and deletes its file and its lock file. Fails with `"EBUSY"` if
-the file is open elsewhere too, in this process or another.
+the file is open elsewhere too, in this process or another. If it fails the store stays
+open, but its snapshots, maps and iterators have ended before: ask for them again.
 @function remove
 @treturn[1] boolean true
 @treturn[2] nil
@@ -430,8 +433,8 @@ static int store_remove(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap *handle = lua_store_writer(L, store);
   store_check_idle(L, store);
-  lua_maps_end_all(store);
-  children_end(&store->children, true);
+  lua_maps_end_all(store, CHILDREN_STORE_REMOVED);
+  children_end(&store->children, CHILDREN_STORE_REMOVED);
   int code = mmcmap_remove(handle);
   if (code < 0) return lua_store_fail(L, code); /* the handle lives on */
   store->handle = NULL;

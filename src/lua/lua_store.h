@@ -34,6 +34,7 @@ typedef struct lua_store {
   struct lua_store *next_map; /* of a map, in that list, */
   struct lua_store **map_link; /* and what points here, or NULL */
   struct lua_child *children;  /* snapshots, and iterators under way */
+  const char *ended_by;        /* of a map: what has, see children.h */
   struct scratch scratch;
   unsigned
       calls; /* of the engine that call Lua back: it stays open meanwhile */

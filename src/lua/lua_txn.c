@@ -21,8 +21,8 @@ static char txn_key;
 
 /* Ends the transaction, which is `store`'s, and all that reads from it. */
 static void txn_leave(lua_store *store, lua_store *txn) {
-  lua_maps_end_all(txn);
-  children_end(&txn->children, false);
+  lua_maps_end_all(txn, NULL);
+  children_end(&txn->children, NULL);
   txn->txn = NULL;
   store->updating = NULL;
 }
