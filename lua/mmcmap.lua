@@ -26,19 +26,10 @@ function methods.view(db, f)
   return end_view(snapshot, pcall(f, snapshot))
 end
 
--- Of a store, or of a snapshot.
-local function dump(source)
-  local metatable = getmetatable(source)
-  if type(metatable) == "table" and metatable.__name == "mmcmap" then
-    return methods.view(source, core.dump)
-  end
-  return core.dump(source)
-end
-
 return {
   _VERSION = core._VERSION,
   backend = "c", -- how the engine is reached
-  dump = dump,
+  dump = core.dump,
   murmur3 = core.murmur3,
   open = core.open,
   salvage = core.salvage,

@@ -13,6 +13,8 @@ int mmcmap_snapshot_save(mmcmap *handle, mmcmap_slice name) {
   uint64_t epoch = 0;
   unsigned tries = 0;
   int code = enter_to_write(handle, &store);
+  if (code == MMCMAP_OK && name.size > MMCMAP_KEY_SIZE_MAX)
+    code = error_set(MMCMAP_ETOOBIG, "name of a snapshot");
   if (code != MMCMAP_OK) return code;
   do
     code = writer_save(&store->writer, name.data, name.size,

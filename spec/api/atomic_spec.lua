@@ -246,7 +246,8 @@ describe("a store's changes that depend on the value:", function()
         helper.bytes(MIB) } do
         db:put("n", text)
         fails("ENUMBER", db:incr("n"))
-        fails("ENUMBER", db:incr("n", 0.5, 7))
+        local message = fails("ENUMBER", db:incr("n", 0.5, 7))
+        assert.is_truthy(message:find(': "n"$'), message)
         assert.is_true(text == db:get("n"))
       end
     end)
@@ -260,6 +261,15 @@ describe("a store's changes that depend on the value:", function()
       assert.equal("1.7e308", db:get("x"))
       fails("ENUMBER", db:incr("y", 1e308, 1e308))
       assert.is_false(db:has("y"))
+    end)
+
+    it("names the key, or how it begins, of a value that is no number", function()
+      for _, key in ipairs { "", "\0", ("k"):rep(64), ("k"):rep(65) } do
+        db[key] = "five"
+        local shown = #key < 65 and key .. '"' or key:sub(1, 64) .. '"...'
+        local message = fails("ENUMBER", db:incr(key))
+        assert.is_truthy(message:find(': "' .. shown, 1, true), message)
+      end
     end)
 
     it("raises for what is no finite number", function()

@@ -346,7 +346,8 @@ describe("a codec of a map", function()
     local raises, snap = helper.raises, db:snapshot()
     for _, where in ipairs { db, snap } do
       raises("table expected, got string", where.map, where, "m", "codec")
-      raises("the only option is 'codec'", where.map, where, "m", { coded = upper })
+      raises("unknown option 'coded': the only option is 'codec'", where.map, where,
+        "m", { coded = upper })
       raises("the only option is 'codec'", where.map, where, "m", { upper })
       raises("an object with encode and decode, got boolean", where.map, where, "m",
         { codec = true })

@@ -77,7 +77,9 @@ describe("every method", function()
         if #args == 0 then raises(words .. "no value", f) end
         local stranger = kind == "mmcmap" and db:map("own") or db
         for _, other in ipairs { "k", {}, io.stdout, print, stranger } do
-          raises(words .. type(other), f, other, unpack_(args, 1, args.n or #args))
+          local called = type(other) == "userdata" and getmetatable(other).__name
+          raises(words .. (called or type(other)), f, other,
+            unpack_(args, 1, args.n or #args))
         end
       end)
     end)

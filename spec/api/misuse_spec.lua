@@ -28,6 +28,7 @@ describe("misuse:", function()
       raises("string expected, got table", db[method], db, {})
       raises("string expected, got boolean", db[method], db, true)
       raises("string expected, got function", db[method], db, print)
+      raises("string expected, got mmcmap.snapshot", db[method], db, db:snapshot())
     end
     raises("string expected, got table", db.put, db, {}, "v")
     raises("string expected, got nil", db.put, db, nil, "v")
@@ -36,7 +37,10 @@ describe("misuse:", function()
   it("values that are neither strings nor numbers", function()
     raises("string expected, got no value", db.put, db, "k")
     raises("string expected, got nil", db.put, db, "k", nil)
-    raises("string expected, got table", db.put, db, "k", {})
+    local words = "string expected, got table: other types need a codec"
+    raises(words, db.put, db, "k", {})
+    raises(words, db.cas, db, "k", "v", {})
+    raises("bad value (" .. words .. ")", function() db.k = {} end)
     raises("string expected, got boolean", db.put, db, "k", true)
     assert.equal("v", db:get("k"))
   end)
@@ -57,9 +61,7 @@ describe("misuse:", function()
       function() db[{}] = "v" end)
     raises("bad key (string expected, got boolean)",
       function() db[false] = nil end)
-    raises("bad value (string expected, got table)",
-      function() db.k = {} end)
-    raises("bad value (string expected, got boolean)",
+    raises("bad value (string expected, got boolean: other types need a codec)",
       function() db.k = false end)
     raises("bad key (string expected, got nil)",
       function() return db[nil] end)
@@ -68,7 +70,8 @@ describe("misuse:", function()
   end)
 
   it("options that put does not have", function()
-    raises("the only option is 'ttl'", db.put, db, "k", "w", { tll = 5 })
+    raises("unknown option 'tll': the only option is 'ttl'", db.put, db, "k", "w",
+      { tll = 5 })
     raises("table expected", db.put, db, "k", "w", 5)
     raises("table expected", db.put, db, "k", "w", false)
     assert.equal("v", db:get("k"))
@@ -77,13 +80,15 @@ describe("misuse:", function()
 
   it("methods of a store called on something else", function()
     local stranger = setmetatable({}, getmetatable(db))
+    local file = getmetatable(io.stdout).__name or "userdata" -- has one since 5.3
     for _, method in ipairs { "get", "put", "delete", "has", "count", "pairs",
       "keys", "size", "sync", "close", "remove", "version", "stat", "update",
       "put_many", "clear", "map", "maps", "drop" } do
       raises("mmcmap expected, got string", db[method], "k", "v")
       raises("mmcmap expected, got no value", db[method])
       raises("mmcmap expected, got table", db[method], {}, "k", "v")
-      raises("mmcmap expected, got userdata", db[method], io.stdout, "k", "v")
+      raises("mmcmap expected, got " .. file, db[method], io.stdout, "k", "v")
+      raises("mmcmap expected, got mmcmap.snapshot", db[method], db:snapshot(), "k")
       raises("mmcmap expected, got table", db[method], stranger, "k", "v")
     end
     raises("mmcmap expected", getmetatable(db).__len, stranger)

@@ -135,7 +135,7 @@ describe("salvage", function()
       helper.write(path, damaged)
       if #places == 2 then
         local _, message = mmcmap.open(path)
-        assert.truthy(message:find("check it, then restore or salvage it", 1, true), message)
+        assert.truthy(message:find("damaged: restore a backup, or salvage it", 1, true), message)
       end
       local records, report = salvaged()
       assert.same(wanted, records)

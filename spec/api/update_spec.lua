@@ -183,7 +183,7 @@ describe("a store's update", function()
     raises("mmcmap expected, got nil", db.update, nil, print)
     db:update(function(tx)
       raises("mmcmap.transaction expected, got nil", tx.put, nil, "a", "b")
-      raises("mmcmap.transaction expected, got userdata", tx.put, db, "a", "b")
+      raises("mmcmap.transaction expected, got mmcmap", tx.put, db, "a", "b")
       raises("string expected", tx.put, tx, {}, "b")
       raises("mmcmap expected", db.put, tx, "a", "b")
       assert.is_nil(tx.update)
@@ -540,7 +540,7 @@ describe("a store's update", function()
       raises("table expected", db.put_many, db)
       raises("bad key (string expected, got boolean)", db.put_many, db,
         { [true] = "1" })
-      raises("bad value (string expected, got table)", db.put_many, db,
+      raises("bad value (string expected, got table: other types need a codec)", db.put_many, db,
         { a = {}, d = "1" })
       assert.equal(3, #db)
     end)

@@ -195,7 +195,7 @@ local records = {
     same(v .. v, o:get(k .. " of a group 1"))
   end, wrong = { { "table expected" }, { "table expected", "k" },
     { "bad key (string expected, got boolean)", { [true] = "v" } },
-    { "bad value (string expected, got table)", { k = {} } },
+    { "bad value (string expected, got table: other", { k = {} } },
     { "the only option is 'ttl'", { k = "v" }, { tll = 5 } } } },
   ttl = { key = true, args = { "k" }, use = function(o, k, v)
     o:put(k, v)
@@ -211,7 +211,7 @@ local records = {
     same(true, o:expire(k, nil))
     same(nil, o:ttl(k))
     same(v, o:get(k))
-  end, wrong = { { "value expected", "k" }, { "seconds must be more than 0", "k", 0 },
+  end, wrong = { { "number or nil expected", "k" }, { "seconds must be more than 0", "k", 0 },
     { "seconds must be a number", "k", "soon" } } },
   pairs = { args = {}, use = function(o, k, v, top)
     o:put(k, v)
@@ -536,8 +536,7 @@ local module = {
   dump = { args = function(db) return { db } end, use = function(_, k, v, top)
     top:put(k, v)
     same(true, assert(mmcmap.dump(top)):find('"' .. k .. '"', 1, true) ~= nil)
-  end, wrong = { { "mmcmap.snapshot expected" },
-    { "mmcmap.snapshot expected, got table", {} } } },
+  end, wrong = { { "mmcmap expected" }, { "mmcmap expected, got table", {} } } },
   salvage = { args = { "nothing", "nowhere" }, use = function(_, k, v, top)
     local path, rescued = methods.path(top), methods.path(top)
     top:put(k, v)

@@ -22,8 +22,7 @@ static const struct error_row {
     [-MMCMAP_EFULL] = {"EFULL", "the store has reached its maximum size"},
     [-MMCMAP_EBUSY] = {"EBUSY", "it is in use"},
     [-MMCMAP_ECORRUPT] =
-        {"ECORRUPT",
-         "the file is damaged: check it, then restore or salvage it"},
+        {"ECORRUPT", "the file is damaged: restore a backup, or salvage it"},
     [-MMCMAP_EEXIST] = {"EEXIST", "it exists already"},
     [-MMCMAP_ENOENT] = {"ENOENT", "it does not exist"},
     [-MMCMAP_EACCES] = {"EACCES", "permission denied"},

@@ -42,6 +42,15 @@ static inline void compat_push_i64(lua_State *L, int64_t value) {
 #endif
 }
 
+/* What the value is, for people: by the name that an object's metatable gives, as Lua's
+   own messages do since 5.3. May push it. */
+static inline const char *compat_typename(lua_State *L, int index) {
+  if (lua_type(L, index) != LUA_TUSERDATA ||
+      !luaL_getmetafield(L, index, "__name"))
+    return luaL_typename(L, index);
+  return lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "userdata";
+}
+
 /* Pushes `message` with the traceback of the caller. */
 static inline void compat_traceback(lua_State *L, const char *message) {
 #if LUA_VERSION_NUM >= 502

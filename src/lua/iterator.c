@@ -65,7 +65,7 @@ static lua_iterator *iterator_check(lua_State *L) {
     lua_pop(L, 1);
     if (same) return it;
   }
-  lua_pushfstring(L, ITERATOR_TYPE " expected, got %s", luaL_typename(L, 1));
+  lua_pushfstring(L, ITERATOR_TYPE " expected, got %s", compat_typename(L, 1));
   luaL_argerror(L, 1, lua_tostring(L, -1));
   return NULL;
 }

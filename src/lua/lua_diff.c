@@ -64,7 +64,7 @@ static lua_diff *diff_self(lua_State *L) {
     lua_pop(L, 1);
     if (same) return diff;
   }
-  lua_pushfstring(L, DIFF_TYPE " expected, got %s", luaL_typename(L, 1));
+  lua_pushfstring(L, DIFF_TYPE " expected, got %s", compat_typename(L, 1));
   luaL_argerror(L, 1, lua_tostring(L, -1));
   return NULL;
 }

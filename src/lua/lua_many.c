@@ -200,9 +200,7 @@ static void many_make_string(lua_State *L, const lua_store *store, size_t index,
                              bool is_value) {
   lua_rawgeti(L, 3, (int)index);
   if (is_value && store->has_codec) lua_records_encode(L);
-  if (!lua_tostring(L, -1))
-    luaL_error(L, "bad %s (string expected, got %s)",
-               is_value ? "value" : "key", luaL_typename(L, -1));
+  (void)lua_store_operand(L, lua_gettop(L), is_value);
   lua_rawseti(L, 3, (int)index);
 }
 

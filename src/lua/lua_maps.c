@@ -17,7 +17,7 @@
 
 #define MAP_TYPE "mmcmap.map"
 
-enum { MAPS_OPTIONS = 3 }; /* the argument of map() */
+enum { MAPS_NAME = 2, MAPS_OPTIONS = 3 }; /* the arguments of map() */
 
 /* The address is the key of the metatable in Lua's registry. */
 static char maps_key;
@@ -79,7 +79,7 @@ bool lua_maps_read_codec(lua_State *L, int arg, bool has_codec) {
 
 /* Gives the map on top its table; whether it has a codec. */
 static bool maps_set_env(lua_State *L, bool has_codec) {
-  lua_createtable(L, STORE_ENV_OWNER, 0);
+  lua_createtable(L, STORE_ENV_NAME, 0);
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, STORE_ENV_STORE);
   compat_get_uservalue(L, 1);
@@ -88,6 +88,8 @@ static bool maps_set_env(lua_State *L, bool has_codec) {
     lua_rawseti(L, -3, i);
   }
   lua_rawseti(L, -2, STORE_ENV_OWNER);
+  lua_pushvalue(L, MAPS_NAME);
+  lua_rawseti(L, -2, STORE_ENV_NAME);
   has_codec = lua_maps_read_codec(L, MAPS_OPTIONS, has_codec);
   compat_set_uservalue(L, -2);
   return has_codec;
@@ -250,8 +252,16 @@ const luaL_Reg lua_maps_methods[] = {
 
 static int maps_tostring(lua_State *L) {
   lua_store *map = lua_store_check(L);
-  lua_pushfstring(L, MAP_TYPE " (%s)",
-                  map->handle || map->txn ? lua_store_path(L, 1) : "closed");
+  if (!map->handle && !map->txn) {
+    lua_pushliteral(L, MAP_TYPE " (closed)");
+    return 1;
+  }
+  lua_pushfstring(L, MAP_TYPE " (%s: ", lua_store_path(L, 1));
+  compat_get_uservalue(L, 1);
+  lua_rawgeti(L, -1, STORE_ENV_NAME); /* may have zeros in it */
+  lua_replace(L, -2);
+  lua_pushliteral(L, ")");
+  lua_concat(L, 3);
   return 1;
 }
 

@@ -12,16 +12,6 @@
 
 #include <math.h>
 
-/* As lua_store_bytes(), of an operand, which has no argument number. */
-static mmcmap_slice records_operand(lua_State *L, int index, const char *what) {
-  mmcmap_slice bytes;
-  bytes.data = lua_tolstring(L, index, &bytes.size);
-  if (!bytes.data)
-    luaL_error(L, "bad %s (string expected, got %s)", what,
-               luaL_typename(L, index));
-  return bytes;
-}
-
 /* ---- Codec ------------------------------------------------------------- */
 
 /* Replaces the value on top of the stack by what function `which` of the codec
@@ -51,7 +41,7 @@ static mmcmap_slice records_value(lua_State *L, const lua_store *store) {
     lua_settop(L, 3);
     lua_records_encode(L);
   }
-  return lua_store_bytes(L, 3);
+  return lua_store_value(L, 3);
 }
 
 /* ---- Records ----------------------------------------------------------- */
@@ -223,7 +213,7 @@ static const mmcmap_slice *records_optional(lua_State *L,
     lua_records_encode(L);
     lua_replace(L, arg);
   }
-  *bytes = lua_store_bytes(L, arg);
+  *bytes = lua_store_value(L, arg);
   return bytes;
 }
 
@@ -298,6 +288,21 @@ static mmcmap_number records_number(lua_State *L, int arg, int64_t otherwise) {
   return number;
 }
 
+enum { RECORDS_SHOWN = 64 }; /* bytes of a key in a message */
+
+/* As lua_store_fail(), where it is the record that is at fault: with its key. */
+static int records_fail_number(lua_State *L, mmcmap_slice key) {
+  bool is_long = key.size > RECORDS_SHOWN;
+  lua_store_fail(L, MMCMAP_ENUMBER);
+  lua_pushvalue(L, -2);
+  lua_pushliteral(L, ": \"");
+  lua_pushlstring(L, key.data, is_long ? RECORDS_SHOWN : key.size);
+  lua_pushstring(L, is_long ? "\"..." : "\"");
+  lua_concat(L, 4);
+  lua_replace(L, -3);
+  return 3;
+}
+
 /***
 Adds to a number that is kept as text: `"7"`, `"-0.5"`, `"1e+20"`. The sum is an
 integer of 64 bits if both are integers, else a float, whose text has a point or
@@ -333,6 +338,7 @@ static int records_incr(lua_State *L) {
   mmcmap_number init = records_number(L, 4, 0);
   mmcmap_number sum;
   int code = target_incr(L, store, key, by, init, &sum);
+  if (code == MMCMAP_ENUMBER) return records_fail_number(L, key);
   if (code < 0) return lua_store_fail(L, code);
   if (sum.is_float)
     lua_pushnumber(L, (lua_Number)sum.real);
@@ -391,7 +397,7 @@ db:expire("session 7", nil)   -- stays
 static int records_expire(lua_State *L) {
   lua_store *store = lua_store_check(L);
   mmcmap_slice key = lua_store_bytes(L, 2);
-  luaL_checkany(L, 3);
+  luaL_argcheck(L, !lua_isnone(L, 3), 3, "number or nil expected");
   uint64_t ttl_ms = options_seconds(L, 3);
   return lua_store_done(L, target_expire(L, store, key, ttl_ms));
 }
@@ -413,7 +419,7 @@ int lua_records_index(lua_State *L) {
   lua_rawget(L, lua_upvalueindex(2));
   if (!lua_isnil(L, -1)) return 1;
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_operand(L, 2, "key");
+  mmcmap_slice key = lua_store_operand(L, 2, false);
   int code = records_lookup(L, store, key);
   if (code == MMCMAP_NOTFOUND)
     lua_pushnil(L);
@@ -431,14 +437,14 @@ db.hello = nil
 */
 int lua_records_newindex(lua_State *L) {
   lua_store *store = lua_store_check(L);
-  mmcmap_slice key = records_operand(L, 2, "key");
+  mmcmap_slice key = lua_store_operand(L, 2, false);
   lua_settop(L, 3);
   int code;
   if (lua_isnil(L, 3)) {
     code = target_delete(L, store, key);
   } else {
     if (store->has_codec) lua_records_encode(L);
-    mmcmap_slice value = records_operand(L, 3, "value");
+    mmcmap_slice value = lua_store_operand(L, 3, true);
     code = target_put(L, store, key, value, 0);
   }
   if (code < 0 && code != MMCMAP_NOTFOUND) return lua_store_raise(L, code);

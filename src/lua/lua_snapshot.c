@@ -35,21 +35,25 @@ static void snapshot_orphan(struct lua_child *child, const char *why) {
 
 static int snapshot_raise_type(lua_State *L, int index) {
   lua_pushfstring(L, SNAPSHOT_TYPE " expected, got %s",
-                  luaL_typename(L, index));
+                  compat_typename(L, index));
   return luaL_argerror(L, index, lua_tostring(L, -1));
 }
 
-lua_snapshot *lua_snapshot_check(lua_State *L, int index) {
+/* NULL if there is something else. */
+static lua_snapshot *snapshot_at(lua_State *L, int index) {
   lua_snapshot *snapshot = lua_touserdata(L, index);
-  if (snapshot && lua_getmetatable(L, index)) {
-    lua_pushlightuserdata(L, &snapshot_key);
-    lua_rawget(L, LUA_REGISTRYINDEX);
-    bool same = lua_rawequal(L, -1, -2);
-    lua_pop(L, 2);
-    if (same) return snapshot;
-  }
-  snapshot_raise_type(L, index);
-  return NULL;
+  if (!snapshot || !lua_getmetatable(L, index)) return NULL;
+  lua_pushlightuserdata(L, &snapshot_key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+  bool same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  return same ? snapshot : NULL;
+}
+
+lua_snapshot *lua_snapshot_check(lua_State *L, int index) {
+  lua_snapshot *snapshot = snapshot_at(L, index);
+  if (!snapshot) snapshot_raise_type(L, index);
+  return snapshot;
 }
 
 /* The same for index 1. The first upvalue of each function below is the
@@ -222,11 +226,7 @@ static int snapshot_index(lua_State *L) {
   lua_rawget(L, lua_upvalueindex(2));
   if (!lua_isnil(L, -1)) return 1;
   lua_snapshot *snapshot = snapshot_self(L);
-  mmcmap_slice key;
-  key.data = lua_tolstring(L, 2, &key.size);
-  if (!key.data)
-    return luaL_error(L, "bad key (string expected, got %s)",
-                      luaL_typename(L, 2));
+  mmcmap_slice key = lua_store_operand(L, 2, false);
   int code = snapshot_lookup(L, snapshot, key);
   if (code == MMCMAP_NOTFOUND)
     lua_pushnil(L);
@@ -375,11 +375,18 @@ static int snapshot_tostring(lua_State *L) {
   return 1;
 }
 
+/* A store is dumped as it is now. */
 int lua_snapshot_dump(lua_State *L) {
-  lua_snapshot *snapshot = lua_snapshot_check(L, 1);
-  struct scratch *scratch = scratch_take(L, &snapshot->store->scratch);
-  int code =
-      mmcmap_snapshot_dump(lua_snapshot_handle(L, snapshot), &scratch->buffer);
+  const lua_snapshot *snapshot = snapshot_at(L, 1);
+  lua_store *store = snapshot ? snapshot->store : lua_store_check(L);
+  struct scratch *scratch = scratch_take(L, &store->scratch);
+  mmcmap_snapshot *own = NULL;
+  int code = MMCMAP_OK;
+  if (!snapshot) code = mmcmap_snapshot_open(lua_store_handle(L, store), &own);
+  if (code == MMCMAP_OK)
+    code = mmcmap_snapshot_dump(own ? own : lua_snapshot_handle(L, snapshot),
+                                &scratch->buffer);
+  mmcmap_snapshot_close(own);
   if (code < 0) return lua_store_fail(L, code);
   scratch_push(L, scratch);
   return 1;

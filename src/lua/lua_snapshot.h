@@ -29,7 +29,7 @@ lua_snapshot *lua_snapshot_new(lua_State *L, lua_store *store);
 /* The method snapshot() of a store, without a name. Upvalue: its metatable. */
 int lua_snapshot_open(lua_State *L);
 
-/* The text of the snapshot at index 1. */
+/* The text of the snapshot, or store, at index 1. Upvalue: the store's metatable. */
 int lua_snapshot_dump(lua_State *L);
 
 /* The snapshot at `index`; raises if there is something else. */

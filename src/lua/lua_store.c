@@ -28,7 +28,7 @@ lua_store *lua_store_check(lua_State *L) {
     lua_pop(L, 1);
     if (same) return store;
   }
-  const char *got = luaL_typename(L, 1);
+  const char *got = compat_typename(L, 1);
   lua_getfield(L, lua_upvalueindex(1), "__name");
   lua_pushfstring(L, "%s expected, got %s", lua_tostring(L, -1), got);
   luaL_argerror(L, 1, lua_tostring(L, -1));
@@ -79,9 +79,35 @@ lua_store *lua_store_new(lua_State *L) {
   return store;
 }
 
-mmcmap_slice lua_store_bytes(lua_State *L, int arg) {
+/* For messages: what was expected, and what there is. */
+static const char *store_push_mismatch(lua_State *L, int index, bool is_value) {
+  const char *got = compat_typename(L, index);
+  bool has_type = is_value && !lua_isnoneornil(L, index);
+  return lua_pushfstring(L, "string expected, got %s%s", got,
+                         has_type ? ": other types need a codec" : "");
+}
+
+static mmcmap_slice store_check_bytes(lua_State *L, int arg, bool is_value) {
   mmcmap_slice bytes;
-  bytes.data = luaL_checklstring(L, arg, &bytes.size);
+  bytes.data = lua_tolstring(L, arg, &bytes.size);
+  if (!bytes.data) luaL_argerror(L, arg, store_push_mismatch(L, arg, is_value));
+  return bytes;
+}
+
+mmcmap_slice lua_store_bytes(lua_State *L, int arg) {
+  return store_check_bytes(L, arg, false);
+}
+
+mmcmap_slice lua_store_value(lua_State *L, int arg) {
+  return store_check_bytes(L, arg, true);
+}
+
+mmcmap_slice lua_store_operand(lua_State *L, int index, bool is_value) {
+  mmcmap_slice bytes;
+  bytes.data = lua_tolstring(L, index, &bytes.size);
+  if (!bytes.data)
+    luaL_error(L, "bad %s (%s)", is_value ? "value" : "key",
+               store_push_mismatch(L, index, is_value));
   return bytes;
 }
 

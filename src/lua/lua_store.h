@@ -49,7 +49,8 @@ enum lua_store_env {
   STORE_ENV_DECODE = 4,
   STORE_ENV_PARENT = 5, /* of an iterator of a snapshot: the snapshot */
   STORE_ENV_MAPS = 6,   /* of a store: its maps by name, with weak values */
-  STORE_ENV_OWNER = 7   /* of a map: the table of what it is of */
+  STORE_ENV_OWNER = 7,  /* of a map: the table of what it is of, */
+  STORE_ENV_NAME = 8    /* and its name */
 };
 
 /* Makes the metatable and pushes it. Once per state. */
@@ -77,8 +78,13 @@ mmcmap_txn *lua_store_txn(lua_State *L, const lua_store *store);
    `metatable` for an upvalue. */
 void lua_store_add(lua_State *L, const luaL_Reg *functions, int metatable);
 
-/* The argument of a method as bytes, which live as long as it is there. */
+/* The argument of a method as bytes, which live as long as it is there: a key or a
+   name; or a value, which a codec would have made bytes of. */
 mmcmap_slice lua_store_bytes(lua_State *L, int arg);
+mmcmap_slice lua_store_value(lua_State *L, int arg);
+
+/* The same of what has no argument number: a key, or a value. */
+mmcmap_slice lua_store_operand(lua_State *L, int index, bool is_value);
 
 /* As failure_return() and failure_raise(), for the store, or what reads from it,
    at index 1. */

@@ -152,9 +152,10 @@ int luaopen_mmcmap_core(lua_State *L) {
   lua_getupvalue(L, -1, 2);
   lua_setfield(L, -4, "methods");
   lua_pop(L, 1);
+  lua_pushvalue(L, -1);
   lua_pushcclosure(L, module_open, 1);
-  lua_setfield(L, -2, "open");
-  lua_pushcfunction(L, lua_snapshot_dump);
+  lua_setfield(L, -3, "open");
+  lua_pushcclosure(L, lua_snapshot_dump, 1);
   lua_setfield(L, -2, "dump");
   lua_pushcfunction(L, lua_maint_salvage);
   lua_setfield(L, -2, "salvage");

@@ -203,7 +203,11 @@ static void check_only_name(lua_State *L, int arg, const char *name) {
     if (lua_type(L, -2) == LUA_TSTRING &&
         strcmp(lua_tostring(L, -2), name) == 0)
       continue;
-    lua_pushfstring(L, "the only option is '%s'", name);
+    if (lua_type(L, -2) == LUA_TSTRING)
+      lua_pushfstring(L, "unknown option '%s': the only option is '%s'",
+                      lua_tostring(L, -2), name);
+    else
+      lua_pushfstring(L, "the only option is '%s'", name);
     luaL_argerror(L, arg, lua_tostring(L, -1));
   }
 }
