@@ -257,7 +257,7 @@ static const struct store_stat_field {
 };
 
 /***
-A table of figures: `count`, `size_bytes`, `used_bytes`, `log_bytes`,
+A table of figures. They are `count`, `size_bytes`, `used_bytes`, `log_bytes`,
 `large_bytes`, `recycled_bytes`, `segment_bytes`, `segment_count`, `epoch`,
 `durable_epoch`, `superblock_epoch`, `version`, `commit_count`, `sync_count`,
 `snapshot_count`, `process_count`, `reader_count`, `recovered_commits`,

@@ -53,34 +53,31 @@ Opens the store in a file, which is made if it is not there. The same file
 opened twice in one process is one store, and other processes may have it open,
 too. Beside the file there is its lock file, with `-lock` behind the name, which
 they share. In a child after `fork()` the store may be used: its first call opens
-the file anew. Options:
-
- - `durability`: `"async"` (the default: a change is on disk within
-   `flush_interval`), `"sync"` (when put returns) or `"manual"` (at `sync`, `step`
-   and `close`)
- - `flush_interval`: seconds (0.1)
- - `readonly`: never write to the file (false)
- - `create`: make the file if it is not there (true)
- - `exclusive`: fail if the file is there (false)
- - `mode`: the permission bits of a new file (384, which is octal 600)
- - `max_size`: bytes that the file may have, at least 131072; where cleaning finds no
-   room within it, `put` fails with `"EFULL"` (0: no limit)
- - `timeout`: seconds to wait for somebody else who writes, opens or closes (5)
- - `hash`: of a new file: `"xxh3"` (the default), `"siphash"` (for keys that
-   strangers choose) or `"murmur3"`
- - `codec`: an object with functions `encode` and `decode`, such as
-   `require "cjson"`: values are encoded by `put` and decoded by `get`
- - `lock`: false for read-only stores on media that nobody writes: takes no lock
-   and uses no lock file (true)
- - `allow_network`: open files on network file systems too, for processes on one
-   machine (false)
- - `max_snapshot_age`: seconds after which a snapshot or iterator may be ended, so that
-   a forgotten one does not hold space for ever (0: never)
-
-An option that does not exist raises.
+the file anew. An option that does not exist raises.
 @function open
 @tparam string path
 @tparam[opt] table options
+@tparam[opt="async"] string options.durability a change is on disk: `"async"` within
+`flush_interval`, `"sync"` when put returns, `"manual"` at `sync`, `step` and `close`
+@tparam[opt=0.1] number options.flush_interval seconds
+@tparam[opt=false] boolean options.readonly never write to the file
+@tparam[opt=true] boolean options.create make the file if it is not there
+@tparam[opt=false] boolean options.exclusive fail if the file is there
+@tparam[opt=384] number options.mode the permission bits of a new file (octal 600)
+@tparam[opt=0] number options.max_size bytes that the file may have, at least 131072;
+where cleaning finds no room within it, `put` fails with `"EFULL"`. 0: no limit
+@tparam[opt=5] number options.timeout seconds to wait for somebody else who writes, opens
+or closes
+@tparam[opt="xxh3"] string options.hash of a new file: `"xxh3"`, `"siphash"` (for keys that
+strangers choose) or `"murmur3"`
+@tparam[opt] table options.codec an object with functions `encode` and `decode`, such as
+`require "cjson"`: values are encoded by `put` and decoded by `get`
+@tparam[opt=true] boolean options.lock false for read-only stores on media that nobody
+writes: takes no lock and uses no lock file
+@tparam[opt=false] boolean options.allow_network open files on network file systems too,
+for processes on one machine
+@tparam[opt=0] number options.max_snapshot_age seconds after which a snapshot or iterator
+may be ended, so that a forgotten one does not hold space for ever. 0: never
 @treturn[1] store
 @treturn[2] nil
 @treturn[2] string message
