@@ -374,6 +374,19 @@ describe("README.md", function()
     assert_same_names(described, used)
   end)
 
+  it("has each method", function()
+    local used = {}
+    for kind, list in pairs(methods.of) do
+      for name in pairs(list) do
+        if kind ~= "mmcmap.iterator" and kind ~= "mmcmap.diff" then used[name] = true end
+      end
+    end
+    assert_same_names(names_in_section(text, "## All methods", "`([%a_][%w_]*)[(`{]"), used)
+    for name in pairs(methods.of["mmcmap.iterator"]) do
+      assert.is_truthy(text:match("\n## All methods\n.-\n## "):find("`" .. name .. "`"), name)
+    end
+  end)
+
   it("begins with an example that runs", function()
     local code = assert(text:match("\n```lua\n(.-)\n```"))
     local folder = helper.folder()

@@ -59,12 +59,14 @@ static int records_lookup(lua_State *L, lua_store *store, mmcmap_slice key) {
 
 /***
 A store: an open file of records, each a key and a value. Keys and values are
-strings of any bytes. Numbers are taken as Lua's own string functions take
-them: as text of 14 digits, but for the integers of Lua 5.3 and later. Where more digits
-matter (ids of 15 digits and more in LuaJIT and before Lua 5.3, times with fractions) give
-strings, such as `("%d"):format(id)` or `("%.17g"):format(x)`. Functions that can fail return `nil`, a message and a short code such as
-`"ENOSPC"`; used through an operator they raise the message. Wrong arguments
+strings of any bytes. Functions that can fail return `nil`, a message and a short code
+such as `"ENOSPC"`; used through an operator they raise the message. Wrong arguments
 and the use of a closed store raise.
+
+Numbers are taken as Lua's own string functions take them: as text of 14 digits, but for
+the integers of Lua 5.3 and later. Where more digits matter (ids of 15 digits and more in
+LuaJIT and before Lua 5.3, times with fractions) give strings, such as
+`("%d"):format(id)` or `("%.17g"):format(x)`.
 @classmod store
 */
 

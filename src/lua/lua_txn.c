@@ -62,11 +62,13 @@ static int txn_add_traceback(lua_State *L) {
 /***
 Calls a function with a transaction: all that it changes through it is seen by
 everybody else at one instant, when the function has returned; or never, if it
-raises an error. A call in it that fails returns `nil`, a message and a code, as
-everywhere, and that alone undoes nothing: what was changed before it is kept, unless the
-function raises. So write `assert(tx:put(key, value))`, or `tx.key = value`, which raises
-by itself. Nothing that the function returns gives up, either. Other threads and processes that change the store wait meanwhile, so it
+raises an error. Other threads and processes that change the store wait meanwhile, so it
 should be short; those who read do not wait, and see nothing of it before.
+
+A call in the function that fails returns `nil`, a message and a code, as everywhere, and
+that alone undoes nothing: what was changed before it is kept, unless the function raises.
+So write `assert(tx:put(key, value))`, or `tx.key = value`, which raises by itself. Nothing
+that the function returns gives up, either.
 
 The transaction has the methods of a store that deal with records: `get`, `put`,
 `delete`, `has`, `add`, `replace`, `cas`, `swap`, `incr`, `ttl`, `expire`,
