@@ -135,7 +135,8 @@ int mmcmap_map(mmcmap *handle, mmcmap_slice name, mmcmap **map_out) {
 }
 
 static int end_handle(mmcmap *handle, bool discard) {
-  int code = store_release(atomic_load(&handle->store), discard);
+  int code = store_release(atomic_load(&handle->store), discard,
+                           handle->options.timeout_ms);
   if (handle->is_map) free((void *)(uintptr_t)handle->map.data);
   handle->magic = 0;
   free(handle->path);
@@ -251,6 +252,14 @@ void handle_upkeep(const mmcmap *handle, struct store *store) {
   if (need == SHARE_NEED_NOW || (handle->options.durability == MMCMAP_SYNC &&
                                  upkeep_is_due(store->share.header)))
     (void)upkeep_pay(&store->upkeep, handle->options.timeout_ms, has_flusher);
+}
+
+/* Of threads that come here with two epochs the later one counts. */
+void handle_note_change(struct store *store, uint64_t epoch) {
+  uint64_t noted = atomic_load(&store->own_epoch);
+  while (noted < epoch &&
+         !atomic_compare_exchange_weak(&store->own_epoch, &noted, epoch))
+    continue;
 }
 
 enum { ROOM_TRIES_MAX = 32 };
@@ -413,7 +422,7 @@ int mmcmap_step(mmcmap *handle, uint64_t budget_ns) {
   const struct share_header *header = store->share.header;
   bool is_idle = atomic_load(&header->change.changed_epoch) <=
                  atomic_load(&header->commit.durable_epoch);
-  code = commit_all(&store->committer);
+  code = commit_all_within(&store->committer, handle->options.timeout_ms);
   if (code == MMCMAP_OK)
     code =
         upkeep_run(&store->upkeep, is_idle ? SHARE_NEED_IDLE : SHARE_NEED_SOON,

@@ -25,7 +25,12 @@
 #include "share/owner_lock.h"
 #include "store.h"
 
-enum { DETACH_TIMEOUT_MS = 10000 };
+enum {
+  DETACH_TIMEOUT_MS = 10000, /* to wait for others that open or close */
+  DETACH_LEAST_MS = 1000 /* to wait for others to commit, whatever the option
+                                says: who would not wait for a change waits for
+                                what has been made to be on disk */
+};
 
 /* ---- The session --------------------------------------------------------- */
 
@@ -486,10 +491,9 @@ static int leave_last(struct store *store, bool discard) {
   return code;
 }
 
-static int leave(struct store *store, bool discard) {
+/* Commits, and leaves a clean file if this is the last process. */
+static int leave_in_order(struct store *store, bool discard) {
   int code = MMCMAP_OK;
-  flusher_stop(&store->flusher);
-  upkeep_destroy(&store->upkeep);
   if (!store->is_readonly && !discard) code = commit_all(&store->committer);
   if (!store->is_shared) return code;
   /* Without it the next opener takes over, as from a process that died. */
@@ -499,10 +503,29 @@ static int leave(struct store *store, bool discard) {
   return code != MMCMAP_OK ? code : last;
 }
 
-int store_detach(struct store *store, bool discard) {
+/* Somebody who is alive may be in the way, for ever if it is stopped: it has the
+   store open, so what is not committed is not lost if we go. Who has changed nothing
+   that is not on disk has nothing to complain about. */
+static int leave(struct store *store, bool discard, uint32_t timeout_ms) {
+  mmcmap_error before;
+  mmcmap_last_error(&before);
+  if (timeout_ms < DETACH_LEAST_MS) timeout_ms = DETACH_LEAST_MS;
+  atomic_store(&store->readers.leave_ns, owner_lock_end_ns(timeout_ms));
+  flusher_stop(&store->flusher);
+  upkeep_destroy(&store->upkeep);
+  int code = leave_in_order(store, discard);
+  if (code != MMCMAP_EBUSY ||
+      atomic_load(&store->own_epoch) >
+          atomic_load(&store->share.header->commit.durable_epoch))
+    return code;
+  error_restore(&before);
+  return MMCMAP_OK;
+}
+
+int store_detach(struct store *store, bool discard, uint32_t timeout_ms) {
   int code = MMCMAP_OK;
   if (store->readers.serial != 0 && store->has_threads)
-    code = leave(store, discard);
+    code = leave(store, discard, timeout_ms);
   if (store->has_threads) {
     flusher_destroy(&store->flusher);
     sweep_destroy(&store->sweep); /* not after fork(): it may be in use */

@@ -110,11 +110,21 @@ static inline struct expiry_reading reading_of(const struct store *store) {
   return now;
 }
 
+/* The part of note_change() that is seldom needed: once in each epoch. */
+void handle_note_change(struct store *store, uint64_t epoch);
+
+static inline void note_change(struct store *store, uint64_t epoch) {
+  if (UNLIKELY(atomic_load_explicit(&store->own_epoch, memory_order_relaxed) <
+               epoch))
+    handle_note_change(store, epoch);
+}
+
 /* A change has been published: makes it durable as the handle promises. */
 static inline int finish_change(const mmcmap *handle, struct store *store,
                                 uint64_t epoch) {
   if (UNLIKELY(upkeep_need(store->share.header) != SHARE_NEED_NOTHING))
     handle_upkeep(handle, store);
+  note_change(store, epoch);
   switch (handle->options.durability) {
     case MMCMAP_SYNC:
       return commit_epoch(&store->committer, epoch);

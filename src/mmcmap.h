@@ -191,7 +191,8 @@ typedef struct mmcmap_options {
                                   stores or more (MMCMAP_EADDRESS beyond it; see
                                   address_bytes of mmcmap_stat_get()) */
   uint32_t timeout_ms;          /* to wait for another writer, or for
-                                  others that open or close; 5000 */
+                                  others that open or close; 5000. Closing waits
+                                  for a second at least */
   int hash;                     /* enum mmcmap_hash_kind, for a new file;
                                   MMCMAP_HASH_XXH3 */
   uint32_t max_snapshot_age_ms; /* 0: none; else snapshots of this handle that
@@ -228,7 +229,11 @@ MMCMAP_API int mmcmap_open(const char *path, const mmcmap_options *options,
  * Ends the handle; the last one of a process commits what is not on disk yet,
  * of whatever process, and closes the file. Snapshots, cursors and transactions
  * of the handle must have been closed before. NULL is allowed. The handle is gone whatever is
- * returned; an error says that the last commit failed.
+ * returned; an error says that the last commit failed. MMCMAP_EBUSY: somebody else, who
+ * is alive and has the store open, was in the way of it for `timeout_ms` (and for a
+ * second at least), and something that this process has changed is not on disk: it is
+ * there for all, and the next commit, of whoever, takes it. Who has changed nothing
+ * that is not on disk goes with MMCMAP_OK then.
  */
 MMCMAP_API int mmcmap_close(mmcmap *store);
 
@@ -533,7 +538,8 @@ MMCMAP_API int mmcmap_sync(mmcmap *store);
  * Does what upkeep there is to do, for hosts that want no thread of ours: with
  * MMCMAP_MANUAL, once per frame or timer. Deletes some of what has expired, commits
  * if something has changed since the last commit, and cleans. `budget_ns` bounds the
- * work, but for the syncs that it needs, mostly one; 0 does nothing.
+ * work, but for the syncs that it needs, mostly one; 0 does nothing. MMCMAP_EBUSY:
+ * others were in the way of it for `timeout_ms`.
  */
 MMCMAP_API int mmcmap_step(mmcmap *store, uint64_t budget_ns);
 

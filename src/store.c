@@ -104,7 +104,7 @@ static int open_store(const char *path, const mmcmap_options *options,
   }
   mmcmap_error failure;
   mmcmap_last_error(&failure);
-  (void)store_detach(store, true);
+  (void)store_detach(store, true, 0);
   if (store->temporary != NULL) (void)file_unlink(store->temporary);
   free(store->temporary);
   free(store);
@@ -208,7 +208,7 @@ static int try_reconnect(struct store *_Atomic *cell,
     store->handle_count--;
     if (store->handle_count == 0) {
       registry = store->next;
-      (void)store_detach(store, false);
+      (void)store_detach(store, false, options->timeout_ms);
       free_store(store);
     }
     return error_set(MMCMAP_EFORK, "the file was replaced after fork()");
@@ -245,7 +245,7 @@ void store_hold_handle(struct store *store) {
   pthread_mutex_unlock(&registry_mutex);
 }
 
-int store_release(struct store *store, bool discard) {
+int store_release(struct store *store, bool discard, uint32_t timeout_ms) {
   int code = MMCMAP_OK;
   pthread_mutex_lock(&registry_mutex);
   store->handle_count--;
@@ -256,7 +256,7 @@ int store_release(struct store *store, bool discard) {
     while (*link != store)
       link = &(*link)->next;
     *link = store->next;
-    code = store_detach(store, discard);
+    code = store_detach(store, discard, timeout_ms);
     free_store(store);
   }
   pthread_mutex_unlock(&registry_mutex);

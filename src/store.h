@@ -67,6 +67,9 @@ struct store {
   struct committer committer;
   struct sweep sweep;
   struct flusher flusher;
+  _Atomic uint64_t
+      own_epoch; /* of the last change that was made through it; changes
+                                 look at it, and at the end of the flusher */
   struct upkeep upkeep;
   bool has_threads; /* the flusher, writer and committer are initialised */
   _Atomic uint64_t child_count; /* snapshots and transactions */
@@ -83,8 +86,10 @@ struct store {
 int store_attach(struct store *store, const mmcmap_options *options);
 
 /* Ends this process's use: the last user leaves a file that needs no recovery,
-   unless `discard` is set. Gives back everything but `store` itself. */
-int store_detach(struct store *store, bool discard);
+   unless `discard` is set. Gives back everything but `store` itself. MMCMAP_EBUSY:
+   what this process has changed is not on disk, because others were in the way for so
+   long, and for a second at least. */
+int store_detach(struct store *store, bool discard, uint32_t timeout_ms);
 
 /* Gives back the memory of a parent's store. */
 void store_forget(struct store *store);
@@ -108,7 +113,7 @@ void store_hold_handle(struct store *store);
 
 /* Gives one handle's reference back; the last commits and closes, unless
    `discard` is set. */
-int store_release(struct store *store, bool discard);
+int store_release(struct store *store, bool discard, uint32_t timeout_ms);
 
 /* The reference of a snapshot or a transaction; that of a parent's store keeps
    its memory alone. */

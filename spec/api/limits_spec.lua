@@ -261,6 +261,152 @@ describe("a process that stands still", function()
     assert.equal(2, #db)
   end)
 
+  -- One that has put something and begun a transaction, and stands still in it.
+  local stuck
+  local function start_stuck()
+    stuck = peers.launch(path)
+    stuck:ask([[
+      db = assert(probe.store.open(path, { durability = "manual" }))
+      assert(db:put("of the", "stuck"))
+    ]])
+  end
+
+  local function get_stuck()
+    stuck:ask("txn = assert(db:begin()) assert(txn:put('more', 'of it'))")
+    stuck:stop()
+  end
+
+  local function finish_stuck()
+    stuck:go_on()
+    assert.equal("true true", stuck:ask("return txn:commit(), db:close()"))
+    stuck:finish()
+  end
+
+  -- How long the peer took for the code, whose answer is as expected.
+  local function ask_timed(expected, peer, code)
+    local begin = probe.os.monotonic_ns()
+    assert.equal(expected, peer:ask(code))
+    return (probe.os.monotonic_ns() - begin) / 1e9
+  end
+
+  local CLOSE = [[
+    local ok, message, code = db:close()
+    return tostring(ok), tostring(code)
+  ]]
+
+  it_if_shared("in a transaction holds up no close of who has changed nothing",
+    function()
+      local others = {}
+      start_stuck()
+      for i, options in ipairs { "durability = 'async'", "durability = 'sync'",
+        "durability = 'manual'", "readonly = true" } do
+        others[i] = peers.start(path,
+          { open = ("{ timeout = 1.5, %s }"):format(options) })
+        assert.equal("stuck", others[i]:ask("return db:get('of the')"))
+      end
+      get_stuck()
+      for _, other in ipairs(others) do
+        assert.is_true(ask_timed("true nil", other, CLOSE) < 6)
+        other:finish()
+      end
+      finish_stuck()
+      local db = helper.store(nil, path)
+      assert.equal("stuck of it", db:get("of the") .. " " .. db:get("more"))
+      assert.is_true(db:stat().was_clean)
+      assert.same({}, peers.faults(path))
+    end)
+
+  -- With `async`, its flusher is waiting, too, when it is closed.
+  for level, options in pairs {
+    async = "durability = 'async', flush_interval = 2",
+    manual = "durability = 'manual'" } do
+    it_if_shared(("in a transaction holds up a close of who has changed something "
+      .. "as long as is allowed: %s"):format(level), function()
+        start_stuck()
+        local other = peers.start(path,
+          { open = ("{ timeout = 1.5, %s }"):format(options) })
+        assert.equal("true", other:ask("return db:put('of the', 'other')"))
+        get_stuck()
+        if level == "async" then probe.os.sleep_ms(2300) end
+        local seconds = ask_timed("nil EBUSY", other, CLOSE)
+        assert.is_true(seconds > 1.4 and seconds < 6, seconds)
+        other:finish()
+        local late = helper.store({ timeout = 0 }, path)
+        assert.equal("other", late:get("of the"))
+        finish_stuck()
+        assert(late:close())
+        late = helper.store(nil, path)
+        assert.equal("other of it", late:get("of the") .. " " .. late:get("more"))
+      end)
+  end
+
+  it_if_shared("in a transaction, and is killed then, leaves a close its commit",
+    function()
+      start_stuck()
+      local other = peers.start(path,
+        { open = "{ timeout = 20, durability = 'manual' }" })
+      assert.equal("true", other:ask("return db:put('of the', 'other')"))
+      get_stuck()
+      other:tell(CLOSE)
+      probe.os.sleep_ms(300)
+      stuck:kill()
+      assert.equal("true nil", other:answer())
+      other:finish()
+      local db = helper.store(nil, path)
+      assert.is_true(db:stat().was_clean)
+      assert.equal("other", db:get("of the"))
+      assert.is_nil(db:get("more"))
+    end)
+
+  it_if_shared("in a transaction holds up no flusher that is to end", function()
+    start_stuck()
+    local other = peers.start(path,
+      { open = "{ timeout = 1.5, flush_interval = 0.01 }" })
+    assert.equal("true", other:ask("return db:put('of the', 'other', { ttl = 0.1 })"))
+    get_stuck()
+    probe.os.sleep_ms(300)
+    assert.is_true(ask_timed("true", other,
+      "return db:close() ~= false and true") < 6)
+    other:finish()
+    finish_stuck()
+  end)
+
+  it_if_shared("and leads a commit holds up a close, and a step, no longer",
+    function()
+      if is_hookless() then return end
+      start_stuck()
+      local options = { open = "{ timeout = 1.5, durability = 'manual' }" }
+      local reader, other = peers.start(path, options), peers.start(path, options)
+      assert.equal("true", other:ask("return db:put('of the', 'other')"))
+      stuck:ask("probe.crash.die_at_point(1, tonumber((...)), 'led')", SIGSTOP)
+      stuck:tell("return db:sync()")
+      stuck:await_stopped()
+      assert.is_true(ask_timed("EBUSY", other,
+        "return (select(3, db:step(0.01)))") < 6)
+      assert.is_true(ask_timed("true nil", reader, CLOSE) < 6)
+      assert.is_true(ask_timed("nil EBUSY", other, CLOSE) < 6)
+      stuck:go_on()
+      assert.equal("true", stuck:answer())
+      for _, peer in ipairs { reader, other, stuck } do peer:finish() end
+      assert.equal("other", helper.store(nil, path):get("of the"))
+      assert.same({}, peers.faults(path))
+    end)
+
+  it_if_shared("in a transaction holds up a step as long as is allowed", function()
+    start_stuck()
+    local other = peers.start(path,
+      { open = "{ timeout = 0.5, durability = 'manual' }" })
+    get_stuck()
+    local seconds = ask_timed("nil EBUSY", other, [[
+      local ok, message, code = db:step(0.01)
+      return tostring(ok), tostring(code)
+    ]])
+    assert.is_true(seconds > 0.4 and seconds < 5, seconds)
+    assert.equal("true nil", other:ask(CLOSE))
+    other:finish()
+    finish_stuck()
+  end)
+
   -- A reader that is stopped at some moment of its reading, for two seconds.
   it_if_shared("while it reads does not stop the writer, nor is it misled",
     function()

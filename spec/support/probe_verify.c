@@ -128,7 +128,7 @@ static int verify_store(lua_State *L) {
   if (code == MMCMAP_OK)
     code = verify_trie(&source, &store->hasher, MAP_ID_DEFAULT, moment.root,
                        moment.count, moment.epoch, &report);
-  store_release(store, false);
+  store_release(store, false, 5000);
   if (code != MMCMAP_OK && code != MMCMAP_ECORRUPT) return probe_fail(L, code);
   return push_report(L, &report);
 }

@@ -412,9 +412,10 @@ static int store_end_or_push(lua_State *L, lua_store *store) {
 Closes the store: writes to disk what is not there yet, and ends its snapshots
 and iterators.
 A closed store may be closed again. The store is closed even if this fails,
-which means that the last changes may not be on disk. A store is also closed at
-the end of the scope of a `local db <close>`, which raises if that fails, and
-when it is collected.
+which means that the last changes may not be on disk; with EBUSY, that others, who
+have it open, were in the way of their commit for as long as `timeout` says. A store
+is also closed at the end of the scope of a `local db <close>`, which raises if that
+fails, and when it is collected.
 @function close
 @treturn[1] boolean true
 @treturn[2] nil

@@ -77,6 +77,14 @@ static void sleep_on(struct share_lock *lock, uint32_t wait_ms) {
   thread_wait_for_change(&lock->word, word | OWNER_LOCK_WAITED, wait_ms);
 }
 
+/* Whether who began to wait `waited_ms` ago has done so for long enough. */
+static bool is_long_enough(const struct readers *readers, uint32_t timeout_ms,
+                           uint64_t waited_ms, uint64_t now_ns) {
+  if (timeout_ms != OWNER_LOCK_FOREVER) return waited_ms >= timeout_ms;
+  uint64_t leave_ns = atomic_load(&readers->leave_ns);
+  return leave_ns != 0 && now_ns >= leave_ns;
+}
+
 static int wait_for(struct readers *readers, struct share_lock *lock,
                     uint32_t owner, uint32_t timeout_ms, bool *inherited_out) {
   uint64_t begin_ns = process_monotonic_ns();
@@ -86,7 +94,7 @@ static int wait_for(struct readers *readers, struct share_lock *lock,
     if (take(lock, owner, OWNER_LOCK_WAITED, inherited_out)) return MMCMAP_OK;
     uint64_t now_ns = process_monotonic_ns();
     uint64_t waited_ms = (now_ns - begin_ns) / 1000000;
-    bool is_over = timeout_ms != OWNER_LOCK_FOREVER && waited_ms >= timeout_ms;
+    bool is_over = is_long_enough(readers, timeout_ms, waited_ms, now_ns);
     if (is_over || now_ns - probed_ns >= PROBE_MS * UINT64_C(1000000)) {
       if (owner_lock_inherit(readers, lock, owner)) {
         *inherited_out = true;

@@ -15,13 +15,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "os/process.h"
 #include "share/readers.h"
 
 #define OWNER_LOCK_WAITED UINT32_C(0x80000000)
 #define OWNER_LOCK_DEAD UINT32_C(0x7fffffff)
 #define OWNER_LOCK_FOREVER UINT32_MAX
 
-/* MMCMAP_EBUSY if it cannot be had within `timeout_ms`, or at once if this
+/* When a time-out that begins now is over, and how much of it is left; 0 for what is
+   never over. */
+static inline uint64_t owner_lock_end_ns(uint32_t timeout_ms) {
+  if (timeout_ms == OWNER_LOCK_FOREVER) return 0;
+  return process_monotonic_ns() + timeout_ms * UINT64_C(1000000);
+}
+
+static inline uint32_t owner_lock_left_ms(uint64_t end_ns) {
+  if (end_ns == 0) return OWNER_LOCK_FOREVER;
+  uint64_t now_ns = process_monotonic_ns();
+  return now_ns < end_ns ? (uint32_t)((end_ns - now_ns + 999999) / 1000000) : 0;
+}
+
+/* MMCMAP_EBUSY if it cannot be had within `timeout_ms` (OWNER_LOCK_FOREVER: as long
+   as this process does not leave, see `leave_ns` of the readers), or at once if this
    very row has it. `owner` is what readers_owner() gave. */
 int owner_lock_acquire(struct readers *readers, struct share_lock *lock,
                        uint32_t owner, uint32_t timeout_ms,

@@ -34,6 +34,9 @@ struct readers {
   uint32_t chunk_count;
   uint64_t stuck_horizon; /* the writer's: the same horizon, found so often */
   uint32_t stuck_count;
+  _Atomic uint64_t leave_ns; /* this process is about to leave: until when those
+                                of its threads wait for others who would wait for
+                                ever (monotonic); 0: it is not */
 };
 
 /* A connection to the table of `share`, which must outlive it. */

@@ -99,10 +99,11 @@ static void describe_state(struct committer *committer,
     atomic_store(&committer->shared->superblock_used_bytes, state->used_bytes);
 }
 
-static int take_batch(struct committer *committer, struct batch *batch_out) {
+static int take_batch(struct committer *committer, uint64_t end_ns,
+                      struct batch *batch_out) {
   struct writer *writer = committer->writer;
   memset(batch_out, 0, sizeof *batch_out);
-  int code = writer_enter(writer, OWNER_LOCK_FOREVER);
+  int code = writer_enter(writer, owner_lock_left_ms(end_ns));
   if (code != MMCMAP_OK) return code;
   space_set_claim(writer->log.space, SPACE_FOR_COMMITS);
   code = writer_close_log(writer);
@@ -340,12 +341,12 @@ static bool is_durable(const struct committer *committer, uint64_t epoch) {
    sync is never tried again, because the kernel may have dropped the pages
    (Rebello et al., "Can applications recover from fsync failures?", 2020): no
    change in any process may build on it. */
-static int lead(struct committer *committer, uint64_t *log_end_out,
-                bool *in_pieces_out) {
+static int lead(struct committer *committer, uint64_t end_ns,
+                uint64_t *log_end_out, bool *in_pieces_out) {
   struct batch batch;
   gather(committer->shared);
   readers_end_old_snapshots(committer->writer->readers);
-  int code = take_batch(committer, &batch);
+  int code = take_batch(committer, end_ns, &batch);
   if (code != MMCMAP_OK) return code;
   *log_end_out = batch.log_end;
   *in_pieces_out = batch.in_pieces;
@@ -387,16 +388,28 @@ static int become_leader(struct committer *committer, bool probe,
   return MMCMAP_OK;
 }
 
+/* Waits for a leader, which is alive if it was `probed`; MMCMAP_EBUSY. */
+static int follow(struct committer *committer, uint32_t sequence, bool probed,
+                  uint64_t end_ns) {
+  if (end_ns == 0) end_ns = atomic_load(&committer->writer->readers->leave_ns);
+  uint32_t left_ms = owner_lock_left_ms(end_ns);
+  if (left_ms == 0 && probed)
+    return error_set(MMCMAP_EBUSY, "no commit within the time-out");
+  if (left_ms > FOLLOWER_TIMEOUT_MS) left_ms = FOLLOWER_TIMEOUT_MS;
+  thread_wait_for_change(&committer->shared->sequence, sequence, left_ms);
+  return MMCMAP_OK;
+}
+
 /* Leads unless somebody else does, or has just done it all. */
-static int try_to_lead(struct committer *committer, uint64_t epoch, bool probe,
-                       bool *led_out) {
+static int try_to_lead(struct committer *committer, uint64_t epoch,
+                       uint64_t end_ns, bool probe, bool *led_out) {
   uint64_t log_end = 0;
   bool in_pieces = false;
   int code = become_leader(committer, probe, led_out);
   if (code != MMCMAP_OK || !*led_out) return code;
   if (atomic_load(&committer->shared->failed) == 0 &&
       !is_durable(committer, epoch))
-    code = lead(committer, &log_end, &in_pieces);
+    code = lead(committer, end_ns, &log_end, &in_pieces);
   end_leadership(committer);
   if (code == MMCMAP_OK && log_end != 0)
     space_write_ahead(committer->writer->log.space, log_end, in_pieces);
@@ -418,7 +431,7 @@ static int check_waits_for_nobody(struct committer *committer) {
 /* Unless `left_out` is NULL, it is enough that a leader that was waited for has
    committed something: what that has left out is younger than its commit. */
 static int commit_or_follow(struct committer *committer, uint64_t epoch,
-                            bool *left_out) {
+                            uint64_t end_ns, bool *left_out) {
   struct share_commit *shared = committer->shared;
   uint64_t before = durable_epoch(committer);
   if (is_durable(committer, epoch)) return MMCMAP_OK;
@@ -432,10 +445,11 @@ static int commit_or_follow(struct committer *committer, uint64_t epoch,
     int code = commit_failure(shared);
     if (code != MMCMAP_OK) return error_set(code, "an earlier commit failed");
     bool led;
-    code = try_to_lead(committer, epoch, probe, &led);
+    code = try_to_lead(committer, epoch, end_ns, probe, &led);
+    if (code == MMCMAP_OK && !led)
+      code = follow(committer, sequence, probe, end_ns);
     if (code != MMCMAP_OK) return code;
     if (led) continue;
-    thread_wait_for_change(&shared->sequence, sequence, FOLLOWER_TIMEOUT_MS);
     /* Nobody has finished in all that time: perhaps nobody leads. */
     probe = atomic_load(&shared->sequence) == sequence;
     uint64_t now = durable_epoch(committer);
@@ -446,13 +460,13 @@ static int commit_or_follow(struct committer *committer, uint64_t epoch,
 }
 
 int commit_epoch(struct committer *committer, uint64_t epoch) {
-  return commit_or_follow(committer, epoch, NULL);
+  return commit_or_follow(committer, epoch, 0, NULL);
 }
 
 int commit_as_flusher(struct committer *committer, uint64_t epoch,
                       bool *left_out) {
   *left_out = false;
-  return commit_or_follow(committer, epoch, left_out);
+  return commit_or_follow(committer, epoch, 0, left_out);
 }
 
 void commit_await(struct committer *committer, uint32_t most_ms) {
@@ -489,7 +503,7 @@ static int lead_to_superblock(struct committer *committer, bool again) {
   uint64_t epoch = atomic_load(&header->change.changed_epoch);
   if (again || atomic_load(&shared->superblock_epoch) < epoch) {
     atomic_store(&shared->wants_superblock, 1);
-    code = lead(committer, &log_end, &in_pieces);
+    code = lead(committer, 0, &log_end, &in_pieces);
   }
   if (code != MMCMAP_OK || superblocks_are_synced(committer->superblocks))
     return code;
@@ -514,8 +528,9 @@ static int write_synced_superblock(struct committer *committer, bool again) {
       code = lead_to_superblock(committer, again);
       end_leadership(committer);
     }
+    if (code == MMCMAP_OK && !leads)
+      code = follow(committer, sequence, probe, 0);
     if (code != MMCMAP_OK || leads) return code;
-    thread_wait_for_change(&shared->sequence, sequence, FOLLOWER_TIMEOUT_MS);
     probe = atomic_load(&shared->sequence) == sequence;
   }
 }
@@ -529,11 +544,15 @@ int commit_superblocks_again(struct committer *committer) {
   return code == MMCMAP_OK ? write_synced_superblock(committer, true) : code;
 }
 
+int commit_all_within(struct committer *committer, uint32_t timeout_ms) {
+  uint64_t epoch = atomic_load_explicit(
+      &committer->writer->header->change.changed_epoch, memory_order_relaxed);
+  return commit_or_follow(committer, epoch, owner_lock_end_ns(timeout_ms),
+                          NULL);
+}
+
 int commit_all(struct committer *committer) {
-  return commit_epoch(
-      committer,
-      atomic_load_explicit(&committer->writer->header->change.changed_epoch,
-                           memory_order_relaxed));
+  return commit_all_within(committer, OWNER_LOCK_FOREVER);
 }
 
 /* ---- Sessions ------------------------------------------------------------ */

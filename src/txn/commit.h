@@ -37,7 +37,8 @@ void committer_install(struct committer *committer,
 /* Returns when `epoch` is durable. MMCMAP_EIO and others: it is not known to
    be, and the store takes no more changes. MMCMAP_ENOSPC, MMCMAP_EFULL,
    MMCMAP_ENOMEM: it is not, and may be tried again. MMCMAP_EBUSY, at once: this
-   thread has the writer lock, for a transaction. */
+   thread has the writer lock, for a transaction; or when this process is about to
+   leave, and the time for that is over (share/readers.h). */
 int commit_epoch(struct committer *committer, uint64_t epoch);
 
 /* The same for a flusher, of which one is to commit for all: if it finds another
@@ -47,6 +48,9 @@ int commit_as_flusher(struct committer *committer, uint64_t epoch,
 
 /* Like commit_epoch() for all that was visible before the call. */
 int commit_all(struct committer *committer);
+
+/* The same, but MMCMAP_EBUSY if others are in the way for as long. */
+int commit_all_within(struct committer *committer, uint32_t timeout_ms);
 
 /* Commits, and has a superblock on disk that names the last change: then the
    space that became empty before may be used again (space/usage.h). */
