@@ -143,6 +143,8 @@ static int map_file(struct store *store, uint64_t file_bytes,
   uint64_t wanted = wanted_range(least, max_size_bytes);
   int fd;
   int code = file_open(store->path, store->is_readonly, &fd);
+  if (code == MMCMAP_ENOENT)
+    return error_set(MMCMAP_EBUSY, "the file was removed while opening");
   if (code != MMCMAP_OK) return code;
   code = file_identify(fd, &identity);
   if (code == MMCMAP_OK &&

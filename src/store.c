@@ -279,6 +279,7 @@ void store_drop_child(struct store *store) {
 static int unlink_both(struct store *store, const char *path) {
   struct file_identity identity;
   bool is_alone;
+  char *real = NULL;
   int code = store_is_alone(store, &is_alone);
   if (code == MMCMAP_OK && !is_alone)
     code = error_set(MMCMAP_EBUSY, "another process has it open");
@@ -286,7 +287,10 @@ static int unlink_both(struct store *store, const char *path) {
   if (code == MMCMAP_OK &&
       memcmp(&identity, &store->identity, sizeof identity) != 0)
     code = error_set(MMCMAP_ENOENT, "the path names another file");
-  if (code == MMCMAP_OK) code = file_unlink(path);
+  /* By a link, too: the store is what is removed. */
+  if (code == MMCMAP_OK) code = file_real_path(path, &real);
+  if (code == MMCMAP_OK) code = file_unlink(real);
+  free(real);
   /* The name is gone, so this has not failed; a power cut may bring it back. */
   if (code != MMCMAP_OK) return code;
   (void)file_unlink(store->lock_path);

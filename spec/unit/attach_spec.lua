@@ -186,6 +186,28 @@ describe("an opening that fails", function()
     assert.equal("store-lock", names())
   end)
 
+  -- Who has made the lock file comes late: the other one has made the store meanwhile,
+  -- and died. What it has put is in the lock file alone.
+  it("leaves a lock file that is all there is of a change", function()
+    if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+    local late, quick = peers.launch(path), peers.launch(path)
+    late:ask("probe.crash.die_at_point(1, tonumber((...)), 'lock file')", SIGSTOP)
+    late:tell([[
+      local code
+      db, code = probe.store.open(path, { durability = "manual" })
+      return code or db:get("key")
+    ]])
+    late:await_stopped()
+    quick:ask([[
+      db = assert(probe.store.open(path, { durability = "manual" }))
+      assert(db:put("key", "value"))
+    ]])
+    quick:kill()
+    late:go_on()
+    assert.equal("value", late:answer())
+    late:finish()
+  end)
+
   -- One makes the file and fails; somebody else has found it in between.
   it("takes its file from nobody who has found it", function()
     if not crash.has_hooks then return pending("needs --enable-debug-checks") end

@@ -4,6 +4,7 @@
  */
 #include "share/lock_file.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -49,6 +50,8 @@ static int open_again(const char *path, const struct share *share,
                       int *fd_out) {
   struct file_identity held, mapped;
   int code = file_open(path, false, fd_out);
+  if (code == MMCMAP_ENOENT) /* by who has made it, and has failed */
+    return error_set(MMCMAP_EBUSY, "the lock file was removed while opening");
   if (code != MMCMAP_OK) return code;
   code = file_identify(share->fd, &held);
   if (code == MMCMAP_OK) code = file_identify(*fd_out, &mapped);
@@ -185,6 +188,17 @@ bool share_has_segments(struct share *share, uint64_t count) {
   return count <= share->segment_count;
 }
 
+/* Whether somebody who had the lock has left what a takeover needs: it may be all that
+   there is of changes that were made. */
+static bool holds_state(const struct share *share) {
+  uint32_t state = SHARE_READY;
+  size_t got;
+  int code = file_read(share->fd, &state, sizeof state,
+                       offsetof(struct share_header, state), &got);
+  if (code == MMCMAP_OK && got < sizeof state) state = 0;
+  return state == SHARE_READY;
+}
+
 void share_discard(struct share *share, const char *path) {
   struct file_identity held, named;
   bool is_unused;
@@ -192,7 +206,7 @@ void share_discard(struct share *share, const char *path) {
      gets the lock later, and finds that the name is gone. */
   if (share->is_new && share_begin_opening(share, 0) == MMCMAP_OK &&
       share_is_unused(share, &is_unused) == MMCMAP_OK && is_unused &&
-      file_identify(share->fd, &held) == MMCMAP_OK &&
+      !holds_state(share) && file_identify(share->fd, &held) == MMCMAP_OK &&
       file_identify_path(path, &named) == MMCMAP_OK &&
       memcmp(&held, &named, sizeof held) == 0)
     (void)file_unlink(path);

@@ -55,8 +55,8 @@ int share_ensure_segments(struct share *share, uint64_t count);
 /* Whether it is that long. */
 bool share_has_segments(struct share *share, uint64_t count);
 
-/* Deletes the lock file `path` if this connection has made it and no other one
-   uses it. */
+/* Deletes the lock file `path` if this connection has made it, and no other one
+   uses it, or has left in it what a takeover needs. */
 void share_discard(struct share *share, const char *path);
 
 /* All zeros are allowed, and the share of a parent process in a child. */
