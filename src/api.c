@@ -269,7 +269,7 @@ bool handle_make_room(const mmcmap *handle, struct store *store, int code,
   mmcmap_error failure;
   if (!error_is_full(code) || (*tries)++ == ROOM_TRIES_MAX) return false;
   mmcmap_last_error(&failure);
-  if (upkeep_make_room(&store->upkeep, handle->options.timeout_ms,
+  if (upkeep_make_room(&store->upkeep, handle->options.timeout_ms, for_delete,
                        !for_delete && *tries == 1))
     return true;
   error_restore(&failure);

@@ -78,7 +78,7 @@ static int engine_new(lua_State *L) {
   if (code == MMCMAP_OK) code = usage_ensure(&engine->space);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   /* What is kept in reserve is tried on stores. */
-  engine->space.claim = SPACE_FOR_COMMITS;
+  engine->space.claim = SPACE_AT_LAST;
   space_enter(&engine->space);
   usage_install_uncounted(&engine->space, true);
   log_init(&engine->log, &engine->space, &engine->readers, &engine->hasher);

@@ -251,19 +251,13 @@ static int clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
 enum {
   WORTH_PARTS = 61,
   WORTH_PARTS_COMPACTING = 63,
-  WORTH_PARTS_LAST = 60,       /* when what is written has to be found first, */
-  WORTH_PARTS_LAST_SMALL = 54, /* and records as small as that copy many */
-  SMALL_RECORD_BYTES = 256     /* branches */
+  WORTH_PARTS_FULL = 54 /* when what is written has to be found first */
 };
 
-static int64_t worth_bytes(const struct writer *writer) {
-  int64_t part = writer->log.space->segment_size / 64;
-  if (space_is_at_last(writer->log.space))
-    return part * (writer->log.mean_bytes < SMALL_RECORD_BYTES
-                       ? WORTH_PARTS_LAST_SMALL
-                       : WORTH_PARTS_LAST);
-  return part * (log_is_compacting(&writer->log) ? WORTH_PARTS_COMPACTING
-                                                 : WORTH_PARTS);
+static uint64_t worth_parts(const struct writer *writer) {
+  const struct share_upkeep *upkeep = &writer->header->upkeep;
+  if (atomic_load(&upkeep->is_full) != 0) return WORTH_PARTS_FULL;
+  return log_is_compacting(&writer->log) ? WORTH_PARTS_COMPACTING : WORTH_PARTS;
 }
 
 /* The last one, if it can be moved down, so that the file ends earlier: it takes
@@ -284,7 +278,7 @@ static bool choose_victim(struct writer *writer) {
   struct share_upkeep *upkeep = &log->header->upkeep;
   const struct space *space = log->space;
   struct usage_victim victim;
-  int64_t worth = worth_bytes(writer);
+  int64_t worth = (int64_t)(space->segment_size / 64 * worth_parts(writer));
   bool last_first =
       upkeep->is_sparse != 0 ||
       (atomic_load(&log->slide.was_one) && log_is_compacting(log));
@@ -292,9 +286,8 @@ static bool choose_victim(struct writer *writer) {
   bool slides = usage_find_next(log, &victim);
   if (!slides && phase != USAGE_PHASE_NONE) return false;
   if (!slides && !(last_first && find_last(log, &victim))) {
-    if (!usage_find_victim(log, worth, &victim) &&
-        (space_is_at_last(space) || !find_last(log, &victim)))
-      return false; /* the last one gains no space by itself */
+    if (!usage_find_victim(log, worth, &victim) && !find_last(log, &victim))
+      return false;
   }
   upkeep->victim = victim.number + 1;
   upkeep->victim_run = victim.run;
@@ -337,10 +330,6 @@ static bool victim_is_good(const struct writer *writer) {
   if (upkeep->victim_offset < begin || upkeep->victim_offset > end ||
       upkeep->victim_offset % 8 != 0 || upkeep->victim_frame_end > end ||
       upkeep->victim_frame_end > space->writable_bytes)
-    return false;
-  /* Chosen while there was space, it may take too much now. */
-  if (space_is_at_last(space) &&
-      !usage_is_worth(&writer->log, number, worth_bytes(writer)))
     return false;
   for (uint64_t i = number; i < number + run; i++)
     if (usage_may_be_cleaned(&writer->log, i)) return true;

@@ -118,6 +118,13 @@ static struct change_mode background(uint32_t timeout_ms) {
   return mode;
 }
 
+/* Where much is dead the reserve comes back at once. */
+static bool is_mostly_alive(const struct upkeep *upkeep,
+                            const struct usage_totals *totals) {
+  uint64_t segment = upkeep->writer->log.space->segment_size;
+  return totals->live_bytes / 7 * 10 > totals->used_count * segment;
+}
+
 /* One hold of the lock. */
 static int clean_some(struct upkeep *upkeep, struct change_mode mode,
                       struct cleaner_ahead *ahead, bool goes_on,
@@ -199,19 +206,15 @@ static bool wants_recount(const struct upkeep *upkeep,
          log_has_dropped(&upkeep->writer->log, totals);
 }
 
-/* One thing that may make room; whether there was one to do. It may use all of the
-   reserve: each segment that is cleaned at last gives more than it takes. */
-static int make_some_room(struct upkeep *upkeep, uint32_t timeout_ms,
+/* One thing that may make room; whether there was one to do. */
+static int make_some_room(struct upkeep *upkeep, struct change_mode mode,
                           const struct usage_totals *totals, bool *found_out) {
-  struct change_mode mode = background(timeout_ms);
   bool more;
-  mode.claim = SPACE_AT_LAST;
   *found_out = true;
-  if (totals->wait_commit_count > log_waiting_at_last(&upkeep->writer->log) &&
-      commit_frees(upkeep->committer))
+  if (totals->wait_commit_count > 0 && commit_frees(upkeep->committer))
     return commit_superblock(upkeep->committer);
   if (wants_recount(upkeep, totals))
-    return recount(upkeep, timeout_ms, UINT64_MAX, &more);
+    return recount(upkeep, mode.timeout_ms, UINT64_MAX, &more);
   uint64_t bytes = upkeep->writer->log.space->segment_size;
   int code = clean(upkeep, mode, &bytes, UINT64_MAX, found_out);
   if ((code != MMCMAP_OK && !error_is_full(code)) ||
@@ -283,7 +286,9 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
   if (error_is_full(code)) {
     atomic_store(&upkeep->writer->log.slide.is_ended, true);
     end_slide(&upkeep->writer->log.slide); /* it takes more room */
-    return make_some_room(upkeep, timeout_ms, &totals, more_out);
+    struct change_mode mode = background(timeout_ms);
+    if (!is_mostly_alive(upkeep, &totals)) mode.claim = SPACE_AT_LAST;
+    return make_some_room(upkeep, mode, &totals, more_out);
   }
   if (code != MMCMAP_OK || *more_out) return code;
   if (totals.wait_commit_count > 0 && commit_frees(upkeep->committer)) {
@@ -567,8 +572,9 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
 }
 
 bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
-                      bool is_first) {
+                      bool for_delete, bool is_first) {
   const struct share_upkeep *shared = &upkeep->writer->header->upkeep;
+  struct change_mode mode = background(timeout_ms);
   struct usage_totals totals;
   bool found = true;
   uint64_t left = atomic_load(&shared->free_count);
@@ -577,10 +583,12 @@ bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
      change had begun that failed. */
   if (code == MMCMAP_OK && is_first && atomic_load(&shared->free_count) > left)
     return true;
+  if (for_delete || !is_mostly_alive(upkeep, &totals))
+    mode.claim = SPACE_AT_LAST;
   uint64_t spare = totals.spare_count;
   atomic_store(&upkeep->writer->header->upkeep.is_full, 1);
   for (int i = 0; i < ROOM_TRIES && code == MMCMAP_OK && found; i++) {
-    code = make_some_room(upkeep, timeout_ms, &totals, &found);
+    code = make_some_room(upkeep, mode, &totals, &found);
     if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
     if (code == MMCMAP_OK && totals.spare_count > spare) break;
   }

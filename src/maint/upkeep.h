@@ -90,10 +90,10 @@ void upkeep_end_compacting(struct upkeep *upkeep);
    has been called it waits for no sync, unless much waits for one already. */
 int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher);
 
-/* Makes room where there is none left, with what is kept in reserve: whether a change
-   may be tried again. For the first try of a put it is enough that a look has found
-   some. */
+/* Makes room where there is none left, with what is kept in reserve, to its end if
+   something is to be deleted: whether a change may be tried again. For the first try
+   of a put it is enough that a look has found some. */
 bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
-                      bool is_first);
+                      bool for_delete, bool is_first);
 
 #endif

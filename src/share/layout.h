@@ -173,7 +173,8 @@ struct share_upkeep {
   _Atomic uint64_t
       recount_appended;            /* appended_bytes when the last one began */
   _Atomic uint32_t is_uncountable; /* a recount has found the file damaged */
-  _Atomic uint32_t is_full;        /* somebody has found no space */
+  _Atomic uint32_t is_full;   /* somebody has found no space: victims are what
+                                  is mostly dead */
   _Atomic uint32_t is_sparse; /* much is free: the last segments are emptied */
   _Atomic uint64_t reserve_bytes; /* kept for what frees space */
   _Atomic uint64_t free_count;   /* free segments that have blocks, as they were

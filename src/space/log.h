@@ -114,7 +114,6 @@ struct log {
       large_run; /* segments side by side that one has needed, lately; 0: none */
   _Atomic uint64_t large_appended; /* with so many bytes appended */
   _Atomic uint64_t narrow_count;   /* free segments that are too few for that */
-  uint64_t mean_bytes; /* of a record, when all was last looked at */
 };
 
 enum {
@@ -439,10 +438,6 @@ bool log_commits_little(const struct log *log);
 
 /* Whether so many segments wait for a commit that it is worth it. */
 bool log_wants_commit(const struct log *log, const struct usage_totals *totals);
-
-/* How many segments wait for one, where there is no space, until it is made though
-   there is more to clean. */
-uint64_t log_waiting_at_last(const struct log *log);
 
 /* Whether so many do, while so many are used, that those who make changes wait for
    it, too. */

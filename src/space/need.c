@@ -20,12 +20,8 @@ enum {
                                 commit until it is made, */
   WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
   WAITING_PARTS_LATE = 11,   /* or those who make changes wait for it; */
-  WAITING_COPY_BYTES =
-      32, /* of branches for a record: what waits where there is
-                              no space, in whole segments, */
-  WAITING_COPIES_MOST = 32, /* at most; */
-  WAITING_PARTS_OUT = 32,   /* or fewer, and */
-  OUT_SEGMENTS = 2,         /* more, if not more are free */
+  WAITING_PARTS_OUT = 32,    /* or fewer, and */
+  OUT_SEGMENTS = 2,          /* more, if not more are free */
   OFTEN_PARTS = 64,     /* of the store, appended from one commit to the next */
   OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together, and one
                            commit frees a great part of all; */
@@ -35,6 +31,7 @@ enum {
   BEGUN_PARTS = 64,   /* one of so many is begun between two looks at all */
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
+  RESERVE_SEGMENTS = 6,   /* more than one in each quarter (space/space.h) */
   SPARSE_SEGMENTS = 2,    /* so many may be free in any store */
   FALL_NS = 1000000000,   /* in which time one of */
   FALL_PARTS = 16,        /* parts has been deleted: cleaning waits, */
@@ -176,14 +173,6 @@ bool log_wants_commit(const struct log *log,
   return waiting > used / parts || log_has_run_out(log, waiting, used);
 }
 
-/* After a commit all branches above what is moved are copied anew: of many small
-   records that may be more than what a few segments give. */
-uint64_t log_waiting_at_last(const struct log *log) {
-  uint64_t bytes = atomic_load(&log->header->change.count) * WAITING_COPY_BYTES;
-  uint64_t count = bytes >> log->space->segment_shift;
-  return count < WAITING_COPIES_MOST ? count : WAITING_COPIES_MOST;
-}
-
 bool log_is_late(const struct log *log, uint64_t waiting, uint64_t used) {
   return waiting > used / WAITING_PARTS_LATE ||
          log_has_run_out(log, waiting, used);
@@ -244,7 +233,7 @@ static uint64_t reserve_of(const struct log *log,
   uint64_t branches =
       BRANCH_BYTES_PER_RECORD * atomic_load(&log->header->change.count);
   uint64_t most = totals->live_bytes / 4;
-  return SPACE_RESERVE_SEGMENTS * (uint64_t)log->space->segment_size +
+  return RESERVE_SEGMENTS * (uint64_t)log->space->segment_size +
          (branches < most ? branches : most);
 }
 
@@ -256,8 +245,6 @@ void log_sweep(struct log *log, struct usage_totals *totals_out) {
                totals_out->free_count - totals_out->hole_count);
   atomic_store(&header->upkeep.coming_count, totals_out->wait_commit_count);
   atomic_store(&log->narrow_count, totals_out->narrow_count);
-  log->mean_bytes = (totals_out->live_bytes - totals_out->branch_live_bytes) /
-                    (atomic_load(&header->change.count) + 1);
   space_set_reserve(log->space,
                     BROKEN(BREAK_NO_RESERVE) ? 0 : reserve_of(log, totals_out));
   atomic_store(&header->upkeep.need, need_of(log, totals_out));

@@ -53,9 +53,6 @@ static uint64_t whole_reserve(const struct space *space) {
   uint64_t reserve =
       atomic_load_explicit(&space->readers->share->header->upkeep.reserve_bytes,
                            memory_order_relaxed);
-  /* It is not known yet, in a session that has just begun. */
-  if (reserve == 0 && space->max_size_bytes != 0 && !BROKEN(BREAK_NO_RESERVE))
-    reserve = SPACE_RESERVE_SEGMENTS * (uint64_t)space->segment_size;
   reserve = least(reserve, reserve_limit(space));
   return reserve < SPACE_RESERVE_MIN ? SPACE_RESERVE_MIN : reserve;
 }

@@ -41,7 +41,6 @@ enum {
   SPACE_PIECE_BYTES = 2 << 20,      /* what a processor maps at once; files */
   SPACE_PIECES_FROM = 16 << 20,     /* of this size may grow in such pieces, */
   SPACE_PIECES_AHEAD_MAX = 8 << 20, /* so much of them ahead */
-  SPACE_RESERVE_SEGMENTS = 6,       /* more than one in each quarter (below) */
   SPACE_RESERVE_MIN = 32768,        /* kept for what frees space, at least, */
   SPACE_RESERVE_MAX = 64 << 20      /* and at most, if the file may grow */
 };
@@ -124,12 +123,6 @@ void space_set_reserve(struct space *space, uint64_t wanted_bytes);
 
 /* Who appends from now on. The writer lock is held. */
 void space_set_claim(struct space *space, enum space_claim claim);
-
-/* Whether whoever appends may use all there is: what it takes has to come back. */
-static inline bool space_is_at_last(const struct space *space) {
-  return atomic_load_explicit(&space->claim, memory_order_relaxed) ==
-         SPACE_AT_LAST;
-}
 
 /* Whether segments that are free already may be begun: MMCMAP_OK, or as of
    space_ensure(), if what would be left is less than the reserve. */

@@ -278,8 +278,6 @@ static void add_in_use(const struct log *log, const struct share_segment *entry,
   }
   if ((state & SHARE_SEGMENT_STUCK) != 0) totals->stuck_count++;
   totals->live_bytes += live > 0 ? (uint64_t)live : 0;
-  if (live > 0 && (state & SHARE_SEGMENT_BRANCHES) != 0)
-    totals->branch_live_bytes += (uint64_t)live;
   uint64_t first =
       atomic_load_explicit(&entry->first_epoch, memory_order_relaxed);
   if (!is_held(log, &limits->held, first, UINT64_MAX) &&

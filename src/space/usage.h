@@ -40,8 +40,7 @@ static inline bool usage_is_of_session(const struct space *space,
 
 /* What there is, after usage_sweep(). */
 struct usage_totals {
-  uint64_t live_bytes;          /* alive, as counted; */
-  uint64_t branch_live_bytes;   /* of it, in segments of branches */
+  uint64_t live_bytes;          /* alive, as counted */
   uint64_t used_count;          /* segments that are neither free nor empty, */
   uint64_t uncounted_count;     /* of them, not counted, */
   uint64_t held_count;          /* of them, that a snapshot would hold, */
@@ -207,8 +206,7 @@ bool usage_may_be_moved(const struct log *log, uint64_t number,
 struct usage_victim {
   uint64_t number;
   uint64_t run;
-  int64_t live_bytes; /* of one segment, on average, */
-  int64_t cost;       /* as much, or what it takes to move it */
+  int64_t live_bytes; /* of one segment, on average */
   int64_t rank;       /* those with the least come first */
 };
 
@@ -219,8 +217,7 @@ struct usage_victims {
   struct usage_victim all[USAGE_VICTIMS];
   unsigned count;
   unsigned next;
-  bool has_held;   /* some segments are none, because of snapshots */
-  bool is_at_last; /* found by whoever has claimed all there is */
+  bool has_held; /* some segments are none, because of snapshots */
 };
 
 /* A small store is compacted by moving all of it twice: out of the way, then what is
@@ -262,14 +259,9 @@ void usage_begin_phase(struct log *log, enum usage_phase phase);
 
 /* Of those that could be free if they were empty, and have less than that alive,
    the one with least, or one of the 128th of all with least, as they were a while
-   ago. Who has claimed all there is goes by what it takes to move that, with
-   copies of branches. */
+   ago. */
 bool usage_find_victim(struct log *log, int64_t worth_bytes,
                        struct usage_victim *victim_out);
-
-/* Whether it takes less than that to move what is alive there. */
-bool usage_is_worth(const struct log *log, uint64_t number,
-                    int64_t worth_bytes);
 
 /* The last of them; one of branches only if it lies behind segment `behind`, or that
    is 0. */

@@ -11,8 +11,6 @@
 enum {
   LARGE_WASTE_PARTS = 6,   /* of what is alive there */
   BRANCH_WEIGHT_PARTS = 8, /* tenths that a branch's byte counts more for */
-  COPY_BYTES = 128,   /* of the branches above a record that is moved alone, */
-  COPY_PARTS = 16,    /* and above a branch, of which several share them */
   SLIDE_PARTS = 28,   /* of what is alive: so much too much is worth a slide */
   SLIDE_SEGMENTS = 1, /* and so many segments, */
   SLIDE_AGAIN_PARTS = 12, /* more, in another pass, */
@@ -73,26 +71,6 @@ static int64_t live_in(const struct space *space,
     live += live / LARGE_WASTE_PARTS;
   if (run->number == 0) live += SEGMENT_FIRST_HEADER_OFFSET;
   return live / (int64_t)run->run;
-}
-
-/* What it takes to move that, where space has to be found first: records with the
-   branches above them, each of which is copied for it. In time the old ones become
-   space, too, but before that it may run out. */
-static int64_t cost_of(const struct log *log, const struct usage_victim *run) {
-  const struct share_segment *entry = usage_entry(log->space, run->number);
-  int64_t live = run->live_bytes;
-  if (usage_is(entry, SHARE_SEGMENT_LARGE)) return live;
-  if ((usage_state(entry) & SHARE_SEGMENT_BRANCHES) != 0)
-    return live + live / COPY_PARTS;
-  return live + live * COPY_BYTES / (int64_t)(log->mean_bytes + 1);
-}
-
-bool usage_is_worth(const struct log *log, uint64_t number,
-                    int64_t worth_bytes) {
-  struct usage_victim run = {.number = number,
-                             .run = run_at(log->space, number)};
-  run.live_bytes = live_in(log->space, &run);
-  return cost_of(log, &run) < worth_bytes;
 }
 
 bool usage_find_last(const struct log *log, uint64_t behind,
@@ -206,14 +184,12 @@ static void list_victims(const struct log *log, const struct readers_held *held,
   struct seen_piece piece = {.size = piece_segments(space)};
   if (most > USAGE_VICTIMS) most = USAGE_VICTIMS;
   list->count = list->next = 0;
-  list->is_at_last = space_is_at_last(log->space);
   list->has_held = held->count > 0 || log->header->upkeep.saved_newest != 0;
   for (; run.number < space->segment_count; run.number += run.run) {
     run.run = run_at(space, run.number);
     if (!run_may_be_victim(log, false, &run, held)) continue;
     run.live_bytes = live_in(space, &run);
-    run.cost = list->is_at_last ? cost_of(log, &run) : run.live_bytes;
-    run.rank = list->is_at_last ? run.cost : rank_in_piece(space, &run, &piece);
+    run.rank = rank_in_piece(space, &run, &piece);
     run.rank = rank_beside(log, &run);
     add_victim(list, (unsigned)most, &run);
   }
@@ -225,8 +201,6 @@ bool usage_find_victim(struct log *log, int64_t worth_bytes,
   struct usage_victims *list = &log->victims;
   struct readers_held held;
   readers_find_held(space->readers, &held);
-  if (list->is_at_last != space_is_at_last(log->space))
-    list->count = list->next = 0;
   for (int pass = 0; pass < 2; pass++) {
     while (list->next < list->count) {
       struct usage_victim *next = &list->all[list->next++];
@@ -234,7 +208,8 @@ bool usage_find_victim(struct log *log, int64_t worth_bytes,
           next->run != run_at(space, next->number) ||
           is_within_run(space, next->number) ||
           !run_may_be_victim(log, false, next, &held) ||
-          live_in(space, next) > next->live_bytes || next->cost >= worth_bytes)
+          live_in(space, next) > next->live_bytes ||
+          next->live_bytes >= worth_bytes)
         continue; /* it may be another by now */
       *victim_out = *next;
       return true;
