@@ -74,7 +74,7 @@ int mmcmap_open_with(const char *path, const mmcmap_options *options,
   if (handle->options.durability == MMCMAP_ASYNC && !handle->is_readonly &&
       atomic_load(&header->change.changed_epoch) >
           atomic_load(&header->commit.durable_epoch))
-    flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+    notify_flusher(handle, store);
   *store_out = handle;
   return MMCMAP_OK;
 }
@@ -266,14 +266,19 @@ enum { ROOM_TRIES_MAX = 32 };
 
 bool handle_make_room(const mmcmap *handle, struct store *store, int code,
                       bool for_delete, unsigned *tries) {
+  const _Atomic uint64_t *moved = &store->share.header->upkeep.own_bytes;
   mmcmap_error failure;
-  if (!error_is_full(code) || (*tries)++ == ROOM_TRIES_MAX) return false;
+  if (!error_is_full(code) || (*tries)++ >= ROOM_TRIES_MAX) return false;
   mmcmap_last_error(&failure);
+  uint64_t before = atomic_load(moved);
   if (upkeep_make_room(&store->upkeep, handle->options.timeout_ms, for_delete,
                        !for_delete && *tries == 1))
     return true;
   error_restore(&failure);
-  return false;
+  if (store->space.max_size_bytes == 0 || atomic_load(moved) == before)
+    return false;
+  *tries = ROOM_TRIES_MAX; /* there may be room behind what has been moved */
+  return true;
 }
 
 bool handle_try_to_free(const mmcmap *handle, struct store *store, int code,
@@ -423,9 +428,8 @@ int mmcmap_step(mmcmap *handle, uint64_t budget_ns) {
   bool is_idle = atomic_load(&header->change.changed_epoch) <=
                  atomic_load(&header->commit.durable_epoch);
   code = commit_all_within(&store->committer, handle->options.timeout_ms);
-  if (code == MMCMAP_OK)
-    code =
-        upkeep_run(&store->upkeep, is_idle ? SHARE_NEED_IDLE : SHARE_NEED_SOON,
-                   handle->options.timeout_ms, end_ns, &more);
-  return code;
+  if (code != MMCMAP_OK) return code;
+  code = upkeep_run(&store->upkeep, is_idle ? SHARE_NEED_IDLE : SHARE_NEED_SOON,
+                    handle->options.timeout_ms, end_ns, &more);
+  return error_is_full(code) ? MMCMAP_OK : code; /* puts say that */
 }

@@ -97,9 +97,11 @@ static int copy_map(struct copying *copying) {
   trie_cursor_init(&cursor, snapshot->root, snapshot->count);
   int code = MMCMAP_OK;
   while (code == MMCMAP_OK) {
-    if (copying->done % BACKUP_PROGRESS_STEP == 0)
+    if (copying->done % BACKUP_PROGRESS_STEP == 0) {
       code = tell_progress(copying);
-    if (code == MMCMAP_OK) code = copy_next(copying, &cursor);
+      if (code != MMCMAP_OK) return code; /* it may be MMCMAP_NOTFOUND */
+    }
+    code = copy_next(copying, &cursor);
     if (code == MMCMAP_OK) copying->done++;
   }
   if (code != MMCMAP_NOTFOUND) return code;
@@ -130,14 +132,16 @@ static int copy_all(struct copying *copying) {
   if (code != MMCMAP_OK) return code;
   code = mmcmap_snapshot_maps(copying->snapshot, &names);
   if (code != MMCMAP_OK) return code;
-  while ((code = mmcmap_cursor_next(names, &name, &nothing)) == MMCMAP_OK) {
+  int copied = MMCMAP_OK;
+  while (copied == MMCMAP_OK &&
+         (code = mmcmap_cursor_next(names, &name, &nothing)) == MMCMAP_OK) {
     struct copying map = *copying;
-    code = copy_named(copying, name, &map);
-    if (code != MMCMAP_OK) break;
+    copied = copy_named(copying, name, &map);
     copying->done = map.done;
     copying->total = map.total;
   }
   mmcmap_cursor_close(names);
+  if (copied != MMCMAP_OK) return copied;
   return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 

@@ -194,12 +194,26 @@ static int decide_swap(void *context, const uint8_t *value, uint32_t value_size,
   return MMCMAP_OK;
 }
 
+static bool is_within(const mmcmap_buffer *buffer, mmcmap_slice slice) {
+  return (uintptr_t)slice.data - (uintptr_t)buffer->data < buffer->capacity;
+}
+
+/* What is put may lie where the old value is copied to, as when values are handed on
+   from key to key: that is put first. */
 static int swap_in(struct target target, mmcmap_slice key, mmcmap_slice value,
                    mmcmap_buffer *old_out, bool *found_out) {
-  struct swap swap = {.wanted = value, .old_out = old_out};
+  mmcmap_buffer other = {0};
+  bool is_apart = is_within(old_out, key) || is_within(old_out, value);
+  struct swap swap = {.wanted = value, .old_out = is_apart ? &other : old_out};
   old_out->size = 0;
   *found_out = false;
   int code = change(target, key, decide_swap, &swap);
+  if (code == MMCMAP_OK && other.data != NULL) {
+    mmcmap_buffer before = *old_out;
+    *old_out = other;
+    other = before;
+  }
+  mmcmap_buffer_free(&other);
   if (code == MMCMAP_OK)
     *found_out = swap.was_there;
   else

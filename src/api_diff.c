@@ -27,6 +27,16 @@ static int enter_both(const mmcmap_diff *diff, struct share_row **row_out) {
   return code;
 }
 
+/* Whether a record that both have may have expired in one of them alone. It is a
+   record of either: what is known of one of them is enough. */
+static bool may_expire_between(const mmcmap_snapshot *a,
+                               const mmcmap_snapshot *b) {
+  uint64_t last_ms =
+      a->now.now_ms > b->now.now_ms ? a->now.now_ms : b->now.now_ms;
+  return a->now.now_ms != b->now.now_ms && a->earliest_ms <= last_ms &&
+         b->earliest_ms <= last_ms;
+}
+
 int mmcmap_diff_open(mmcmap_snapshot *from, mmcmap_snapshot *to,
                      mmcmap_diff **diff_out) {
   struct share_row *row;
@@ -52,6 +62,7 @@ int mmcmap_diff_open(mmcmap_snapshot *from, mmcmap_snapshot *to,
                  2 * (space_look(&from->store->space) / NODE_HEADER_BYTES));
   diff->diff.now_ms[0] = from->now.now_ms;
   diff->diff.now_ms[1] = to->now.now_ms;
+  diff->diff.skips_same = !may_expire_between(from, to);
   *diff_out = diff;
   return MMCMAP_OK;
 }

@@ -59,9 +59,10 @@ int mmcmap_get_many(mmcmap *handle, const mmcmap_slice *keys, size_t count,
   if (code == MMCMAP_OK)
     code =
         visit_all(store, root, keys, count, reading_of(store), visit, context);
+  else if (code == MMCMAP_NOTFOUND) /* A map that is not there is empty. */
+    code = MMCMAP_OK;
   readers_unpin(row);
-  /* A map that is not there is empty. */
-  return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
+  return code;
 }
 
 int mmcmap_snapshot_get_many(mmcmap_snapshot *snapshot,

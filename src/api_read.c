@@ -21,14 +21,14 @@ struct mmcmap_cursor {
 
 /* Finds the map in the moment; one that is not there is empty. */
 static int choose_map(mmcmap_snapshot *snapshot, const struct trie_key *map) {
+  const struct moment *moment = &snapshot->moment;
   struct node_source source = space_source(&snapshot->store->space);
-  struct map_words words;
-  uint64_t top = snapshot->moment.root;
-  snapshot->count = snapshot->moment.count;
-  if (map == NULL) return catalog_default_root(&source, top, &snapshot->root);
-  int code = catalog_find(&source, &snapshot->store->hasher, top, map, &words);
+  struct catalog_words words;
+  int code = catalog_look(&source, &snapshot->store->hasher, moment->root, map,
+                          &words);
   snapshot->root = words.root;
-  snapshot->count = words.count;
+  snapshot->count = map == NULL ? moment->count : words.count;
+  snapshot->earliest_ms = words.lets_expire ? moment->earliest_ms : UINT64_MAX;
   return code == MMCMAP_NOTFOUND ? MMCMAP_OK : code;
 }
 

@@ -88,22 +88,29 @@ void mmcmap_txn_abort(mmcmap_txn *txn) {
 
 /* ---- Maps ---------------------------------------------------------------- */
 
-/* The map of that name that was asked for before, or NULL. */
-static mmcmap_txn *find_map(const mmcmap_txn *base, mmcmap_slice name) {
-  mmcmap_txn *map = base->maps;
-  while (map != NULL &&
-         (map->map.size != name.size ||
-          (name.size > 0 && memcmp(map->map.data, name.data, name.size) != 0)))
-    map = map->next_map;
-  return map;
+/* Where the map of that name hangs in the tree, or NULL in its place: whether it is one
+   that was asked for before. */
+static mmcmap_txn **find_map(mmcmap_txn *base, const struct trie_key *name) {
+  mmcmap_txn **place = &base->map_root;
+  while (*place != NULL) {
+    const struct trie_key *other = &(*place)->map;
+    if (other->primary == name->primary && other->size == name->size &&
+        (name->size == 0 || memcmp(other->data, name->data, name->size) == 0))
+      break;
+    place = &(*place)->below[name->primary > other->primary];
+  }
+  return place;
 }
 
 int mmcmap_txn_map(mmcmap_txn *txn, mmcmap_slice name, mmcmap_txn **map_out) {
   *map_out = NULL;
   int code = enter_txn(txn);
+  if (code == MMCMAP_OK) code = transaction_check(transaction_of(txn));
   if (code != MMCMAP_OK) return code;
   mmcmap_txn *base = txn->base;
-  *map_out = find_map(base, name);
+  struct trie_key key = trie_key_of(&txn->store->hasher, name.data, name.size);
+  mmcmap_txn **place = find_map(base, &key);
+  *map_out = *place;
   if (*map_out != NULL) return MMCMAP_OK;
   mmcmap_txn *map = calloc(1, sizeof *map);
   if (map == NULL) return error_set(MMCMAP_ENOMEM, "transaction");
@@ -119,6 +126,7 @@ int mmcmap_txn_map(mmcmap_txn *txn, mmcmap_slice name, mmcmap_txn **map_out) {
   map->is_map = true;
   map->next_map = base->maps;
   base->maps = map;
+  *place = map;
   *map_out = map;
   return MMCMAP_OK;
 }

@@ -25,13 +25,6 @@
 #include "share/owner_lock.h"
 #include "store.h"
 
-enum {
-  DETACH_TIMEOUT_MS = 10000, /* to wait for others that open or close */
-  DETACH_LEAST_MS = 1000 /* to wait for others to commit, whatever the option
-                                says: who would not wait for a change waits for
-                                what has been made to be on disk */
-};
-
 /* ---- The session --------------------------------------------------------- */
 
 /* The newest superblock, and the length of the file after it was read: another
@@ -183,6 +176,7 @@ static int load_constants(struct store *store, const mmcmap_options *options,
   if (code == MMCMAP_OK && store->is_shared)
     code = share_map_segments(
         &store->share, store->lock_path,
+        (*file_bytes_out >> store->space.segment_shift) + 1,
         (store->space.map.size_bytes >> store->space.segment_shift) + 1);
   return code;
 }
@@ -205,8 +199,11 @@ static int init_parts(struct store *store) {
   store->writer.start_context = store;
   committer_init(&store->committer, &store->writer, &store->superblocks);
   sweep_init(&store->sweep, &store->writer);
-  upkeep_init(&store->upkeep, &store->committer);
-  int code = flusher_init(&store->flusher, &store->committer, &store->sweep);
+  int code = upkeep_init(&store->upkeep, &store->committer);
+  if (code == MMCMAP_OK) {
+    code = flusher_init(&store->flusher, &store->committer, &store->sweep);
+    if (code != MMCMAP_OK) upkeep_destroy(&store->upkeep);
+  }
   store->flusher.upkeep = do_upkeep;
   store->flusher.upkeep_context = store;
   store->has_threads = code == MMCMAP_OK;
@@ -267,16 +264,17 @@ static int become_first(struct store *store,
   struct superblock superblock;
   uint64_t file_bytes;
   unsigned place;
+  bool is_possible = false;
   int code = choose_superblock(store, &superblock, &place, &file_bytes);
   if (code != MMCMAP_OK) return code;
   if (file_bytes > store->space.map.size_bytes)
     return error_set(MMCMAP_EADDRESS, "the file has grown while opening");
   space_set_size(&store->space, file_bytes);
-  if (takeover_matches(share->header, identity) &&
-      takeover_is_possible(&store->writer.log, identity, &superblock,
-                           &store->hasher)) {
-    return take_over(store, &superblock, place);
-  }
+  if (takeover_matches(share->header, identity))
+    code = takeover_is_possible(&store->writer.log, identity, &superblock,
+                                &store->hasher, &is_possible);
+  if (code != MMCMAP_OK) return code;
+  if (is_possible) return take_over(store, &superblock, place);
   code = share_reset(share);
   if (code != MMCMAP_OK) return code;
   log_abandon(&store->writer.log);
@@ -381,6 +379,17 @@ static void discard_file(struct store *store) {
   error_restore(&failure);
 }
 
+/* Whoever gave the file its name may have died before the name was on disk. As long as
+   there has been no session, who may begin one sees to that; before anything is put. */
+static int settle_name(const struct store *store,
+                       const struct superblock *superblock) {
+  bool is_made_here = store->temporary != NULL;
+  return superblock->sequence > SUPERBLOCK_COUNT || is_made_here ||
+                 store->is_readonly
+             ? MMCMAP_OK
+             : file_sync_folder_of(store->path);
+}
+
 /* With the opening lock. */
 static int attach_shared(struct store *store, const mmcmap_options *options) {
   struct superblock superblock;
@@ -399,6 +408,7 @@ static int attach_shared(struct store *store, const mmcmap_options *options) {
   if (code == MMCMAP_OK) code = finish_creation(store, options);
   if (code == MMCMAP_OK)
     code = load_constants(store, options, &superblock, &place, &file_bytes);
+  if (code == MMCMAP_OK) code = settle_name(store, &superblock);
   if (code == MMCMAP_OK)
     code = takeover_identify(store->fd, superblock.file_id, store->share.fd,
                              &identity);
@@ -476,46 +486,52 @@ int store_attach(struct store *store, const mmcmap_options *options) {
   store->is_shared = true;
   code = share_begin_opening(&store->share, 0);
   if (code == MMCMAP_OK) code = attach_shared(store, options);
-  if (code != MMCMAP_OK) discard_file(store);
-  share_end_opening(&store->share);
+  if (code == MMCMAP_OK)
+    share_end_opening(&store->share);
+  else /* and keep the lock until all is given back: others then find nobody */
+    discard_file(store);
   return code;
 }
 
 /* ---- Leaving ------------------------------------------------------------- */
 
+/* From now on nothing of ours waits for others for longer than that. */
+static void stop_threads(struct store *store, uint32_t timeout_ms) {
+  if (timeout_ms < COMMIT_LEAST_MS) timeout_ms = COMMIT_LEAST_MS;
+  atomic_store(&store->readers.leave_ns, owner_lock_end_ns(timeout_ms));
+  flusher_stop(&store->flusher);
+  upkeep_give_up(&store->upkeep);
+}
+
 /* The last one leaves the lock file empty; with the opening lock. */
-static int leave_last(struct store *store, bool discard) {
+static int leave_last(struct store *store) {
   bool is_alone;
   int code = store_is_alone(store, &is_alone);
   if (code != MMCMAP_OK || !is_alone || store->is_readonly) return code;
-  if (!discard) code = finish_session(store);
+  code = finish_session(store);
   if (code == MMCMAP_OK) atomic_store(&store->share.header->state, SHARE_RESET);
   return code;
 }
 
 /* Commits, and leaves a clean file if this is the last process. */
-static int leave_in_order(struct store *store, bool discard) {
+static int leave_in_order(struct store *store) {
   int code = MMCMAP_OK;
-  if (!store->is_readonly && !discard) code = commit_all(&store->committer);
+  if (!store->is_readonly) code = commit_all(&store->committer);
   if (!store->is_shared) return code;
   /* Without it the next opener takes over, as from a process that died. */
-  if (share_begin_opening(&store->share, DETACH_TIMEOUT_MS) != MMCMAP_OK)
-    return code;
-  int last = leave_last(store, discard);
+  uint32_t left_ms = owner_lock_left_ms(atomic_load(&store->readers.leave_ns));
+  if (share_begin_opening(&store->share, left_ms) != MMCMAP_OK) return code;
+  int last = leave_last(store);
   return code != MMCMAP_OK ? code : last;
 }
 
 /* Somebody who is alive may be in the way, for ever if it is stopped: it has the
    store open, so what is not committed is not lost if we go. Who has changed nothing
    that is not on disk has nothing to complain about. */
-static int leave(struct store *store, bool discard, uint32_t timeout_ms) {
+static int leave(struct store *store) {
   mmcmap_error before;
   mmcmap_last_error(&before);
-  if (timeout_ms < DETACH_LEAST_MS) timeout_ms = DETACH_LEAST_MS;
-  atomic_store(&store->readers.leave_ns, owner_lock_end_ns(timeout_ms));
-  flusher_stop(&store->flusher);
-  upkeep_destroy(&store->upkeep);
-  int code = leave_in_order(store, discard);
+  int code = leave_in_order(store);
   if (code != MMCMAP_EBUSY ||
       atomic_load(&store->own_epoch) >
           atomic_load(&store->share.header->commit.durable_epoch))
@@ -526,10 +542,13 @@ static int leave(struct store *store, bool discard, uint32_t timeout_ms) {
 
 int store_detach(struct store *store, bool discard, uint32_t timeout_ms) {
   int code = MMCMAP_OK;
-  if (store->readers.serial != 0 && store->has_threads)
-    code = leave(store, discard, timeout_ms);
+  if (store->readers.serial != 0 && store->has_threads) {
+    stop_threads(store, timeout_ms);
+    if (!discard) code = leave(store);
+  }
   if (store->has_threads) {
     flusher_destroy(&store->flusher);
+    upkeep_destroy(&store->upkeep);
     sweep_destroy(&store->sweep); /* not after fork(): it may be in use */
   }
   readers_destroy(&store->readers);

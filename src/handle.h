@@ -34,11 +34,13 @@ struct mmcmap_txn {
   mmcmap *handle;
   struct store *store;
   bool is_map;
-  struct trie_key map;     /* the name; owned by who is in the list */
-  mmcmap_txn *base;        /* what has the transaction: mostly itself */
-  mmcmap_txn *maps;        /* of the base: a list */
-  mmcmap_txn *next_map;    /* in it */
-  bool may_expire;         /* of the base: something that it has put */
+  struct trie_key map;  /* the name; owned by who is in the list */
+  mmcmap_txn *base;     /* what has the transaction: mostly itself */
+  mmcmap_txn *maps;     /* of the base: a list, for the end, */
+  mmcmap_txn *next_map; /* in it, */
+  mmcmap_txn *map_root; /* and a binary tree by the hash of the name: hashes */
+  mmcmap_txn *below[2]; /* are random enough to keep it flat */
+  bool may_expire;      /* of the base: something that it has put */
   struct transaction *own; /* of the base */
 };
 
@@ -119,6 +121,11 @@ static inline void note_change(struct store *store, uint64_t epoch) {
     handle_note_change(store, epoch);
 }
 
+static inline void notify_flusher(const mmcmap *handle, struct store *store) {
+  flusher_notify(&store->flusher, handle->options.flush_interval_ms,
+                 handle->options.timeout_ms);
+}
+
 /* A change has been published: makes it durable as the handle promises. */
 static inline int finish_change(const mmcmap *handle, struct store *store,
                                 uint64_t epoch) {
@@ -129,7 +136,7 @@ static inline int finish_change(const mmcmap *handle, struct store *store,
     case MMCMAP_SYNC:
       return commit_epoch(&store->committer, epoch);
     case MMCMAP_ASYNC:
-      flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+      notify_flusher(handle, store);
       return MMCMAP_OK;
     default:
       return MMCMAP_OK;
@@ -158,7 +165,7 @@ static inline int finish_expiring_change(const mmcmap *handle,
                                          struct store *store, uint64_t epoch) {
   int code = finish_change(handle, store, epoch);
   if (code == MMCMAP_OK && handle->options.durability == MMCMAP_SYNC)
-    flusher_notify(&store->flusher, handle->options.flush_interval_ms);
+    notify_flusher(handle, store);
   return code;
 }
 

@@ -17,7 +17,9 @@
  *     MMCMAP_ASYNC   within `flush_interval_ms` (up to ten times that while
  *                    more than 1 MiB is written in each) and the syncs of this
  *                    commit and of one that is under way (the default); when
- *                    the call returns, if no thread can be started for that;
+ *                    the call returns, if no thread can be started for that
+ *                    (or with the next change, if others are in the way of it
+ *                    for `timeout_ms`, and for a second at least);
  *     MMCMAP_SYNC    when the call returns;
  *     MMCMAP_MANUAL  when the next mmcmap_sync(), mmcmap_step() or
  *                    mmcmap_close() returns.
@@ -266,7 +268,9 @@ typedef int (*mmcmap_visit)(void *context, size_t index, mmcmap_slice value);
  * are looked up side by side: from 16 keys on that takes less than half as long
  * as a get for each, if the store is larger than the processor's caches. Each key
  * is read at a moment of its own: for one moment take a snapshot. Allocates
- * nothing. MMCMAP_OK, also if no key is there; else the first failure.
+ * nothing. `visit` may change the store; the space of what is replaced or deleted
+ * meanwhile is used again only when all is told. MMCMAP_OK, also if no key is there;
+ * else the first failure.
  */
 MMCMAP_API int mmcmap_get_many(mmcmap *store, const mmcmap_slice *keys,
                                size_t count, mmcmap_visit visit, void *context);
@@ -338,7 +342,8 @@ MMCMAP_API int mmcmap_cas(mmcmap *store, mmcmap_slice key,
                           const mmcmap_slice *value);
 
 /* Puts, and copies the value that there was before into `old_out`, which is
-   empty with `found_out` false if the key was absent. */
+   empty with `found_out` false if the key was absent. `key` and `value` may lie in
+   `old_out`. */
 MMCMAP_API int mmcmap_swap(mmcmap *store, mmcmap_slice key, mmcmap_slice value,
                            mmcmap_buffer *old_out, bool *found_out);
 
@@ -537,9 +542,9 @@ MMCMAP_API int mmcmap_sync(mmcmap *store);
 /*
  * Does what upkeep there is to do, for hosts that want no thread of ours: with
  * MMCMAP_MANUAL, once per frame or timer. Deletes some of what has expired, commits
- * if something has changed since the last commit, and cleans. `budget_ns` bounds the
- * work, but for the syncs that it needs, mostly one; 0 does nothing. MMCMAP_EBUSY:
- * others were in the way of it for `timeout_ms`.
+ * if something has changed since the last commit, and cleans, unless somebody compacts.
+ * `budget_ns` bounds the work, but for the syncs that it needs, mostly one; 0 does
+ * nothing. MMCMAP_EBUSY: others were in the way of it for `timeout_ms`.
  */
 MMCMAP_API int mmcmap_step(mmcmap *store, uint64_t budget_ns);
 
@@ -670,10 +675,12 @@ typedef struct mmcmap_change {
  * Walks what differs between two snapshots of one store, each key once, in no
  * order; either may be the older one. The time follows the number of differences,
  * whatever the size of the store. What was put again with the same value is no
- * difference, with another time to live neither. Where records of the map may
- * expire, what has expired in between is missing in the newer one, and finding that
- * takes a look at every record. Both snapshots must stay open until the diff is
- * closed.
+ * difference, with another time to live neither. What has expired in between is
+ * missing in the newer one. In a map whose records have times to live, finding that
+ * takes a look at every record, unless it is known that there is none to be found:
+ * what had expired was swept (by the thread, or mmcmap_step()) before one of the two was
+ * opened, which is not a saved one, and what is left expires later than both. Both
+ * snapshots must stay open until the diff is closed.
  * MMCMAP_EINVAL: snapshots of two stores.
  */
 MMCMAP_API int mmcmap_diff_open(mmcmap_snapshot *from, mmcmap_snapshot *to,

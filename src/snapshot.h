@@ -18,8 +18,9 @@ struct mmcmap_snapshot {
   struct expiry_reading now; /* taken when it was opened */
   uint64_t root;             /* of the map that it is of */
   uint64_t count;
-  bool is_view; /* of another snapshot, which has the row */
-  bool may_end; /* by anybody, when it is older than it may become */
+  uint64_t earliest_ms; /* no record of the map expires earlier */
+  bool is_view;         /* of another snapshot, which has the row */
+  bool may_end;         /* by anybody, when it is older than it may become */
 };
 
 /* A snapshot of a store with a row, which is to be marked; it may become as old as

@@ -54,7 +54,12 @@ static int open_file(struct store *store, const char *path,
   store->fd = -1;
   if (!options->exclusive)
     code = file_open(path, options->readonly, &store->fd);
-  if (code == MMCMAP_OK) return file_real_path(path, &store->path);
+  if (code == MMCMAP_OK) {
+    code = file_real_path(path, &store->path);
+    return code == MMCMAP_ENOENT
+               ? error_set(MMCMAP_EBUSY, "the file was removed while opening")
+               : code;
+  }
   if (code != MMCMAP_ENOENT || !options->create || options->readonly)
     return code;
   code = file_real_path_of_new(path, !options->exclusive, &store->path);
@@ -293,7 +298,7 @@ static int unlink_both(struct store *store, const char *path) {
   free(real);
   /* The name is gone, so this has not failed; a power cut may bring it back. */
   if (code != MMCMAP_OK) return code;
-  (void)file_unlink(store->lock_path);
+  share_unlink(&store->share, store->lock_path);
   (void)file_sync_folder_of(store->path);
   return MMCMAP_OK;
 }

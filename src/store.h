@@ -85,8 +85,9 @@ struct store {
    MMCMAP_EBUSY: not now, or not with this lock file. */
 int store_attach(struct store *store, const mmcmap_options *options);
 
-/* Ends this process's use: the last user leaves a file that needs no recovery,
-   unless `discard` is set. Gives back everything but `store` itself. MMCMAP_EBUSY:
+/* Ends this process's use: the last user leaves a file that needs no recovery. With
+   `discard` set it goes as a process that dies: the store was not opened, after all, or
+   is no more. Gives back everything but `store` itself. MMCMAP_EBUSY:
    what this process has changed is not on disk, because others were in the way for so
    long, and for a second at least. */
 int store_detach(struct store *store, bool discard, uint32_t timeout_ms);

@@ -494,10 +494,11 @@ describe("a store's changes that depend on the value:", function()
       assert.same({ k = "a" }, (helper.records(db)))
     end)
 
-    it("an error of decode is raised when swap has put", function()
+    it("an error of decode is raised before swap has put", function()
       db:put("k", "!")
       raises("cannot decode", lists.swap, lists, "k", { "b" })
-      assert.equal("b", db:get("k"))
+      assert.equal("!", db:get("k"))
+      assert.is_true(lists:put("k", { "b" }))
       assert.same({ "b" }, lists:swap("k", { "c" }))
     end)
 

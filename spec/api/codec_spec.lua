@@ -101,6 +101,43 @@ describe("a codec", function()
     assert.same({ "good" }, db:get("k"))
   end)
 
+  -- swap used to put first and to decode what it returns then: the error came when the
+  -- old value was gone.
+  it("that fails to decode the old value leaves it to swap", function()
+    local function keeps_it(where, bytes)
+      bytes:put("k", "a!", { ttl = 100 })
+      local ok, message = pcall(where.swap, where, "k", { "new" })
+      assert.is_false(ok)
+      assert.is_truthy(message:find("cannot decode 'a!'", 1, true), message)
+      assert.equal("a!", bytes:get("k"))
+      assert.is_true(bytes:ttl("k") > 50)
+      assert.is_true(where:put("k", { "old" }))
+      assert.same({ "old" }, where:swap("k", { "new" }))
+      assert.same({ "new" }, where:get("k"))
+      assert.is_nil(where:ttl("k"))
+    end
+    local map, plain = db:map("m"), db:map("m", { codec = false })
+    keeps_it(map, plain)
+    db:update(function(tx)
+      keeps_it(tx:map("m"), tx:map("m", { codec = false }))
+    end)
+  end)
+
+  it("may change what swap has found: the value before it is returned", function()
+    local other, tries
+    other = helper.store { codec = { encode = tostring, decode = function(text)
+      tries = tries + 1
+      if tries == 1 then other:put("k", "second") end
+      if tries == 2 then other:delete("k") end
+      return text
+    end } }
+    other:put("k", "first")
+    tries = 0
+    assert.equal(nil, other:swap("k", "last"))
+    assert.equal(2, tries)
+    assert.equal("last", other:get("k"))
+  end)
+
   it("'s error objects arrive as they are", function()
     local problem = {}
     local other = helper.store { codec = {

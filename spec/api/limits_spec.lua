@@ -392,6 +392,46 @@ describe("a process that stands still", function()
       assert.same({}, peers.faults(path))
     end)
 
+  -- It has to commit by itself, at the put and at the opening.
+  it_if_shared("and leads a commit holds up who can start no flusher no longer",
+    function()
+      if is_hookless() then return end
+      start_stuck()
+      stuck:ask("probe.crash.die_at_point(1, tonumber((...)), 'led')", SIGSTOP)
+      stuck:tell("return db:sync()")
+      stuck:await_stopped()
+      local other = peers.launch(path)
+      assert.is_true(ask_timed("", other, [[
+        probe.os.fail("thread", 1, "EAGAIN", 0)
+        db = assert(probe.store.open(path, { timeout_ms = 1500 }))
+      ]]) < 6)
+      assert.is_true(ask_timed("true", other, "return db:put('of the', 'other')") < 6)
+      stuck:go_on()
+      assert.equal("true", stuck:answer())
+      assert.equal("true", other:ask("return db:put('of the', 'other')"))
+      stuck:kill()
+      other:kill()
+      os.remove(path .. "-lock")
+      assert.equal("other", helper.store(nil, path):get("of the"))
+    end)
+
+  it_if_shared("while it opens holds up a close as long as is allowed", function()
+    if is_hookless() then return end
+    local other = peers.start(path, { open = "{ timeout = 1.5 }" })
+    assert.equal("true", other:ask("return db:put('of the', 'other')"))
+    stuck = peers.launch(path)
+    stuck:ask("probe.crash.die_at_point(1, tonumber((...)), 'looked at')", SIGSTOP)
+    stuck:tell("db = assert(probe.store.open(path)) return db:get('of the')")
+    stuck:await_stopped()
+    assert.is_true(ask_timed("true nil", other, CLOSE) < 6)
+    other:finish()
+    stuck:go_on()
+    assert.equal("other", stuck:answer())
+    assert.equal("true", stuck:ask("return db:close()"))
+    stuck:finish()
+    assert.is_true(helper.store(nil, path):stat().was_clean)
+  end)
+
   it_if_shared("in a transaction holds up a step as long as is allowed", function()
     start_stuck()
     local other = peers.start(path,

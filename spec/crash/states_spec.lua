@@ -66,6 +66,13 @@ describe("crash states", function()
     end
   end)
 
+  -- About 160 commits fill a segment; those before are as in other worlds.
+  it("keep the promise: a log that goes on in another segment", function()
+    assert.is_nil(crash.world { ops = ("m0m1"):rep(85), durability = "sync", since = 140,
+      bound = 150, second = 97, second_bound = 3, seed = 1 })
+    crash.report("a log of two segments")
+  end)
+
   for _, case in ipairs {
     { "large values that are cleaned away", 12,
       "P0P1p2P0v_P1s_v_P0d1v_s_P0v_r_P1v_s_" },

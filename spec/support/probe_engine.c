@@ -74,11 +74,11 @@ static int engine_new(lua_State *L) {
   if (code != MMCMAP_OK) return probe_fail(L, code);
   engine->space.segment_shift =
       (unsigned)__builtin_ctz(engine->space.segment_size);
-  code = share_map_segments(&engine->share, NULL, 4096);
+  code = share_map_segments(&engine->share, NULL, 0, 4096);
   if (code == MMCMAP_OK) code = usage_ensure(&engine->space);
   if (code != MMCMAP_OK) return probe_fail(L, code);
   /* What is kept in reserve is tried on stores. */
-  engine->space.claim = SPACE_AT_LAST;
+  engine->space.claim = SPACE_FOR_COMMITS;
   space_enter(&engine->space);
   usage_install_uncounted(&engine->space, true);
   log_init(&engine->log, &engine->space, &engine->readers, &engine->hasher);

@@ -19,6 +19,7 @@
  *   watch()                           only counts
  *   counts()                          {name = calls}, "*" for all together
  *   trace()                           the names of the calls, in order
+ *   writes()                          {offset, size, ...} of each pwrite, in order
  *   restore()                         the real calls again, counts forgotten
  * The name "*" stands for calls of any entry. One fault per name at a time.
  * Threads of the engine may be calling meanwhile: all cells are atomic.
@@ -54,7 +55,7 @@ enum { FAULTS_ENTRIES(FAULTS_ENUM) FAULTS_ANY, FAULTS_COUNT };
 _Static_assert(sizeof(struct os_calls) == FAULTS_ANY * sizeof(void (*)(void)),
                "every entry of os_calls needs a line in FAULTS_ENTRIES");
 
-enum { FAULTS_TRACE_MAX = 65536 };
+enum { FAULTS_TRACE_MAX = 65536, FAULTS_WRITES_MAX = 4096 };
 
 enum faults_kind { FAULTS_NONE, FAULTS_FAIL, FAULTS_SHORT, FAULTS_DIE };
 
@@ -71,6 +72,10 @@ static struct faults_entry {
 } faults_entries[FAULTS_COUNT];
 
 static atomic_uchar faults_trace[FAULTS_TRACE_MAX];
+static struct {
+  atomic_long offset;
+  atomic_long size;
+} faults_written[FAULTS_WRITES_MAX];
 static atomic_uint faults_magic; /* what fstatfs answers; 0: the truth */
 static atomic_uint faults_statx_missing; /* bits that statx never answers */
 static atomic_bool faults_disk_is_full;
@@ -160,6 +165,11 @@ static ssize_t faults_pread(int fd, void *data, size_t size, off_t offset) {
 static ssize_t faults_pwrite(int fd, const void *data, size_t size,
                              off_t offset) {
   size_t bytes = 0;
+  long number = atomic_load(&faults_entries[FAULTS_pwrite].count);
+  if (number < FAULTS_WRITES_MAX) {
+    atomic_store(&faults_written[number].offset, (long)offset);
+    atomic_store(&faults_written[number].size, (long)size);
+  }
   switch (faults_meet(FAULTS_pwrite, &bytes)) {
     case FAULTS_FAIL:
       return -1;
@@ -400,6 +410,18 @@ static int faults_trace_of(lua_State *L) {
   return 1;
 }
 
+static int faults_writes(lua_State *L) {
+  long count = atomic_load(&faults_entries[FAULTS_pwrite].count);
+  lua_newtable(L);
+  for (int i = 0; faults_watching && i < count && i < FAULTS_WRITES_MAX; i++) {
+    lua_pushnumber(L, (lua_Number)atomic_load(&faults_written[i].offset));
+    lua_rawseti(L, -2, 2 * i + 1);
+    lua_pushnumber(L, (lua_Number)atomic_load(&faults_written[i].size));
+    lua_rawseti(L, -2, 2 * i + 2);
+  }
+  return 1;
+}
+
 void probe_faults_open(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"watch", faults_watch},
@@ -408,6 +430,7 @@ void probe_faults_open(lua_State *L) {
       {"die", faults_die_at},
       {"counts", faults_counts},
       {"trace", faults_trace_of},
+      {"writes", faults_writes},
       {"restore", faults_restore},
       {"pretend_file_system", faults_pretend_file_system},
       {"pretend_old_statx", faults_pretend_old_statx},

@@ -55,13 +55,17 @@ static int os_file_create(lua_State *L) {
   return os_fd_or_fail(L, code, fd);
 }
 
-/* file_open_or_create(path, mode): descriptor, whether it was made */
+/* file_open_or_create(path, mode): descriptor, whether it was made; closes what a
+   failure leaves. */
 static int os_file_open_or_create(lua_State *L) {
   int fd;
   bool is_made;
   const char *path = luaL_checkstring(L, 1);
   int code = file_open_or_create(path, probe_check_u32(L, 2), &fd, &is_made);
-  if (code != MMCMAP_OK) return os_fd_or_fail(L, code, fd);
+  if (code != MMCMAP_OK) {
+    if (fd >= 0) file_close(fd);
+    return probe_fail(L, code);
+  }
   lua_pushinteger(L, fd);
   lua_pushboolean(L, is_made);
   return 2;

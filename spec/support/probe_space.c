@@ -116,6 +116,7 @@ int probe_space_usage(lua_State *L) {
   fields_set_u64(L, "used", totals.used_count);
   fields_set_u64(L, "free", totals.free_count);
   fields_set_u64(L, "holes", totals.hole_count);
+  fields_set_u64(L, "known_free", atomic_load(&upkeep->free_count));
   fields_set_u64(L, "empty", totals.empty_count);
   fields_set_u64(L, "uncounted", totals.uncounted_count);
   fields_set_u64(L, "stuck", totals.stuck_count);

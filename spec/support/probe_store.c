@@ -8,7 +8,7 @@
  *       secondary_mask=}])
  * Store: backup, check, compact, get_many, put, get, has, delete, add, replace, cas, swap,
  * incr, ttl, expire, count, version, size, path, sync, step, stat, snapshot, save, saved,
- * open_saved, drop_saved, records, map, maps, drop, close, remove; and see
+ * open_saved, drop_saved, records, map, maps, drop, ended, close, remove; and see
  * probe_txn.c, probe_space.c.
  *   salvage(from, to)   how many records
  * Snapshot: diff, dump, get, get_many, ttl, count, version, page, records, map, maps, close.
@@ -247,12 +247,15 @@ static int store_cas(lua_State *L) {
 }
 
 /* swap(key, value): the old value, or nil, and whether there was one. After a
-   failure, as probe_fail(), and then these two. */
+   failure, as probe_fail(), and then these two. nil as key or value: what the last
+   get() or swap() has left in the buffer, which is used again. */
 static int store_swap(lua_State *L) {
   struct probe_store *store = store_check(L);
+  mmcmap_slice kept = {store->value.data, store->value.size};
   bool found = true;
-  int code = mmcmap_swap(store->handle, store_slice(L, 2),
-                         store_bare_slice(L, 3), &store->value, &found);
+  int code = mmcmap_swap(
+      store->handle, lua_isnil(L, 2) ? kept : store_slice(L, 2),
+      lua_isnil(L, 3) ? kept : store_bare_slice(L, 3), &store->value, &found);
   if (code != MMCMAP_OK) probe_fail(L, code);
   if (found || store->value.size > 0)
     lua_pushlstring(L, store->value.data, store->value.size);
@@ -341,6 +344,66 @@ static int store_backup(lua_State *L) {
   struct probe_store *store = store_check(L);
   return probe_result(
       L, mmcmap_backup(store->handle, luaL_checkstring(L, 2), NULL, NULL));
+}
+
+/* What ends a call from its callback. */
+struct ending {
+  int at, code, calls;
+};
+
+static int ending_tell(void *context) {
+  struct ending *ending = context;
+  return ++ending->calls == ending->at ? ending->code : MMCMAP_OK;
+}
+
+static int ending_visit(void *context, size_t index, mmcmap_slice value) {
+  (void)index;
+  (void)value;
+  return ending_tell(context);
+}
+
+static int ending_name(void *context, mmcmap_slice name) {
+  (void)name;
+  return ending_tell(context);
+}
+
+static int ending_saved(void *context, const mmcmap_saved *saved) {
+  (void)saved;
+  return ending_tell(context);
+}
+
+static int ending_progress(void *context, uint64_t done, uint64_t total) {
+  (void)done;
+  (void)total;
+  return ending_tell(context);
+}
+
+/* ended(call, at, code, path): what the call returns whose callback returns `code`, a
+   number, when it is called for the `at`th time, and how often it has been called. Keys
+   are "a" to "c"; a backup goes to `path`. */
+static int store_ended(lua_State *L) {
+  static const mmcmap_slice keys[] = {{"a", 1}, {"b", 1}, {"c", 1}};
+  mmcmap *handle = store_check(L)->handle;
+  const char *call = luaL_checkstring(L, 2);
+  const char *path = luaL_checkstring(L, 5);
+  struct ending ending = {.at = (int)luaL_checkinteger(L, 3),
+                          .code = (int)luaL_checkinteger(L, 4)};
+  int code = MMCMAP_EINVAL;
+  if (strcmp(call, "get_many") == 0)
+    code = mmcmap_get_many(handle, keys, 3, ending_visit, &ending);
+  else if (strcmp(call, "maps") == 0)
+    code = mmcmap_maps(handle, ending_name, &ending);
+  else if (strcmp(call, "snapshots") == 0)
+    code = mmcmap_snapshots(handle, ending_saved, &ending);
+  else if (strcmp(call, "check") == 0)
+    code = mmcmap_check(handle, ending_progress, NULL, &ending);
+  else if (strcmp(call, "backup") == 0)
+    code = mmcmap_backup(handle, path, ending_progress, &ending);
+  else if (strcmp(call, "compact") == 0)
+    code = mmcmap_compact(handle, ending_progress, &ending);
+  lua_pushinteger(L, code);
+  lua_pushinteger(L, ending.calls);
+  return 2;
 }
 
 static int store_count(lua_State *L) {
@@ -722,67 +785,70 @@ static int store_close_nothing(lua_State *L) {
   return probe_result(L, mmcmap_close(NULL));
 }
 
+static const luaL_Reg store_methods[] = {
+    {"backup", store_backup},
+    {"check", store_do_check},
+    {"get_many", store_get_many},
+    {"put", store_put},
+    {"get", store_get},
+    {"has", store_has},
+    {"delete", store_delete},
+    {"add", store_add},
+    {"replace", store_replace},
+    {"cas", store_cas},
+    {"swap", store_swap},
+    {"incr", store_incr},
+    {"count", store_count},
+    {"version", store_version},
+    {"size", store_size},
+    {"path", store_path},
+    {"sync", store_sync},
+    {"step", store_step},
+    {"compact", store_compact},
+    {"ttl", store_ttl},
+    {"expire", store_expire},
+    {"stat", store_stat},
+    {"snapshot", store_snapshot},
+    {"save", store_save},
+    {"saved", store_saved},
+    {"open_saved", store_open_saved},
+    {"drop_saved", store_forget_saved},
+    {"records", store_records},
+    {"close", store_close},
+    {"remove", store_remove},
+    {"begin", probe_txn_begin},
+    {"put_many", probe_txn_store_put_many},
+    {"clear", probe_txn_store_clear},
+    {"map", store_map},
+    {"maps", store_maps},
+    {"drop", store_drop},
+    {"ended", store_ended},
+    {"leave_open", probe_txn_leave_open},
+    {"usage", probe_space_usage},
+    {"clean", probe_space_clean},
+    {"clean_ahead", probe_space_clean_ahead},
+    {"ahead", probe_space_ahead},
+    {"await", probe_space_await},
+    {"pin", probe_space_pin},
+    {"unpin", probe_space_unpin},
+    {"from_thread", probe_txn_from_thread},
+    {"__gc", store_close},
+    {NULL, NULL},
+};
+
+static const luaL_Reg snapshot_methods[] = {
+    {"get", snapshot_get},     {"get_many", snapshot_get_many},
+    {"count", snapshot_count}, {"ttl", snapshot_ttl},
+    {"dump", snapshot_dump},   {"version", snapshot_version},
+    {"page", snapshot_page},   {"records", snapshot_records},
+    {"map", snapshot_map},     {"maps", snapshot_maps},
+    {"diff", snapshot_diff},   {"close", snapshot_close},
+    {"hold", snapshot_hold},   {"let_go", snapshot_let_go},
+    {"__gc", snapshot_close},  {NULL, NULL},
+};
+
 void probe_store_open(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"backup", store_backup},
-      {"check", store_do_check},
-      {"get_many", store_get_many},
-      {"put", store_put},
-      {"get", store_get},
-      {"has", store_has},
-      {"delete", store_delete},
-      {"add", store_add},
-      {"replace", store_replace},
-      {"cas", store_cas},
-      {"swap", store_swap},
-      {"incr", store_incr},
-      {"count", store_count},
-      {"version", store_version},
-      {"size", store_size},
-      {"path", store_path},
-      {"sync", store_sync},
-      {"step", store_step},
-      {"compact", store_compact},
-      {"ttl", store_ttl},
-      {"expire", store_expire},
-      {"stat", store_stat},
-      {"snapshot", store_snapshot},
-      {"save", store_save},
-      {"saved", store_saved},
-      {"open_saved", store_open_saved},
-      {"drop_saved", store_forget_saved},
-      {"records", store_records},
-      {"close", store_close},
-      {"remove", store_remove},
-      {"begin", probe_txn_begin},
-      {"put_many", probe_txn_store_put_many},
-      {"clear", probe_txn_store_clear},
-      {"map", store_map},
-      {"maps", store_maps},
-      {"drop", store_drop},
-      {"leave_open", probe_txn_leave_open},
-      {"usage", probe_space_usage},
-      {"clean", probe_space_clean},
-      {"clean_ahead", probe_space_clean_ahead},
-      {"ahead", probe_space_ahead},
-      {"await", probe_space_await},
-      {"pin", probe_space_pin},
-      {"unpin", probe_space_unpin},
-      {"from_thread", probe_txn_from_thread},
-      {"__gc", store_close},
-      {NULL, NULL},
-  };
-  static const luaL_Reg snapshot_methods[] = {
-      {"get", snapshot_get},     {"get_many", snapshot_get_many},
-      {"count", snapshot_count}, {"ttl", snapshot_ttl},
-      {"dump", snapshot_dump},   {"version", snapshot_version},
-      {"page", snapshot_page},   {"records", snapshot_records},
-      {"map", snapshot_map},     {"maps", snapshot_maps},
-      {"diff", snapshot_diff},   {"close", snapshot_close},
-      {"hold", snapshot_hold},   {"let_go", snapshot_let_go},
-      {"__gc", snapshot_close},  {NULL, NULL},
-  };
-  store_new_type(L, STORE_TYPE, methods);
+  store_new_type(L, STORE_TYPE, store_methods);
   store_new_type(L, STORE_SNAPSHOT_TYPE, snapshot_methods);
   probe_txn_open(L);
   lua_pushcfunction(L, store_salvage);

@@ -7,7 +7,8 @@
  *   store:leave_open(key, value)   a thread begins a transaction, puts, and ends;
  *                                  what it has left
  *   store:from_thread(name)   what calls "put", "sync" or "begin" of the store
- *                             give in another thread
+ *                             give in another thread; or "step" while this one has
+ *                             the cleaner's turn, and the last error there after it
  * Transaction: get, has, ttl, put, delete, add, replace, cas, swap, incr, expire, put_many,
  * clear, count, records, walk (a function that gives key and value), savepoint,
  * rollback_to, release, map, maps, drop, commit, abort. They answer as their namesakes of a store
@@ -356,6 +357,7 @@ struct scene {
   mmcmap_slice value;
   const char *call;
   int code;
+  mmcmap_error error; /* known after it */
 };
 
 static void *leave_open(void *context) {
@@ -391,10 +393,13 @@ static void *call_store(void *context) {
     scene->code = mmcmap_put(scene->handle, word, word);
   else if (strcmp(scene->call, "sync") == 0)
     scene->code = mmcmap_sync(scene->handle);
+  else if (strcmp(scene->call, "step") == 0)
+    scene->code = mmcmap_step(scene->handle, UINT64_C(1000000000));
   else if (strcmp(scene->call, "use") == 0)
     scene->code = mmcmap_txn_put(scene->txn, word, word);
   else
     scene->code = mmcmap_txn_begin(scene->handle, &txn);
+  mmcmap_last_error(&scene->error);
   mmcmap_txn_abort(txn);
   return NULL;
 }
@@ -402,8 +407,15 @@ static void *call_store(void *context) {
 int probe_txn_from_thread(lua_State *L) {
   struct scene scene = {.handle = probe_store_handle(L),
                         .call = luaL_checkstring(L, 2)};
+  struct store *store = atomic_load(&scene.handle->store);
+  bool is_step = strcmp(scene.call, "step") == 0;
+  if (is_step) thread_mutex_lock(&store->upkeep.turns.mutex);
   play(L, &scene, call_store);
-  return probe_result(L, scene.code);
+  if (is_step) thread_mutex_unlock(&store->upkeep.turns.mutex);
+  if (scene.code != MMCMAP_OK || !is_step) return probe_result(L, scene.code);
+  lua_pushboolean(L, true);
+  lua_pushstring(L, mmcmap_error_name(scene.error.code));
+  return 2;
 }
 
 /* use_from_thread(): what a put gives there. */

@@ -13,6 +13,9 @@
  *       forks children, one after the other, while threads write: each reads
  *       and writes through the inherited handle, and finds the inherited
  *       snapshot refused
+ *   sharer starved PATH
+ *       openings that take over from a dead process, each of which lacks memory at
+ *       another moment: none loses anything
  *   sharer quiet PATH KEYS READS
  *       reads of all kinds, which may call nothing of the system, on pain of
  *       death by the kernel, and allocate nothing
@@ -340,7 +343,7 @@ static int forks(const char *path, unsigned long children,
   return status;
 }
 
-/* ---- Reads that call nothing ------------------------------------------------ */
+/* ---- Memory ------------------------------------------------------------------ */
 
 /* The linker gives these the calls of all of the program. */
 void *__real_malloc(size_t size);
@@ -351,21 +354,64 @@ void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *memory, size_t size);
 
 static _Atomic uint64_t allocations;
+static _Atomic uint64_t refused; /* the one that fails; 0: none */
+
+static bool may_allocate(void) {
+  uint64_t number = atomic_fetch_add(&allocations, 1) + 1;
+  if (number != atomic_load(&refused)) return true;
+  errno = ENOMEM;
+  return false;
+}
 
 void *__wrap_malloc(size_t size) {
-  atomic_fetch_add(&allocations, 1);
-  return __real_malloc(size);
+  return may_allocate() ? __real_malloc(size) : NULL;
 }
 
 void *__wrap_calloc(size_t count, size_t size) {
-  atomic_fetch_add(&allocations, 1);
-  return __real_calloc(count, size);
+  return may_allocate() ? __real_calloc(count, size) : NULL;
 }
 
 void *__wrap_realloc(void *memory, size_t size) {
-  atomic_fetch_add(&allocations, 1);
-  return __real_realloc(memory, size);
+  return may_allocate() ? __real_realloc(memory, size) : NULL;
 }
+
+/* A process puts two keys, commits the first, and dies. The next opening is refused
+   one allocation; the one after it finds both keys. Whether there was such an
+   allocation. */
+static bool starve(const char *path, unsigned long round) {
+  fflush(stdout);
+  pid_t child = fork();
+  if (child < 0) fail("fork: %s", strerror(errno));
+  if (child == 0) {
+    open_store(path, MMCMAP_MANUAL);
+    write_keys("starved", 2 * round - 1, 2 * round - 1);
+    expect(mmcmap_sync(store), MMCMAP_OK, "sync");
+    write_keys("starved", 2 * round, 2 * round);
+    raise(SIGKILL);
+  }
+  waitpid(child, NULL, 0);
+  atomic_store(&refused, atomic_load(&allocations) + round);
+  int code = mmcmap_open(path, NULL, &store);
+  bool was_refused = atomic_load(&allocations) >= atomic_load(&refused);
+  atomic_store(&refused, 0);
+  if (code == MMCMAP_ENOMEM)
+    open_store(path, MMCMAP_MANUAL);
+  else
+    expect(code, MMCMAP_OK, "open without memory");
+  check_keys("starved", 1, 2 * round);
+  expect(mmcmap_close(store), MMCMAP_OK, "close");
+  return was_refused;
+}
+
+static int starved(const char *path) {
+  unsigned long round = 1;
+  while (starve(path, round))
+    round++;
+  printf("allocations %lu\n", round - 1);
+  return 0;
+}
+
+/* ---- Reads that call nothing ------------------------------------------------ */
 
 static int visit_nothing(void *context, size_t index, mmcmap_slice value) {
   (void)index;
@@ -412,8 +458,9 @@ static int quiet(const char *path, unsigned long keys, unsigned long reads) {
 /* ---- The command line ------------------------------------------------------ */
 
 int main(int argc, char **argv) {
-  const char *command = argc > 4 ? argv[1] : "";
+  const char *command = argc > 2 ? argv[1] : "";
   alarm(PATIENCE_SECONDS);
+  if (argc == 3 && strcmp(command, "starved") == 0) return starved(argv[2]);
   if (argc == 5 && strcmp(command, "crowd") == 0)
     return crowd(argv[2], number_of(argv[3]), number_of(argv[4]));
   if (argc == 5 && strcmp(command, "forks") == 0)

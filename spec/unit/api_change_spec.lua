@@ -98,6 +98,34 @@ describe("a change that depends on the value", function()
       end
     end)
 
+    -- The old value was copied over the new one before that was put.
+    it("hands values on from key to key in one buffer", function()
+      local values = {}
+      for i = 1, 20 do
+        values[i] = binary.bytes(i * 1237 % 2900 + 1)
+        db:put(i, values[i])
+      end
+      assert.equal(values[20], db:get(20))
+      for i = 1, 20 do assert.equal(values[i], (db:swap(i, nil))) end
+      for i = 2, 20 do assert.equal(values[i - 1], db:get(i)) end
+      assert.equal(values[20], db:get(1))
+    end)
+
+    it("goes from key to key in one buffer", function()
+      local function key(i) return string.char(64 + i):rep(i) end
+      for i = 1, 19 do db:put(key(i), key(i * 7 % 19 + 1)) end
+      db:put("first", key(1))
+      db:get("first")
+      for _, i in ipairs { 1, 8, 19 } do
+        local following = key(i * 7 % 19 + 1)
+        assert.equal(following, (db:swap(nil, "been")))
+        assert.equal("been", db:get(key(i)))
+        assert.equal("been", (db:swap(key(i), following)))
+        db:get(key(i))
+      end
+      assert.equal(20, db:count())
+    end)
+
     it("empties its outputs when it fails", function()
       local small = open { durability = "manual", max_size = 1048576,
         segment_size = 131072 }

@@ -393,44 +393,6 @@ describe("the clock of expiry", function()
   end)
 end)
 
-describe("a diff", function()
-  before_each(function() db = open() end)
-
-  local function both(f)
-    local a = assert(db:snapshot())
-    f()
-    local b = assert(db:snapshot())
-    local changes, count = a:diff(b)
-    a:close()
-    b:close()
-    return changes, count
-  end
-
-  it("agrees with its snapshots about what has expired in between", function()
-    for i = 1, 300 do assert(db:put("stays " .. i, "v")) end
-    for i = 1, 300 do assert(db:put("later " .. i, "v", 1000)) end
-    assert(db:put("goes", "v", 100))
-    assert(db:put("is replaced", "v", 100))
-    assert(db:put("has gone", "v", 1))
-    pass(1)
-    local changes, count = both(function()
-      pass(100)
-      assert(db:put("is replaced", "w"))
-      assert(db:put("has gone", "again"))
-    end)
-    assert.same({ goes = { old = "v" }, ["is replaced"] = { old = "v", new = "w" },
-      ["has gone"] = { new = "again" } }, changes)
-    assert.equal(3, count)
-    assert.same({}, (both(function() end)))
-  end)
-
-  it("takes another time for no difference", function()
-    assert(db:put("k", "v", 100))
-    assert.same({}, (both(function() assert(db:expire("k", 500)) end)))
-    assert.same({}, (both(function() assert(db:expire("k", 0)) end)))
-  end)
-end)
-
 describe("the sweep", function()
   it("deletes what has expired, in all maps, and nothing else", function()
     db = open()

@@ -12,7 +12,7 @@ local scratch = require "spec.support.scratch"
 local format, open = probe.format, probe.store.open
 
 local A_AT, B_AT, PAGE = 0, 8192, 4096
-local SEGMENT = 131072
+local SEGMENT, SEGMENT_HEADER = 131072, 64
 local FILE_SIZE_MIN = 65536
 
 local function options(changes)
@@ -115,6 +115,17 @@ local function holds(expected, bytes)
   return stat
 end
 
+-- Two commits, the second of so many values of that size: both contents, and the file,
+-- with its frames, after a crash.
+local function two_commits(count, size)
+  put("a", "1")
+  local first = sync()
+  for i = 1, count do put("key" .. i, binary.bytes(size, i)) end
+  local second = sync()
+  local bytes = crash()
+  return first, second, bytes, frames(bytes)
+end
+
 describe("maint.recovery", function()
   before_each(function()
     path = scratch.path("store")
@@ -198,12 +209,7 @@ describe("maint.recovery", function()
   end)
 
   it("cuts off a torn last frame, wherever it is torn", function()
-    put("a", "1")
-    local first = sync()
-    for i = 1, 40 do put("key" .. i, binary.bytes(100, i)) end
-    local second = sync()
-    local bytes = crash()
-    local all = frames(bytes)
+    local first, second, bytes, all = two_commits(40, 100)
     local last = all[#all]
     assert.is_true(last.size > 4096)
     holds(second, bytes)
@@ -219,12 +225,7 @@ describe("maint.recovery", function()
   end)
 
   it("takes an epoch whole or not at all, in many frames", function()
-    put("a", "1")
-    local first = sync()
-    for i = 1, 60 do put("key" .. i, binary.bytes(8000, i)) end
-    local second = sync()
-    local bytes = crash()
-    local all = frames(bytes)
+    local first, second, bytes, all = two_commits(60, 8000)
     assert.is_true(#all > 4)
     holds(second, bytes)
     for i = 2, #all do
@@ -234,15 +235,85 @@ describe("maint.recovery", function()
     holds({}, binary.flip(bytes, all[1].at + all[1].size - 1))
   end)
 
+  it("takes no commit that goes on in a segment without its header", function()
+    local first, second, bytes = two_commits(30, 8000)
+    local begun = 0
+    for _, frame in ipairs(frames(bytes)) do
+      local at = frame.at - SEGMENT_HEADER
+      if at % SEGMENT == 0 then
+        begun = begun + 1
+        local header = { number = at / SEGMENT, kind = 1, run = 1,
+          file_id = newest(bytes).file_id }
+        local function with(changes)
+          for name, value in pairs(changes) do header[name] = value end
+          return binary.patch(bytes, at, (format.segment_encode(header)))
+        end
+        holds(second, with {})
+        holds(first, binary.flip(bytes, at + 20))
+        holds(first, with { kind = 2 }) -- of large values
+        holds(first, with { kind = 1, number = header.number + 1 })
+      end
+    end
+    assert.is_true(begun > 0)
+  end)
+
+  -- The frames with other epochs, checksums and the chain made to fit again.
+  local function with_epochs(bytes, list, epochs)
+    local superblock = newest(bytes)
+    local chain = superblock.chain
+    for i, frame in ipairs(list) do
+      if epochs[i] then bytes = binary.patch(bytes, frame.at + 8, epochs[i]) end
+      bytes = binary.patch(bytes, frame.at + 24, binary.u64(chain))
+      chain = format.checksum(bytes:sub(frame.at + 9, frame.at + frame.size),
+        superblock.secret)
+      bytes = binary.patch(bytes, frame.at, binary.u64(chain))
+    end
+    return bytes
+  end
+
+  local function epoch_of(bytes, frame) return bytes:sub(frame.at + 9, frame.at + 14) end
+
+  it("takes no commit of an epoch that is over", function()
+    local first, second, bytes, all = two_commits(1, 1)
+    assert.equal(2, #all)
+    assert.is_true(with_epochs(bytes, all, {}) == bytes)
+    assert.equal(2, holds(second, bytes).recovered_commits)
+    -- The content epoch, which cannot be newer, goes with it.
+    local again = binary.patch(bytes, all[2].at + 56, epoch_of(bytes, all[1]) .. "\0\0")
+    again = with_epochs(again, all, { nil, epoch_of(bytes, all[1]) })
+    assert.equal(1, holds(first, again).recovered_commits)
+  end)
+
+  it("takes no commit whose epochs fall from one frame to the next", function()
+    local first, second, bytes, all = two_commits(20, 8000)
+    assert.is_true(#all > 2)
+    local epoch = epoch_of(bytes, all[2])
+    assert.equal(epoch, epoch_of(bytes, all[#all]))
+    local later = string.char(epoch:byte() + 1) .. epoch:sub(2)
+    -- Rising ones are those of an earlier writer.
+    holds(second, with_epochs(bytes, all, { [#all] = later }))
+    holds(first, with_epochs(bytes, all, { nil, later }))
+  end)
+
+  it("takes no commit after which the log could not go on", function()
+    local first, second, bytes, all = two_commits(1, 1)
+    for next_offset, expected in pairs { [0] = first, [8] = first, [PAGE] = first,
+      [12280] = first, [SEGMENT - 64] = first, [SEGMENT - 72] = second } do
+      local other = binary.patch(bytes, all[2].at + 32, binary.u64(binary.hex(next_offset)))
+      assert.equal(expected == second and 2 or 1,
+        holds(expected, with_epochs(other, all, {})).recovered_commits)
+    end
+  end)
+
   it("verifies the large values that a frame names", function()
     put("a", "1")
     local first = sync()
     put("large", binary.bytes(300000, 1))
     local second = sync()
     local bytes = crash()
-    holds(second, bytes)
     local at = bytes:find(binary.bytes(300000, 1):sub(1, 64), 1, true) - 1
     assert.equal(64, at % PAGE)
+    assert.is_true(holds(second, bytes).used_bytes >= at + 300000)
     holds(first, binary.flip(bytes, at))
     holds(first, binary.flip(bytes, at + 299999))
     holds(first, binary.flip(bytes, at - 64))
@@ -285,6 +356,56 @@ describe("maint.recovery", function()
     end
     assert.is_true(moved > 0)
     is_right(bytes)
+  end)
+
+  -- The superblock says where the cleaner's branches end. What has been committed behind
+  -- that since must not be written over.
+  it("keeps the branches that were committed behind the superblock's head", function()
+    local BRANCHES = 3
+    local function clean(store)
+      for _ = 1, 20 do assert(store:clean(100000)) end
+      assert(store:sync())
+    end
+    local function put_some(from)
+      for i = from, from + 299 do put("key" .. i, binary.bytes(400, i)) end
+      sync()
+      for i = from, from + 299 do
+        if i % 4 > 0 then
+          assert(db:delete("key" .. i))
+          model["key" .. i] = nil
+        end
+      end
+      sync()
+    end
+    local bytes, round = nil, 0
+    -- Whether the first of them is where the superblock says.
+    local function is_behind()
+      bytes = crash()
+      local head = binary.number(newest(bytes).heads[BRANCHES].offset)
+      for _, frame in ipairs(frames(bytes)) do
+        if frame.at == head then return true end
+      end
+    end
+    repeat
+      if round > 0 then
+        assert(db:close()) -- superblocks that name the head
+        db = assert(open_store(path))
+      end
+      round = round + 1
+      put_some(round * 1000)
+      clean(db)
+    until is_behind() or round > 30
+    assert.is_true(round <= 30)
+    local expected = copy(model)
+    holds(expected, bytes)
+    path = scratch.write(scratch.path("crash"), bytes)
+    assert(db:close())
+    db = assert(open_store(path))
+    model = copy(expected)
+    put_some(2000)
+    clean(db)
+    assert.same(model, (assert(db:records())))
+    assert.same({}, db:check())
   end)
 
   -- What a roll-forward finds of large values lies behind the log. It did not
@@ -364,6 +485,18 @@ describe("maint.recovery", function()
       local again = assert(open_bytes(damaged(bytes, place)))
       assert(again:put("b", "2"))
       assert(again:close())
+    end
+  end)
+
+  -- A later version of the library may have written it last, and this one the other.
+  it("goes on with neither superblock when one is of another version", function()
+    put("a", "1")
+    sync()
+    local bytes = crash()
+    for _, at in ipairs { A_AT, B_AT } do
+      local page = binary.patch(bytes:sub(at + 1, at + PAGE), 8, binary.u32(2))
+      page = binary.patch(page, 4088, binary.u64(format.plain_checksum(page:sub(1, 4088))))
+      refused("EVERSION", "F2", binary.patch(bytes, at, page))
     end
   end)
 
@@ -563,6 +696,51 @@ describe("maint.create", function()
     for size = 512, PAGE, 512 do
       is_new(binary.patch(with_a, B_AT, bytes:sub(B_AT + 1, B_AT + size)))
     end
+  end)
+
+  it("gives a file its name when it is a store, and not before", function()
+    local deaths, found = 0, { none = 0, whole = 0 }
+    repeat
+      local place = scratch.path("dying" .. deaths)
+      local text, how, status = probe.child.run(function()
+        probe.os.die("*", deaths + 1)
+        assert(open(place, options()))
+      end)
+      if how == "signal" then deaths = deaths + 1 else assert.equal(0, status, text) end
+      local store, code = open_store(place, { create = false })
+      if store then assert.equal(0, store:count()) else assert.equal("ENOENT", code) end
+      local word = store and "whole" or "none"
+      found[word] = found[word] + 1
+      if store then assert(store:close()) end
+    until how == "exit"
+    assert.is_true(found.none > 10 and found.whole > 3)
+  end)
+
+  -- What made the file was killed when it had a name, which was not on disk yet; or the
+  -- file was made by somebody else. Puts that were synced were lost with the name.
+  it("has the name on disk before anything is put, whoever made the file", function()
+    local function folder_syncs(place, changes)
+      probe.os.watch()
+      local store = assert(open_store(place, changes))
+      local syncs = probe.os.counts().fsync
+      probe.os.restore()
+      if not (changes or {}).readonly then assert(store:put("a", "1") and store:sync()) end
+      assert(store:close())
+      return syncs
+    end
+    local place = scratch.path("killed")
+    assert.same({ "", "signal", 9 }, { probe.child.run(function()
+      probe.os.die("fsync", 1)
+      open(place, options())
+    end) })
+    assert.equal(binary.hex(2), newest(scratch.read(place)).sequence)
+    assert.equal(0, folder_syncs(place, { readonly = true }))
+    assert.equal(1, folder_syncs(place))
+    assert.equal(0, folder_syncs(place))
+    place = scratch.write(scratch.path("empty"), "")
+    assert.equal(1, folder_syncs(place))
+    assert.equal(0, folder_syncs(place))
+    assert.equal(1, folder_syncs(scratch.path("new")))
   end)
 
   it("makes a store of an empty file, which others then share", function()

@@ -5,6 +5,7 @@
 -- and gives the last commit. With none broken nothing is lost.
 
 local probe = require "mmcmap_probe"
+local binary = require "spec.support.binary"
 local crash = require "spec.support.crash"
 local peers = require "spec.support.peers"
 local scratch = require "spec.support.scratch"
@@ -194,6 +195,28 @@ describe("maint.takeover", function()
         < tonumber(epoch, 16))
     end)
     assert.equal("all", opened_as())
+  end)
+
+  -- Behind a savepoint it goes on in another epoch; what it has left of the open frame is
+  -- closed with that.
+  it("loses nothing but a transaction that has left the open frame", function()
+    for _, ending in ipairs { "dies", "is aborted", "is inherited" } do
+      leave_a_store()
+      die_after(function(own)
+        local txn = assert(own:begin())
+        assert(txn:put("new", "never"))
+        assert(txn:savepoint())
+        for i = 1, 100 do assert(txn:put("new " .. i, ("never"):rep(1000))) end
+        if ending == "is aborted" then txn:abort() end
+      end)
+      if ending == "is inherited" then
+        die_after(function(own) assert(own:stat()) end) -- it has the lock once
+      end
+      assert.equal("all", opened_as())
+      assert(db:close())
+      db = nil
+      scratch.shell("rm " .. path .. "*")
+    end
   end)
 
   it("tells of no recovery, whatever the dead had recovered", function()
@@ -530,6 +553,16 @@ describe("maint.takeover", function()
     assert.equal("committed", opened_as())
   end)
 
+  -- Recovery would not come to what has not been committed.
+  it("does not believe it if a frame of the last commit is not there", function()
+    leave_a_store()
+    local record = "key 5" .. committed["key 5"]
+    overwrite(scratch.read(path):find(record, 1, true) - 1, "K")
+    db = open()
+    assert.same({}, (db:records()))
+    assert(db:put("afterwards", "it works on"))
+  end)
+
   it("does not believe it if a closed frame is not there", function()
     for _, bytes in ipairs { ("\0"):rep(FRAME_HEADER), ("\255"):rep(16),
       ("\255"):rep(FRAME_HEADER) } do
@@ -601,25 +634,82 @@ describe("maint.takeover", function()
 
   -- The kernel may have dropped pages that it could not write, and have told nobody:
   -- the next sync would succeed without them.
-  it("writes again what was being synced, where it may write", function()
-    leave_a_store()
-    local text, how, status = probe.child.run(function()
-      local own = open()
-      probe.os.die("fdatasync", 1)
-      own:sync()
+  for when, die in pairs {
+    ["was being synced"] = function() probe.os.die("fdatasync", 1) end,
+    ["a sync has failed for, which nobody was told"] = function()
+      probe.os.fail("fdatasync", 1, "EIO")
+      probe.crash.die_at_point(1, SIGKILL, "synced")
+    end,
+  } do
+    it("writes again what " .. when .. ", where it may write", function()
+      leave_a_store()
+      local text, how, status = probe.child.run(function()
+        local own = open()
+        die()
+        own:sync()
+      end)
+      assert.same({ "", "signal", SIGKILL }, { text, how, status })
+      probe.os.watch()
+      db = scratch.open(path, { readonly = true })
+      assert.equal(0, probe.os.counts().pwrite)
+      assert.same(all, (db:records()))
+      assert(db:close())
+      db = open()
+      assert.is_true(probe.os.counts().pwrite > 2) -- a superblock, and frames
+      assert(db:close())
+      db = nil
+      probe.os.restore()
+      assert.equal("all", opened_as())
     end)
-    assert.same({ "", "signal", SIGKILL }, { text, how, status })
+  end
+
+  -- What is in frames that nobody has closed yet the kernel may have dropped as well, and
+  -- the pages of large values.
+  it("writes again what has been put since the sync that failed began", function()
+    if not crash.has_hooks then return pending("needs --enable-debug-checks") end
+    local large = binary.bytes(300000, 1)
+    local one = peers.launch(path)
+    one:ask([[
+      db = assert(probe.store.open(path, { durability = "manual", segment_size = 131072 }))
+      for i = 1, 2000 do assert(db:put("key " .. i, ("v"):rep(200))) end
+      assert(db:sync() and db:put("before", (...)))
+      probe.os.fail("fdatasync", 1, "EIO")
+      probe.crash.die_at_point(1, 19, "synced")
+    ]], large)
+    one:tell("db:sync()")
+    one:await_stopped()
+    local other = peers.launch(path)
+    other:ask([[
+      db = assert(probe.store.open(path, { durability = "manual", segment_size = 131072 }))
+      for i = 1, 2000 do
+        if i % 4 > 0 then assert(db:delete("key " .. i)) end
+      end
+      for _ = 1, 40 do assert(db:clean(100000)) end
+      assert(db:put("since", "s" .. (...)))
+    ]], large)
+    other:kill()
+    one:kill()
+    local bytes, wanted = scratch.read(path), {}
+    local function want(first, last) wanted[#wanted + 1] = { first, last } end
+    local branches = offset_of("log", "branch_frame")
+    assert.is_true(branches > 0)
+    want(branches, offset_of("log", "branch_cursor"))
+    want(offset_of("log", "branch_first"), offset_of("log", "branch_first") + FRAME_HEADER)
+    want(offset_of("log", "frame_offset"), offset_of("log", "cursor"))
+    for _, value in ipairs { large, "s" .. large } do
+      local at = bytes:find(value, 1, true) - 1
+      want(at - 64, at + #value)
+    end
     probe.os.watch()
-    db = scratch.open(path, { readonly = true })
-    assert.equal(0, probe.os.counts().pwrite)
-    assert.same(all, (db:records()))
-    assert(db:close())
     db = open()
-    assert.is_true(probe.os.counts().pwrite > 2) -- a superblock, and frames
-    assert(db:close())
-    db = nil
-    probe.os.restore()
-    assert.equal("all", opened_as())
+    local writes, from = probe.os.writes(), {}
+    for i = 1, #writes, 2 do from[writes[i]] = writes[i] + writes[i + 1] end
+    for _, range in ipairs(wanted) do
+      local at = range[1]
+      while at < range[2] do
+        at = assert(from[at], ("%d of %d to %d"):format(at, range[1], range[2]))
+      end
+    end
   end)
 
   -- The opener has looked at the file, and stands still before it asks who else is

@@ -141,6 +141,13 @@ describe("os.process", function()
       assert.same(without, { n = 3, os_.boot_id() })
       assert.equal(1, os_.counts().close)
     end)
+
+    it("is not missed where it cannot be read just now", function()
+      for name, code in pairs { EMFILE = "ESYSTEM", ENOMEM = "ENOMEM" } do
+        os_.fail("open", 1, name)
+        assert.equal(code, select(2, os_.boot_id()))
+      end
+    end)
   end)
 
   it("has a number, and so has each thread", function()

@@ -266,6 +266,23 @@ describe("space.log", function()
       assert.equal(SEGMENT + SEGMENT_HEADER, state().frame_offset)
     end)
 
+  -- So is clear() in a store that may not grow.
+  it("with one head can be sealed once more when nothing has been appended", function()
+    new_engine { max_size = 15 * SEGMENT }
+    fill_to(2 * FRAME)
+    assert(engine:seal())
+    assert.equal(SEGMENT - 2 * FRAME, state().frame_offset)
+    assert(engine:seal())
+    assert.equal(SEGMENT - FRAME, state().frame_offset)
+    assert.equal(1, state().segment_count)
+    local at = number(assert(engine:alloc(24)))
+    assert.equal(SEGMENT + SEGMENT_HEADER + FRAME, at)
+
+    new_engine { max_size = 15 * SEGMENT }
+    fill_to(24 + 2 * FRAME - 8)
+    assert.equal(SEGMENT + SEGMENT_HEADER + FRAME, number(assert(engine:alloc(24))))
+  end)
+
   it("can seal after a change, whatever the disk says", function()
     new_engine()
     local epoch = 1

@@ -130,6 +130,11 @@ local function counts_hold(play, what)
     error(("%s, %s: %d too low, %d too high"):format(play.where, what, now.low,
       now.high))
   end
+  -- The reserve is what is known to be free: it must be there.
+  if now.known_free > now.free - now.holes then
+    error(("%s, %s: %d of %d free segments, of which %d are holes"):format(play.where,
+      what, now.known_free, now.free, now.holes))
+  end
   return now
 end
 
@@ -384,6 +389,17 @@ describe("the cleaner", function()
       assert.equal(0, usage().stuck)
       for i = 1, KEYS do assert(map:get("k" .. i)) end
       map:close()
+    end)
+
+    it("does not wait for its turn for ever, which nobody is told of", function()
+      open { segment_size = 131072 }
+      put_all("a")
+      for i = 1, KEYS, 2 do assert(db:put("k" .. i, "b" .. i)) end
+      assert(db:sync())
+      local before = usage().used
+      assert.same({ true, "OK" }, { db:from_thread("step") })
+      assert.is_true(usage().used < before)
+      is_clean()
     end)
 
     -- Another process has chosen a victim, and stands still before it looks; what

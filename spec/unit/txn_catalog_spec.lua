@@ -203,6 +203,28 @@ describe("txn.catalog", function()
     map:close()
   end)
 
+  it("changes thousands of maps in a transaction", function()
+    open { segment_size = 1048576 }
+    local count = crash.thinning > 1 and 500 or 3000
+    local txn = assert(db:begin())
+    for round = 1, 2 do -- in the second they are found again
+      for i = 0, count do
+        local map = assert(txn:map(("x"):rep(i % 2) .. (i > 0 and i or "")))
+        if round == 2 then assert.equal("value " .. i, map:get("key")) end
+        assert(map:put("key", "value " .. i))
+        assert.equal(1, map:count())
+      end
+    end
+    assert(txn:commit())
+    assert.equal(count + 1, select(2, db:maps()))
+    assert(db:close())
+    assert.equal(count + 1, verify().map_count)
+    open()
+    local map = assert(db:map(""))
+    assert.equal("value 0", map:get("key"))
+    map:close()
+  end)
+
   it("changes several in a transaction, or none", function()
     open()
     local a = assert(db:map("a"))

@@ -325,6 +325,10 @@ describe("txn.commit", function()
       assert.is_nil(found)
       assert.equal("ECORRUPT", code)
       assert.truthy(what:find(case[2], 1, true), what)
+      -- Nothing is known of what is on disk.
+      found, code = db:put("a", "3")
+      assert.is_nil(found)
+      assert.equal("ECORRUPT", code)
     end)
   end
 

@@ -9,6 +9,7 @@ local scratch = require "spec.support.scratch"
 local binary = require "spec.support.binary"
 local SEGMENT = scratch.SEGMENT
 local SIGKILL = 9
+local unpack_ = table.unpack or unpack -- luacheck: ignore 113
 
 local function transactions()
   local path, db
@@ -614,8 +615,17 @@ local function transactions()
     fill(5)
     local model = assert(db:records())
     local left = assert(db:leave_open("key 1", "lost"))
-    refuses("EBUSY", left:put("key 2", "x"))
-    refuses("EBUSY", left:get("key 2"))
+    for _, call in ipairs { { "put", "k", "v" }, { "get", "k" }, { "has", "k" },
+      { "ttl", "k" }, { "delete", "k" }, { "add", "k", "v" }, { "replace", "k", "v" },
+      { "cas", "k", nil, "v", n = 4 }, { "swap", "k", "v" }, { "expire", "k", 9 },
+      { "incr", "k", "0000000000000001", "0000000000000000" },
+      { "put_many", { "k", "v" } }, { "clear" }, { "count" }, { "records" }, { "walk" },
+      { "savepoint" }, { "rollback_to", 1 }, { "release", 1 }, { "map", "m" },
+      { "maps" }, { "drop", "m" } } do
+      local name = call[1]
+      local result, code = left[name](left, unpack_(call, 2, call.n or #call))
+      assert.same({ nil, "EBUSY" }, { result, code }, name)
+    end
     assert(db:put("key 3", "by another"))
     model["key 3"] = "by another"
     refuses("EBUSY", left:put("key 2", "x"))

@@ -33,12 +33,11 @@ void frame_begin(uint8_t *at, uint64_t salt, uint64_t epoch) {
   bytes_set_u64(at + AT_SALT, salt);
 }
 
-bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t oldest_epoch,
-                 uint64_t newest_epoch) {
+bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t oldest_epoch) {
   uint64_t meta = bytes_u64(at + AT_META);
-  uint64_t epoch = node_meta_epoch(meta);
-  return node_meta_kind(meta) == FRAME_KIND && epoch >= oldest_epoch &&
-         epoch <= newest_epoch && bytes_u64(at + AT_SALT) == salt;
+  return node_meta_kind(meta) == FRAME_KIND &&
+         node_meta_epoch(meta) >= oldest_epoch &&
+         bytes_u64(at + AT_SALT) == salt;
 }
 
 /* The cleaner, and a check, may be looking whether there is a frame. */

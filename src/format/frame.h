@@ -39,10 +39,9 @@ struct frame {
    salt and epoch, and a checksum that does not fit. */
 void frame_begin(uint8_t *at, uint64_t salt, uint64_t epoch);
 
-/* Whether a frame of that salt, opened or closed in one of those epochs, begins
+/* Whether a frame of that salt, opened or closed in that epoch or later, begins
    at `at`. */
-bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t oldest_epoch,
-                 uint64_t newest_epoch);
+bool frame_is_of(const uint8_t *at, uint64_t salt, uint64_t oldest_epoch);
 
 /* Says in the header at `at` what the frame holds, when nothing is appended to
    it any more; `previous` and the checksum aside. */

@@ -42,6 +42,18 @@ static inline void compat_push_i64(lua_State *L, int64_t value) {
 #endif
 }
 
+/* The userdata at the index, if its metatable is the one that the address is the key of
+   in the registry; or NULL. (luaL_testudata(), which 5.1 has not, takes a name.) */
+static inline void *compat_userdata_at(lua_State *L, int index, void *key) {
+  void *userdata = lua_touserdata(L, index);
+  if (!userdata || !lua_getmetatable(L, index)) return NULL;
+  lua_pushlightuserdata(L, key);
+  lua_rawget(L, LUA_REGISTRYINDEX);
+  bool same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  return same ? userdata : NULL;
+}
+
 /* What the value is, for people: by the name that an object's metatable gives, as Lua's
    own messages do since 5.3. May push it. */
 static inline const char *compat_typename(lua_State *L, int index) {

@@ -218,10 +218,10 @@ static lua_diff *diff_new(lua_State *L, lua_store *store) {
 Iterates over what differs between two snapshots of the store: the key, what its
 value was in `a`, and what it is in `b`. One of the two values is nil if the key is
 only in the other snapshot. Each key comes once, in no order; the time that it takes
-follows the number of differences, not the size of the store. But where records may
-expire, every record is looked at. A value that was put again as it was is no
-difference. Either snapshot may be the older one. Each value is decoded as its snapshot
-does. Raises if it fails.
+follows the number of differences, not the size of the store. But where records have
+expired that are not swept yet, every one of the map is looked at. A value that was put
+again as it was is no difference. Either snapshot may be the older one. Each value is
+decoded as its snapshot does. Raises if it fails.
 @function diff
 @tparam snapshot a
 @tparam snapshot b

@@ -22,6 +22,11 @@ enum { MAPS_NAME = 2, MAPS_OPTIONS = 3 }; /* the arguments of map() */
 /* The address is the key of the metatable in Lua's registry. */
 static char maps_key;
 
+lua_store *lua_maps_at(lua_State *L, int index) {
+  lua_store *map = compat_userdata_at(L, index, &maps_key);
+  return map && !map->is_txn ? map : NULL;
+}
+
 /*** @submodule store */
 
 static void maps_end(lua_store *map, const char *why) {

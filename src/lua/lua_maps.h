@@ -38,4 +38,8 @@ typedef int lua_maps_open_names(lua_State *L, void *self,
 /* Pushes an array of all names. */
 int lua_maps_list(lua_State *L, lua_maps_open_names *open, void *self);
 
+/* The map of a store at the index; NULL if there is something else, also that of a
+   transaction. */
+lua_store *lua_maps_at(lua_State *L, int index);
+
 #endif

@@ -247,10 +247,36 @@ static int records_cas(lua_State *L) {
   return lua_store_done(L, target_cas(L, store, key, expected, value));
 }
 
+/* As swap with a codec: the old value is decoded before it is replaced, so that an
+   error of `decode` changes nothing, and replaced only if it is still the same. The
+   new one is encoded already. */
+static int records_swap_decoded(lua_State *L, lua_store *store,
+                                mmcmap_slice key, mmcmap_slice value) {
+  mmcmap_slice old;
+  int code;
+  do {
+    lua_settop(L, 3);
+    struct scratch *scratch = scratch_take(L, &store->scratch);
+    code = target_get(L, store, key, scratch);
+    if (code < 0 && code != MMCMAP_NOTFOUND) break;
+    bool found = code == MMCMAP_OK;
+    if (found) {
+      scratch_push(L, scratch);
+      old.data = lua_tolstring(L, -1, &old.size);
+      lua_pushvalue(L, -1);
+      lua_records_decode(L, 1);
+    } else {
+      lua_pushnil(L);
+    }
+    code = target_cas(L, store, key, found ? &old : NULL, &value);
+  } while (code == MMCMAP_MISMATCH);
+  return code < 0 ? lua_store_fail(L, code) : 1;
+}
+
 /***
 Sets the value of a key, which does not expire then, and returns the one that it had.
 Nil means that it had none if no message follows. With a codec the old value is decoded
-after the new one was put: an error of `decode` is raised then.
+first: if `decode` raises an error, nothing is changed.
 @function swap
 @tparam string key
 @tparam string value as for `put`
@@ -268,16 +294,15 @@ static int records_swap(lua_State *L) {
   mmcmap_slice key = lua_store_bytes(L, 2);
   luaL_argcheck(L, lua_isnoneornil(L, 4), 4, "swap has no options");
   mmcmap_slice value = records_value(L, store);
+  if (store->has_codec) return records_swap_decoded(L, store, key, value);
   struct scratch *scratch = scratch_take(L, &store->scratch);
   bool found;
   int code = target_swap(L, store, key, value, &scratch->buffer, &found);
   if (code < 0) return lua_store_fail(L, code);
-  if (!found) {
+  if (found)
+    scratch_push(L, scratch);
+  else
     lua_pushnil(L);
-    return 1;
-  }
-  scratch_push(L, scratch);
-  if (store->has_codec) lua_records_decode(L, 1);
   return 1;
 }
 

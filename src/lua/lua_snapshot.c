@@ -41,13 +41,7 @@ static int snapshot_raise_type(lua_State *L, int index) {
 
 /* NULL if there is something else. */
 static lua_snapshot *snapshot_at(lua_State *L, int index) {
-  lua_snapshot *snapshot = lua_touserdata(L, index);
-  if (!snapshot || !lua_getmetatable(L, index)) return NULL;
-  lua_pushlightuserdata(L, &snapshot_key);
-  lua_rawget(L, LUA_REGISTRYINDEX);
-  bool same = lua_rawequal(L, -1, -2);
-  lua_pop(L, 2);
-  return same ? snapshot : NULL;
+  return compat_userdata_at(L, index, &snapshot_key);
 }
 
 lua_snapshot *lua_snapshot_check(lua_State *L, int index) {
@@ -375,10 +369,11 @@ static int snapshot_tostring(lua_State *L) {
   return 1;
 }
 
-/* A store is dumped as it is now. */
+/* A store, or a map of it, is dumped as it is now. */
 int lua_snapshot_dump(lua_State *L) {
   const lua_snapshot *snapshot = snapshot_at(L, 1);
-  lua_store *store = snapshot ? snapshot->store : lua_store_check(L);
+  lua_store *store = snapshot ? snapshot->store : lua_maps_at(L, 1);
+  if (!store) store = lua_store_check(L);
   struct scratch *scratch = scratch_take(L, &store->scratch);
   mmcmap_snapshot *own = NULL;
   int code = MMCMAP_OK;

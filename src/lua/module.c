@@ -103,11 +103,11 @@ static int module_open(lua_State *L) {
 /* The others are in other files; LDoc takes one page from each. */
 
 /***
-The trie of a store or a snapshot as indented text, for people: a line for each
+The trie of a store, a map or a snapshot as indented text, for people: a line for each
 branch, with its slots below it, and for each record. Its form may change with any
 version.
 @function dump
-@tparam store|snapshot db
+@tparam store|map|snapshot db
 @treturn[1] string
 @treturn[2] nil
 @treturn[2] string message

@@ -14,6 +14,9 @@
 #include "format/segment.h"
 #include "maint/move.h"
 #include "maint/scan.h"
+#include "os/process.h"
+
+enum { TURN_WAIT_MS = 8 }; /* the flusher's turns are shorter */
 
 /* ---- Pages ---------------------------------------------------------------- */
 
@@ -251,13 +254,14 @@ static int clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
 enum {
   WORTH_PARTS = 61,
   WORTH_PARTS_COMPACTING = 63,
-  WORTH_PARTS_FULL = 54 /* when what is written has to be found first */
+  WORTH_PARTS_LAST = 60 /* when what is written has to be found first */
 };
 
-static uint64_t worth_parts(const struct writer *writer) {
-  const struct share_upkeep *upkeep = &writer->header->upkeep;
-  if (atomic_load(&upkeep->is_full) != 0) return WORTH_PARTS_FULL;
-  return log_is_compacting(&writer->log) ? WORTH_PARTS_COMPACTING : WORTH_PARTS;
+static int64_t worth_bytes(const struct writer *writer) {
+  int64_t part = writer->log.space->segment_size / 64;
+  if (space_is_at_last(writer->log.space)) return part * WORTH_PARTS_LAST;
+  return part * (log_is_compacting(&writer->log) ? WORTH_PARTS_COMPACTING
+                                                 : WORTH_PARTS);
 }
 
 /* The last one, if it can be moved down, so that the file ends earlier: it takes
@@ -278,16 +282,18 @@ static bool choose_victim(struct writer *writer) {
   struct share_upkeep *upkeep = &log->header->upkeep;
   const struct space *space = log->space;
   struct usage_victim victim;
-  int64_t worth = (int64_t)(space->segment_size / 64 * worth_parts(writer));
+  int64_t worth = worth_bytes(writer);
   bool last_first =
       upkeep->is_sparse != 0 ||
       (atomic_load(&log->slide.was_one) && log_is_compacting(log));
   enum usage_phase phase = log_phase(log);
+  usage_note_claim(log);
   bool slides = usage_find_next(log, &victim);
   if (!slides && phase != USAGE_PHASE_NONE) return false;
   if (!slides && !(last_first && find_last(log, &victim))) {
-    if (!usage_find_victim(log, worth, &victim) && !find_last(log, &victim))
-      return false;
+    if (!usage_find_victim(log, worth, &victim) &&
+        (space_is_at_last(space) || !find_last(log, &victim)))
+      return false; /* the last one gains no space by itself */
   }
   upkeep->victim = victim.number + 1;
   upkeep->victim_run = victim.run;
@@ -331,6 +337,8 @@ static bool victim_is_good(const struct writer *writer) {
       upkeep->victim_offset % 8 != 0 || upkeep->victim_frame_end > end ||
       upkeep->victim_frame_end > space->writable_bytes)
     return false;
+  /* Chosen while there was space, it may take too much now. */
+  if (space_is_at_last(space) && !writer->log.victims.is_at_last) return false;
   for (uint64_t i = number; i < number + run; i++)
     if (usage_may_be_cleaned(&writer->log, i)) return true;
   return false;
@@ -355,6 +363,7 @@ static int go_on(struct writer *writer, struct cleaner_ahead *ahead,
   if (code == MMCMAP_OK ? upkeep->victim_offset >= end
                         : code == MMCMAP_ECORRUPT)
     finish_victim(writer);
+  if (error_is_full(code)) upkeep->victim = 0;
   return code == MMCMAP_ECORRUPT ? MMCMAP_OK : code;
 }
 
@@ -406,4 +415,21 @@ int cleaner_clean_ahead(struct writer *writer, struct cleaner_ahead *ahead,
   /* A large value is moved as a whole. */
   if (moved > limit_bytes) ahead->beside_bytes += moved - limit_bytes;
   return code;
+}
+
+bool cleaner_take_turn(struct cleaner_turns *turns, uint32_t timeout_ms,
+                       uint64_t end_ns, uint64_t *left) {
+  uint64_t before = atomic_load(&turns->looked_bytes);
+  uint64_t now_ns = process_monotonic_ns();
+  uint64_t wait_ms = end_ns > now_ns ? (end_ns - now_ns) / 1000000 : 0;
+  if (wait_ms > TURN_WAIT_MS) wait_ms = TURN_WAIT_MS;
+  if (wait_ms > timeout_ms) wait_ms = timeout_ms;
+  mmcmap_error failure;
+  mmcmap_last_error(&failure);
+  bool is_mine =
+      thread_mutex_lock_timed(&turns->mutex, (uint32_t)wait_ms) == MMCMAP_OK;
+  if (!is_mine) error_restore(&failure); /* it cleans all the same */
+  uint64_t looked = atomic_load(&turns->looked_bytes) - before;
+  *left -= *left < looked ? *left : looked;
+  return is_mine;
 }

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "os/thread.h"
 #include "txn/writer.h"
 
 /*
@@ -71,5 +72,18 @@ void cleaner_look_ahead(struct writer *writer, struct cleaner_ahead *ahead);
 
 /* Whether something of it is left. */
 bool cleaner_is_ahead(const struct cleaner_ahead *ahead);
+
+/* The threads of a process clean in turn: two at once would look ahead in vain, each
+   at what the other moves, and take the writer lock from each other all the time. */
+struct cleaner_turns {
+  struct thread_mutex mutex;     /* before the writer lock */
+  _Atomic uint64_t looked_bytes; /* through which all of them have looked */
+};
+
+/* Waits for its turn, but not long, and until `end_ns` at the latest; whether it has
+   come, and the mutex is held. What others have cleaned meanwhile is taken from
+   `left`. */
+bool cleaner_take_turn(struct cleaner_turns *turns, uint32_t timeout_ms,
+                       uint64_t end_ns, uint64_t *left);
 
 #endif

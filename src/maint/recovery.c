@@ -30,6 +30,11 @@ static int read_superblock(int fd, uint64_t offset, bool readonly,
   return superblock_decode(page, offset, readonly, superblock_out);
 }
 
+/* It may be the newer one. */
+static bool was_not_read(int code) {
+  return code == MMCMAP_EIO || code == MMCMAP_ENOMEM || code == MMCMAP_ESYSTEM;
+}
+
 int recovery_choose_superblock(int fd, uint64_t file_size, bool readonly,
                                struct superblock *superblock_out,
                                unsigned *place_out) {
@@ -37,8 +42,9 @@ int recovery_choose_superblock(int fd, uint64_t file_size, bool readonly,
   memset(superblock_out, 0, sizeof *superblock_out);
   *place_out = 0;
   int a = read_superblock(fd, SUPERBLOCK_A_OFFSET, readonly, &found[0]);
+  if (was_not_read(a)) return a;
   int b = read_superblock(fd, SUPERBLOCK_B_OFFSET, readonly, &found[1]);
-  if (a == MMCMAP_EIO || b == MMCMAP_EIO) return MMCMAP_EIO;
+  if (was_not_read(b)) return b;
   /* It may be the newer one, of a later version of the library. */
   if (a == MMCMAP_EVERSION || b == MMCMAP_EVERSION) return MMCMAP_EVERSION;
   if (a != MMCMAP_OK && b != MMCMAP_OK)

@@ -16,7 +16,8 @@
 
 /* Reads both superblocks through `fd` and chooses. MMCMAP_EFORMAT: no mmcmap
    file; MMCMAP_EVERSION; MMCMAP_ECORRUPT: both are damaged, or the file is
-   shorter than the superblock says. */
+   shorter than the superblock says; MMCMAP_EIO, MMCMAP_ENOMEM, MMCMAP_ESYSTEM: one
+   was not read. */
 int recovery_choose_superblock(int fd, uint64_t file_size, bool readonly,
                                struct superblock *superblock_out,
                                unsigned *place_out);

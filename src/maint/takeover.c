@@ -29,11 +29,11 @@ int takeover_identify(int fd, const uint8_t file_id[16], int lock_fd,
   identity_out->lock_device = identity.device;
   identity_out->lock_inode = identity.inode;
   memcpy(identity_out->file_id, file_id, sizeof identity_out->file_id);
-  /* Where the system tells neither boot nor mount, nothing is taken over. */
-  if (process_boot_id(identity_out->boot_id) != MMCMAP_OK ||
-      file_mount_id(fd, &identity_out->mount_id) != MMCMAP_OK)
-    identity_out->mount_id = 0;
-  return MMCMAP_OK;
+  /* Where the system tells neither boot nor mount, nothing is taken over. That it
+     cannot tell just now is another matter: what the dead have left would be lost. */
+  code = process_boot_id(identity_out->boot_id);
+  if (code == MMCMAP_OK) code = file_mount_id(fd, &identity_out->mount_id);
+  return code == MMCMAP_ENOTSUP ? MMCMAP_OK : code;
 }
 
 void takeover_mark(struct share_header *header,
@@ -64,8 +64,8 @@ static bool nodes_are_there(const struct node_source *source,
                             const struct log *log, uint64_t frame_offset,
                             uint64_t end) {
   uint64_t offset = frame_offset + FRAME_HEADER_BYTES;
-  if (!frame_is_of(source->base + frame_offset, log->salt, log->first_epoch,
-                   log->epoch))
+  /* A transaction that came to nothing may have left it, in an epoch of its own. */
+  if (!frame_is_of(source->base + frame_offset, log->salt, log->first_epoch))
     return false;
   while (offset < end) {
     enum node_kind kind;
@@ -89,18 +89,18 @@ static bool frame_is_there(const struct log *log) {
 
 /* Whether the frames that are closed but not durable lead to the open one, and
    recovery comes to one of them: to the first, or further, if a leader died when
-   it had completed some. */
-static bool chain_is_there(const struct log *log,
-                           const struct superblock *superblock,
-                           const struct hasher *hasher) {
+   it had completed some. MMCMAP_ENOMEM. */
+static int chain_is_there(const struct log *log,
+                          const struct superblock *superblock,
+                          const struct hasher *hasher, bool *there_out) {
   const struct share_header *header = log->header;
   const struct share_chain *chain =
       &header->chain[atomic_load(&header->commit.chain_index) & 1];
   struct node_source source = space_source(log->space);
   struct recovered recovered;
-  if (recovery_roll_forward(&source, hasher, superblock, &recovered) !=
-      MMCMAP_OK)
-    return false;
+  *there_out = false;
+  int code = recovery_roll_forward(&source, hasher, superblock, &recovered);
+  if (code != MMCMAP_OK) return code == MMCMAP_ENOMEM ? code : MMCMAP_OK;
   uint64_t recovered_to = recovered.state.heads[HEAD_LOG].offset;
   recovered_forget(&recovered);
   bool meets = false;
@@ -108,11 +108,14 @@ static bool chain_is_there(const struct log *log,
   for (uint64_t offset = chain->next_offset;;) {
     struct frame frame;
     meets = meets || offset == recovered_to;
-    if (offset == log->frame_offset) return meets;
+    if (offset == log->frame_offset) {
+      *there_out = meets;
+      return MMCMAP_OK;
+    }
     if (frame_read_closed(&source, offset, log->space->segment_size, log->salt,
                           &frame) != MMCMAP_OK ||
         frame.size_bytes > left)
-      return false;
+      return MMCMAP_OK;
     left -= frame.size_bytes;
     offset = frame.next_offset;
   }
@@ -215,21 +218,25 @@ static bool is_of_this_time(const struct share_header *header,
          superblock->epoch <= atomic_load(&header->commit.durable_epoch);
 }
 
-bool takeover_is_possible(struct log *log,
-                          const struct takeover_identity *identity,
-                          const struct superblock *superblock,
-                          const struct hasher *hasher) {
+int takeover_is_possible(struct log *log,
+                         const struct takeover_identity *identity,
+                         const struct superblock *superblock,
+                         const struct hasher *hasher, bool *possible_out) {
   const struct share_header *header = log->header;
+  *possible_out = false;
   if (memcmp(header->boot_id, identity->boot_id, sizeof header->boot_id) != 0)
-    return false;
-  if (BROKEN(BREAK_TRUST_BOOT)) return log_load(log) == MMCMAP_OK;
-  if (identity->mount_id == 0 || header->mount_id != identity->mount_id)
-    return false;
-  if (atomic_load(&header->commit.failed) != 0) return false;
-  if (log_load(log) != MMCMAP_OK || !log_is_started(log)) return false;
-  return superblock->salt == log->salt && is_of_this_time(header, superblock) &&
-         frame_is_there(log) && chain_is_there(log, superblock, hasher) &&
-         last_change_is_there(log);
+    return MMCMAP_OK;
+  if (BROKEN(BREAK_TRUST_BOOT)) {
+    *possible_out = log_load(log) == MMCMAP_OK;
+    return MMCMAP_OK;
+  }
+  if (identity->mount_id == 0 || header->mount_id != identity->mount_id ||
+      atomic_load(&header->commit.failed) != 0 || log_load(log) != MMCMAP_OK ||
+      !log_is_started(log) || superblock->salt != log->salt ||
+      !is_of_this_time(header, superblock) || !frame_is_there(log) ||
+      !last_change_is_there(log))
+    return MMCMAP_OK;
+  return chain_is_there(log, superblock, hasher, possible_out);
 }
 
 static void leave_to_heirs(struct share_lock *lock) {
@@ -249,6 +256,7 @@ void takeover_bury_all(struct share *share) {
     memset(chunk, 0, sizeof *chunk);
   }
   atomic_store(&header->chunk_count, 0);
+  atomic_store(&header->upkeep.recounter, 0); /* or it would be waited for */
   leave_to_heirs(&header->writer_lock);
   leave_to_heirs(&header->growth_lock);
   leave_to_heirs(&header->commit.leader);

@@ -26,7 +26,8 @@ struct takeover_identity {
   uint64_t lock_inode;
 };
 
-/* Of the data file `fd` with that file id, and the lock file `lock_fd`, now. */
+/* Of the data file `fd` with that file id, and the lock file `lock_fd`, now.
+   MMCMAP_ENOMEM, MMCMAP_ESYSTEM (mostly no descriptor is left): it cannot be told. */
 int takeover_identify(int fd, const uint8_t file_id[16], int lock_fd,
                       struct takeover_identity *identity_out);
 
@@ -46,12 +47,12 @@ bool takeover_matches(const struct share_header *header,
  * says is durable, or on to what is complete behind; every frame that is not
  * there, one leading to the next up to the open one, and that one full of nodes
  * up to its cursor; the slot that the last change has stored. Brings the log's
- * working copy up to date.
+ * working copy up to date. MMCMAP_ENOMEM: it is not known.
  */
-bool takeover_is_possible(struct log *log,
-                          const struct takeover_identity *identity,
-                          const struct superblock *superblock,
-                          const struct hasher *hasher);
+int takeover_is_possible(struct log *log,
+                         const struct takeover_identity *identity,
+                         const struct superblock *superblock,
+                         const struct hasher *hasher, bool *possible_out);
 
 /*
  * Writes what is not durable once more, and the newest superblock, at

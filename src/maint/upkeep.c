@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/errors.h"
-#include "maint/cleaner.h"
 #include "os/process.h"
 
 enum {
@@ -23,40 +22,43 @@ enum {
   PAY_RECOUNT_NS = 1000000, /* of a recount, in its place */
   COMPACT_BEAT_MS = 5000,   /* so long compacting goes on by itself */
   HOLE_PARTS = 28,          /* of what is used may be empty after all phases */
-  COMPACT_PARTS =
-      20,        /* of what is alive: a file not longer by more is compact */
-  STUCK_MAX = 4, /* segments, before all are recounted; where there is
-                               no space one is enough */
-  WAITING_PARTS_OWN = 2,    /* of what is used: as many segments wait for a
-                               commit until a put makes it itself */
-  PAY_WAIT_MS = 8,          /* the longest that one put takes for both */
+  COMPACT_PARTS = 20,       /* of what is alive: longer by that it is compact */
+  STUCK_MAX = 4,         /* segments, before a recount; where it is full, one */
+  WAITING_PARTS_OWN = 2, /* of what is used wait: a put commits by itself */
+  PAY_WAIT_MS = 8,       /* the longest that one put takes for both */
   SLIDE_WAITING_PARTS = 20, /* of what is used wait while compacting slides, */
   SLIDE_WAITING = 8,        /* and segments more, to find room side by side */
-  ROOM_TRIES = 64           /* looks, until make_room() gives up */
+  ROOM_TRIES = 12, /* looks, until a segment's room has been made, or not, */
+  ROOM_PARTS = 16  /* but such a part of it */
 };
 
-void upkeep_init(struct upkeep *upkeep, struct committer *committer) {
+int upkeep_init(struct upkeep *upkeep, struct committer *committer) {
   memset(upkeep, 0, sizeof *upkeep);
   upkeep->writer = committer->writer;
   upkeep->committer = committer;
+  return thread_mutex_init(&upkeep->turns.mutex);
 }
 
-void upkeep_destroy(struct upkeep *upkeep) {
+void upkeep_give_up(struct upkeep *upkeep) {
   recount_end(&upkeep->recount, upkeep->writer->readers);
 }
 
 /* ---- Pieces --------------------------------------------------------------- */
 
-/* Segments that may be begun without growing the file. */
-static uint64_t spare_count(const struct space *space,
+/* What may be written without growing the file, or as far as it may grow: to segments
+   that may be begun, and where the log goes on. */
+static uint64_t spare_bytes(const struct log *log,
                             const struct usage_totals *totals) {
-  uint64_t there = space->writable_bytes >> space->segment_shift;
-  return totals->free_count +
-         (there > space->segment_count ? there - space->segment_count : 0);
+  const struct space *space = log->space;
+  uint64_t limit = space->max_size_bytes;
+  uint64_t end = limit != 0 ? limit : space->writable_bytes;
+  uint64_t more = end >> space->segment_shift;
+  more = more > space->segment_count ? more - space->segment_count : 0;
+  more += totals->free_count - totals->forgotten_count;
+  return (more << space->segment_shift) + log->segment_end - log->cursor;
 }
 
-/* What is given back where somebody looks: nothing, what need not be kept, or, if
-   nothing is being changed, more of it. */
+/* What is given back where somebody looks; idly: more. */
 enum look_mode { LOOK_ONLY, LOOK_AND_GIVE, LOOK_IDLY };
 
 /* Looks at all segments; `more_out` is to be given back. */
@@ -78,8 +80,9 @@ static int look_as(struct upkeep *upkeep, uint32_t timeout_ms,
       code = log_give_back(log, totals_out, mode == LOOK_IDLY, more_out);
     totals_out->is_named_longer = log_is_named_longer(log, totals_out);
     /* Others may change what this comes from as soon as the lock is free. */
-    totals_out->spare_count = spare_count(log->space, totals_out);
+    totals_out->spare_bytes = spare_bytes(log, totals_out);
     totals_out->wants_commit = log_wants_commit(log, totals_out);
+    totals_out->is_in_vain = log_cleans_in_vain(log, totals_out);
     totals_out->is_late =
         log_is_late(log, totals_out->wait_commit_count, totals_out->used_count);
   }
@@ -118,13 +121,6 @@ static struct change_mode background(uint32_t timeout_ms) {
   return mode;
 }
 
-/* Where much is dead the reserve comes back at once. */
-static bool is_mostly_alive(const struct upkeep *upkeep,
-                            const struct usage_totals *totals) {
-  uint64_t segment = upkeep->writer->log.space->segment_size;
-  return totals->live_bytes / 7 * 10 > totals->used_count * segment;
-}
-
 /* One hold of the lock. */
 static int clean_some(struct upkeep *upkeep, struct change_mode mode,
                       struct cleaner_ahead *ahead, bool goes_on,
@@ -132,16 +128,15 @@ static int clean_some(struct upkeep *upkeep, struct change_mode mode,
   struct writer *writer = upkeep->writer;
   int code = writer_begin_change(writer, mode);
   if (code != MMCMAP_OK) return code;
-  uint64_t before = writer->log.appended_bytes;
+  _Atomic uint64_t *appended = &writer->header->change.appended_bytes;
+  uint64_t before = atomic_load(appended);
   code = cleaner_clean_ahead(writer, ahead, QUANTUM_BYTES, goes_on, found_out);
-  if (code == MMCMAP_OK)
-    atomic_fetch_add(&writer->header->upkeep.own_bytes,
-                     writer->log.appended_bytes - before);
+  atomic_fetch_add(&writer->header->upkeep.own_bytes,
+                   atomic_load(appended) - before);
   return writer_end_change(writer, code);
 }
 
-/* What is moved would make the file longer, while what has been emptied waits for a
-   commit. */
+/* To move more would make the file longer, while a commit would free some. */
 static bool has_run_out(const struct upkeep *upkeep) {
   const struct log *log = &upkeep->writer->log;
   const struct share_upkeep *shared = &upkeep->writer->header->upkeep;
@@ -151,11 +146,12 @@ static bool has_run_out(const struct upkeep *upkeep) {
          atomic_load(&shared->is_full) == 0 && !log_is_compacting(log);
 }
 
-/* `left` bytes, or fewer if it is not to go on. What has been looked at is always
-   moved, too. */
+/* `left` bytes, or fewer if it is not to go on; what has been looked at is moved. */
 static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t *left,
                  uint64_t end_ns, bool *found_out) {
   struct cleaner_ahead ahead;
+  bool has_turn =
+      cleaner_take_turn(&upkeep->turns, mode.timeout_ms, end_ns, left);
   bool goes_on = *left > 0;
   int code = MMCMAP_OK;
   memset(&ahead, 0, sizeof ahead);
@@ -171,10 +167,12 @@ static int clean(struct upkeep *upkeep, struct change_mode mode, uint64_t *left,
       looked = ahead.to.offset - ahead.from.offset;
     }
     looked += ahead.beside_bytes - beside;
+    atomic_fetch_add(&upkeep->turns.looked_bytes, looked);
     *left -= *left < looked ? *left : looked;
     goes_on =
         *left > 0 && process_monotonic_ns() < end_ns && !has_run_out(upkeep);
   }
+  if (has_turn) thread_mutex_unlock(&upkeep->turns.mutex);
   return code;
 }
 
@@ -206,22 +204,27 @@ static bool wants_recount(const struct upkeep *upkeep,
          log_has_dropped(&upkeep->writer->log, totals);
 }
 
-/* One thing that may make room; whether there was one to do. */
-static int make_some_room(struct upkeep *upkeep, struct change_mode mode,
-                          const struct usage_totals *totals, bool *found_out) {
+/* One thing that may make room; whether there was one. */
+static int make_some_room(struct upkeep *upkeep, uint32_t timeout_ms,
+                          bool for_delete, const struct usage_totals *totals,
+                          bool *found_out) {
+  const struct log *log = &upkeep->writer->log;
+  struct change_mode mode = background(timeout_ms);
   bool more;
+  mode.claim = log_claim_for_room(log, totals, for_delete);
   *found_out = true;
-  if (totals->wait_commit_count > 0 && commit_frees(upkeep->committer))
+  if (totals->wait_commit_count > log_waiting_at_last(log) &&
+      commit_frees(upkeep->committer))
     return commit_superblock(upkeep->committer);
   if (wants_recount(upkeep, totals))
-    return recount(upkeep, mode.timeout_ms, UINT64_MAX, &more);
-  uint64_t bytes = upkeep->writer->log.space->segment_size;
+    return recount(upkeep, timeout_ms, UINT64_MAX, &more);
+  uint64_t bytes = log->space->segment_size;
   int code = clean(upkeep, mode, &bytes, UINT64_MAX, found_out);
   if ((code != MMCMAP_OK && !error_is_full(code)) ||
       (code == MMCMAP_OK && *found_out))
     return code;
-  /* Nodes of the open epoch are not moved. */
-  *found_out = commit_frees(upkeep->committer);
+  *found_out = (for_delete || log_gains_by_commit(log, totals)) &&
+               commit_frees(upkeep->committer);
   return *found_out ? commit_superblock(upkeep->committer) : code;
 }
 
@@ -282,13 +285,13 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
     code = descend(upkeep, timeout_ms, USAGE_PHASE_NONE);
   if (code != MMCMAP_OK) return code;
   uint64_t bytes = look_bytes(upkeep, &totals);
-  code = clean(upkeep, background(timeout_ms), &bytes, clean_end_ns, more_out);
+  struct change_mode mode = background(timeout_ms);
+  if (!totals.is_in_vain)
+    code = clean(upkeep, mode, &bytes, clean_end_ns, more_out);
   if (error_is_full(code)) {
     atomic_store(&upkeep->writer->log.slide.is_ended, true);
     end_slide(&upkeep->writer->log.slide); /* it takes more room */
-    struct change_mode mode = background(timeout_ms);
-    if (!is_mostly_alive(upkeep, &totals)) mode.claim = SPACE_AT_LAST;
-    return make_some_room(upkeep, mode, &totals, more_out);
+    return make_some_room(upkeep, timeout_ms, false, &totals, more_out);
   }
   if (code != MMCMAP_OK || *more_out) return code;
   if (totals.wait_commit_count > 0 && commit_frees(upkeep->committer)) {
@@ -308,10 +311,12 @@ static int run_once(struct upkeep *upkeep, enum share_need least,
 
 int upkeep_run(struct upkeep *upkeep, enum share_need least,
                uint32_t timeout_ms, uint64_t end_ns, bool *more_out) {
-  int code;
-  do
+  int code = MMCMAP_OK;
+  *more_out = !log_is_compacting(&upkeep->writer->log); /* or be in its way */
+  while (code == MMCMAP_OK && *more_out) {
     code = run_once(upkeep, least, timeout_ms, end_ns, end_ns, more_out);
-  while (code == MMCMAP_OK && *more_out && process_monotonic_ns() < end_ns);
+    if (process_monotonic_ns() >= end_ns) break;
+  }
   return code;
 }
 
@@ -574,24 +579,22 @@ int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher) {
 bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
                       bool for_delete, bool is_first) {
   const struct share_upkeep *shared = &upkeep->writer->header->upkeep;
-  struct change_mode mode = background(timeout_ms);
   struct usage_totals totals;
   bool found = true;
   uint64_t left = atomic_load(&shared->free_count);
   int code = look(upkeep, timeout_ms, &totals);
-  /* What a commit has freed is found by looking alone; but it may be what the
-     change had begun that failed. */
-  if (code == MMCMAP_OK && is_first && atomic_load(&shared->free_count) > left)
+  /* A look alone finds what a commit has freed; or what the change had begun. */
+  if (code == MMCMAP_OK && is_first &&
+      atomic_load(&shared->free_count) + totals.forgotten_count > left)
     return true;
-  if (for_delete || !is_mostly_alive(upkeep, &totals))
-    mode.claim = SPACE_AT_LAST;
-  uint64_t spare = totals.spare_count;
+  uint64_t spare = totals.spare_bytes;
+  uint64_t segment = upkeep->writer->log.space->segment_size;
   atomic_store(&upkeep->writer->header->upkeep.is_full, 1);
   for (int i = 0; i < ROOM_TRIES && code == MMCMAP_OK && found; i++) {
-    code = make_some_room(upkeep, mode, &totals, &found);
+    code = make_some_room(upkeep, timeout_ms, for_delete, &totals, &found);
     if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
-    if (code == MMCMAP_OK && totals.spare_count > spare) break;
+    if (code == MMCMAP_OK && totals.spare_bytes >= spare + segment) break;
   }
   atomic_store(&upkeep->writer->header->upkeep.is_full, 0);
-  return code == MMCMAP_OK && totals.spare_count > spare;
+  return code == MMCMAP_OK && totals.spare_bytes > spare + segment / ROOM_PARTS;
 }

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "maint/cleaner.h"
 #include "maint/recount.h"
 #include "txn/commit.h"
 
@@ -24,12 +25,17 @@ struct upkeep {
   _Atomic uint64_t seen_count;
   _Atomic uint64_t seen_cleaned;
   _Atomic bool seen_often; /* whether commits came often then (space/log.h) */
+  struct cleaner_turns turns;
 };
 
-void upkeep_init(struct upkeep *upkeep, struct committer *committer);
+int upkeep_init(struct upkeep *upkeep, struct committer *committer);
+
+static inline void upkeep_destroy(struct upkeep *upkeep) {
+  thread_mutex_destroy(&upkeep->turns.mutex);
+}
 
 /* Gives up what is under way. */
-void upkeep_destroy(struct upkeep *upkeep);
+void upkeep_give_up(struct upkeep *upkeep);
 
 /* What there is to do, as it was found at the last look at all segments. */
 static inline enum share_need upkeep_need(const struct share_header *header) {
@@ -90,9 +96,9 @@ void upkeep_end_compacting(struct upkeep *upkeep);
    has been called it waits for no sync, unless much waits for one already. */
 int upkeep_pay(struct upkeep *upkeep, uint32_t timeout_ms, bool has_flusher);
 
-/* Makes room where there is none left, with what is kept in reserve, to its end if
-   something is to be deleted: whether a change may be tried again. For the first try
-   of a put it is enough that a look has found some. */
+/* Makes room where there is none left, with what is kept in reserve (as of
+   log_claim_for_room()): whether a change may be tried again. For the first try of a put
+   it is enough that a look has found some. */
 bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
                       bool for_delete, bool is_first);
 

@@ -134,12 +134,8 @@ int file_open_or_create(const char *path, unsigned mode, int *fd_out,
   if (fd < 0) return file_open_failed(errno, flags);
 
   *made_out = true;
-  int code = file_set_mode(fd, mode);
-  if (code != MMCMAP_OK) {
-    file_close(fd);
-    return code;
-  }
-  return file_leave_standard_streams(fd, fd_out);
+  int code = file_leave_standard_streams(fd, fd_out);
+  return code == MMCMAP_OK ? file_set_mode(*fd_out, mode) : code;
 }
 
 void file_close(int fd) {

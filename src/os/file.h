@@ -35,8 +35,9 @@ int file_create(const char *path, unsigned mode, int *fd_out);
  * Of several that find no file one makes it, and is told so; all get the same. A new file
  * has the bits that the umask leaves of `mode` for a moment; it keeps those
  * where the file system has no permission bits of its own, and if the process
- * dies in that moment. It stays if the call fails after it was made: somebody
- * else may have opened it already.
+ * dies in that moment. It stays if the call fails after it was made, because somebody
+ * else may have opened it already: then `fd_out`, if it is not -1, is the caller's, who
+ * may know whether it can be deleted.
  *
  * MMCMAP_EREADONLY if the file system is read-only, MMCMAP_EACCES if this user
  * may not write the file, or make one in the folder.

@@ -142,6 +142,8 @@ int process_boot_id(uint8_t id_out[PROCESS_BOOT_ID_BYTES]) {
     code = file_read(fd, text, sizeof text - 1, 0, &got);
     file_close(fd);
   }
+  /* No memory, or no descriptor left: another time it can be read. */
+  if (code == MMCMAP_ENOMEM || code == MMCMAP_ESYSTEM) return code;
   if (code != MMCMAP_OK || !process_parse_id(text, id))
     return error_set(MMCMAP_ENOTSUP, path);
   memcpy(id_out, id, sizeof id);

@@ -46,7 +46,8 @@ void process_sleep_ms(uint32_t milliseconds);
 
 /* The random number that the kernel gave itself when it started: what was
    written down under another one is from before. The same in all containers of
-   a machine. MMCMAP_ENOTSUP, and zeros, where it cannot be read. */
+   a machine. MMCMAP_ENOTSUP, and zeros, where it cannot be read; MMCMAP_ENOMEM,
+   MMCMAP_ESYSTEM (no descriptor is left): not now. */
 int process_boot_id(uint8_t id_out[PROCESS_BOOT_ID_BYTES]);
 
 /* Numbers of this process and thread as it sees them itself, to be shown to

@@ -30,10 +30,27 @@ uint64_t expiry_after(uint64_t now_ms, uint64_t ttl_ms) {
                                                               : now_ms + ttl_ms;
 }
 
-void expiry_note(struct share_header *header, uint64_t expires_ms) {
+static uint64_t bit_of(uint32_t map_id) { return UINT64_C(1) << map_id % 64; }
+
+void expiry_note(struct share_header *header, uint32_t map_id,
+                 uint64_t expires_ms) {
   _Atomic uint64_t *earliest = &header->expiry.earliest_ms;
   if (expires_ms < atomic_load_explicit(earliest, memory_order_relaxed))
     atomic_store_explicit(earliest, expires_ms, memory_order_release);
+  header->upkeep.expiring_maps |= bit_of(map_id);
+}
+
+bool expiry_was_noted(const struct share_header *header, uint32_t map_id,
+                      uint64_t round) {
+  return (header->upkeep.expiring_maps & bit_of(map_id)) != 0 ||
+         atomic_load(&header->expiry.round) != round;
+}
+
+uint64_t expiry_earliest_ms(const struct share_header *header) {
+  /* In this order: a round that begins lowers the second, then raises the first. */
+  uint64_t earliest = atomic_load(&header->expiry.earliest_ms);
+  uint64_t before = atomic_load(&header->expiry.before_ms);
+  return before < earliest ? before : earliest;
 }
 
 /* How long the last round, or the one under way, keeps the next from beginning. */
@@ -50,9 +67,7 @@ static uint64_t wait_for_last_ns(const struct share_expiry *expiry) {
 
 uint64_t expiry_wait_ms(struct share_header *header) {
   const struct share_expiry *expiry = &header->expiry;
-  uint64_t earliest = atomic_load(&expiry->earliest_ms);
-  uint64_t before = atomic_load(&expiry->before_ms);
-  if (before < earliest) earliest = before;
+  uint64_t earliest = expiry_earliest_ms(header);
   if (earliest == UINT64_MAX) return UINT64_MAX;
   uint64_t wait_ns = wait_for_last_ns(expiry);
   uint64_t wait_ms = wait_ns / 1000000 + (wait_ns % 1000000 != 0);
@@ -72,6 +87,8 @@ uint64_t expiry_begin_round(struct share_header *header) {
     atomic_store(&expiry->before_ms, earliest);
   atomic_store(&expiry->earliest_ms, UINT64_MAX);
   atomic_store(&expiry->round, round);
+  /* Only now, or the last round could take it for its own. */
+  header->upkeep.expiring_maps = 0;
   atomic_store(&expiry->active_ns, process_monotonic_ns());
   return round;
 }

@@ -44,9 +44,18 @@ static inline bool expiry_is_past(struct expiry_reading *reading,
 /* The time that is so much later, as far as times go. */
 uint64_t expiry_after(uint64_t now_ms, uint64_t ttl_ms);
 
-/* A record that expires then is about to be published; the writer lock is
-   held. */
-void expiry_note(struct share_header *header, uint64_t expires_ms);
+/* A record of the map that expires then is about to be published; the writer lock
+   is held. */
+void expiry_note(struct share_header *header, uint32_t map_id,
+                 uint64_t expires_ms);
+
+/* Whether one of the map was since the round began, as far as is known, or another
+   round has begun. The writer lock is held. */
+bool expiry_was_noted(const struct share_header *header, uint32_t map_id,
+                      uint64_t round);
+
+/* No record that there is expires earlier; 0: that is not known. */
+uint64_t expiry_earliest_ms(const struct share_header *header);
 
 /* ---- Rounds ---------------------------------------------------------------- */
 

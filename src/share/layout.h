@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 10,
+  SHARE_LAYOUT = 11,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -173,8 +173,7 @@ struct share_upkeep {
   _Atomic uint64_t
       recount_appended;            /* appended_bytes when the last one began */
   _Atomic uint32_t is_uncountable; /* a recount has found the file damaged */
-  _Atomic uint32_t is_full;   /* somebody has found no space: victims are what
-                                  is mostly dead */
+  _Atomic uint32_t is_full;        /* somebody has found no space */
   _Atomic uint32_t is_sparse; /* much is free: the last segments are emptied */
   _Atomic uint64_t reserve_bytes; /* kept for what frees space */
   _Atomic uint64_t free_count;   /* free segments that have blocks, as they were
@@ -223,6 +222,9 @@ struct share_upkeep {
                                       other, had little in them */
   _Atomic uint64_t coarse_bytes;    /* the kernel may have in large pages what
                                       lies before that */
+  uint64_t expiring_maps; /* bit n: since the last round of the sweep began, a
+                             record that expires was put into a map whose id is
+                             n modulo 64 */
 };
 
 enum share_need {

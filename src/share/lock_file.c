@@ -142,7 +142,8 @@ int share_open(const char *path, int like_fd, struct share *share_out) {
   return MMCMAP_OK;
 }
 
-int share_map_segments(struct share *share, const char *path, uint64_t count) {
+int share_map_segments(struct share *share, const char *path, uint64_t least,
+                       uint64_t count) {
   uint64_t page = process_page_size();
   uint64_t wanted = bytes_align_up(count * sizeof *share->segments, page);
   uint8_t *at;
@@ -153,8 +154,10 @@ int share_map_segments(struct share *share, const char *path, uint64_t count) {
   } else {
     code = open_again(path, share, &fd);
     if (code != MMCMAP_OK) return code;
-    code = map_open_shared(fd, SHARE_SEGMENTS_OFFSET, wanted, page, &at,
-                           &share->segments_size_bytes);
+    code =
+        map_open_shared(fd, SHARE_SEGMENTS_OFFSET, wanted,
+                        bytes_align_up(least * sizeof *share->segments, page),
+                        &at, &share->segments_size_bytes);
     file_close(fd);
   }
   if (code == MMCMAP_OK) share->segments = (struct share_segment *)(void *)at;
@@ -199,17 +202,22 @@ static bool holds_state(const struct share *share) {
   return state == SHARE_READY;
 }
 
-void share_discard(struct share *share, const char *path) {
+void share_unlink(const struct share *share, const char *path) {
   struct file_identity held, named;
+  if (file_identify(share->fd, &held) == MMCMAP_OK &&
+      file_identify_path(path, &named) == MMCMAP_OK &&
+      memcmp(&held, &named, sizeof held) == 0)
+    (void)file_unlink(path);
+}
+
+void share_discard(struct share *share, const char *path) {
   bool is_unused;
   /* With the opening lock, as remove() does it: who has opened the file meanwhile
      gets the lock later, and finds that the name is gone. */
   if (share->is_new && share_begin_opening(share, 0) == MMCMAP_OK &&
       share_is_unused(share, &is_unused) == MMCMAP_OK && is_unused &&
-      !holds_state(share) && file_identify(share->fd, &held) == MMCMAP_OK &&
-      file_identify_path(path, &named) == MMCMAP_OK &&
-      memcmp(&held, &named, sizeof held) == 0)
-    (void)file_unlink(path);
+      !holds_state(share))
+    share_unlink(share, path);
 }
 
 void share_close(struct share *share) {

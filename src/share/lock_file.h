@@ -44,9 +44,10 @@ int share_open_private(struct share *share_out);
 int share_open(const char *path, int like_fd, struct share *share_out);
 
 /* Maps the table of segments, so that it has room for `count`, or for fewer if
-   the process may not have so many addresses. `path` is the lock file's. A private
-   share gets memory of this process alone. */
-int share_map_segments(struct share *share, const char *path, uint64_t count);
+   the process may not have so many addresses, but for `least`: MMCMAP_EADDRESS.
+   `path` is the lock file's. A private share gets memory of this process alone. */
+int share_map_segments(struct share *share, const char *path, uint64_t least,
+                       uint64_t count);
 
 /* Makes the table `count` entries long, which are zeros if they are new.
    MMCMAP_ENOSPC, MMCMAP_EADDRESS. */
@@ -55,8 +56,11 @@ int share_ensure_segments(struct share *share, uint64_t count);
 /* Whether it is that long. */
 bool share_has_segments(struct share *share, uint64_t count);
 
-/* Deletes the lock file `path` if this connection has made it, and no other one
-   uses it, or has left in it what a takeover needs. */
+/* Deletes the lock file `path`, if that is this one still. */
+void share_unlink(const struct share *share, const char *path);
+
+/* The same if this connection has made it, and no other one uses it, or has left in
+   it what a takeover needs. */
 void share_discard(struct share *share, const char *path);
 
 /* All zeros are allowed, and the share of a parent process in a child. */

@@ -148,8 +148,10 @@ static bool punch(struct space *space, uint64_t number, uint64_t run) {
     atomic_store(&usage_entry(space, i)->state,
                  SHARE_SEGMENT_FREE | SHARE_SEGMENT_HOLE);
   if (file_punch(space->fd, number << space->segment_shift,
-                 run << space->segment_shift) == MMCMAP_OK)
+                 run << space->segment_shift) == MMCMAP_OK) {
+    space_use_free(space, run);
     return true;
+  }
   for (uint64_t i = number; i < number + run; i++)
     usage_set_state(usage_entry(space, i), SHARE_SEGMENT_FREE);
   return false;

@@ -16,6 +16,8 @@ void log_init(struct log *log, struct space *space, struct readers *readers,
               const struct hasher *hasher) {
   memset(log, 0, sizeof *log);
   log->space = space;
+  log->has_one_head = space_is_small(space);
+  log->end_bytes = FRAME_HEADER_BYTES * (log->has_one_head ? 2 : 1);
   log->hasher = hasher;
   log->header = readers->share->header;
   log->connection = readers->share->connection;
@@ -327,9 +329,11 @@ int log_prepare(struct log *log, uint64_t salt, uint64_t epoch,
   log->epoch = log->first_epoch = epoch;
   log->large = heads[HEAD_LARGE];
   memset(&log->branches, 0, sizeof log->branches);
-  log->branches.cursor = log->branches.counted_cursor =
-      heads[HEAD_BRANCH].offset;
-  log->branches.segment_end = heads[HEAD_BRANCH].limit;
+  if (!log->has_one_head) {
+    log->branches.cursor = log->branches.counted_cursor =
+        heads[HEAD_BRANCH].offset;
+    log->branches.segment_end = heads[HEAD_BRANCH].limit;
+  }
   uint64_t offset = heads[HEAD_LOG].offset;
   uint64_t segment_end = heads[HEAD_LOG].limit;
   if (segment_end - offset < 2 * FRAME_HEADER_BYTES) {
@@ -356,7 +360,7 @@ void log_start(struct log *log) {
 int log_make_room(struct log *log, uint64_t size) {
   CHECK(log->frame_offset != 0 && size % 8 == 0 &&
         size <= log_node_size_max(log));
-  uint64_t end = log->cursor + size + FRAME_HEADER_BYTES;
+  uint64_t end = log->cursor + size + log->end_bytes;
   uint64_t offset;
   int full = MMCMAP_OK;
   if (end <= log->segment_end) {

@@ -64,8 +64,22 @@ struct log_branches {
   uint64_t first_offset; /* the first frame of the commit; 0: none */
 };
 
+/* What tells whether cleaning gains anything. */
+struct log_vain {
+  uint64_t changed;      /* appended by changes, */
+  uint64_t own;          /* and by upkeep, when it did last; */
+  uint64_t live_count;   /* least since changes filled a segment: alive, */
+  uint64_t record_count; /* in use for records, */
+  uint64_t count;        /* and begun, in segments; 0: nobody has looked yet */
+};
+
 struct log {
   struct space *space;
+  bool has_one_head; /* in a small store */
+  /* Left at the end of a segment: for the header of the next frame. With one head for
+     another one, too, so that what appends nothing, clear(), can be committed where no
+     segment is free. */
+  uint32_t end_bytes;
   const struct hasher *hasher;
   struct share_header *header;
   uint64_t connection; /* whose working copy this is */
@@ -114,12 +128,15 @@ struct log {
       large_run; /* segments side by side that one has needed, lately; 0: none */
   _Atomic uint64_t large_appended; /* with so many bytes appended */
   _Atomic uint64_t narrow_count;   /* free segments that are too few for that */
+  uint64_t mean_bytes; /* of a record, when all was last looked at */
+  struct log_vain vain;
 };
 
 enum {
   LOG_STAGE_BYTES = 16384,
   LOG_BRANCH_SEGMENTS =
-      6, /* from so many segments on, branches have their own */
+      6,                /* from so many segments on, branches have their own */
+  LOG_COPY_BYTES = 128, /* of the branches above a record that is moved alone */
   LOG_FEW_SEGMENTS = 256,    /* so few that parts of one count */
   LOG_LITTLE_BYTES = 1 << 20 /* in a commit: less than the large pages that it
                                 would change */
@@ -254,7 +271,7 @@ int log_stage(struct log *log, uint64_t offset, uint64_t size);
    its headers. The caller fills it before it allocates again. */
 static inline int log_alloc(struct log *log, uint64_t size,
                             uint64_t *offset_out) {
-  uint64_t end = log->cursor + size + FRAME_HEADER_BYTES;
+  uint64_t end = log->cursor + size + log->end_bytes;
   if (UNLIKELY(end > log->segment_end || end > log->space->granted_bytes)) {
     int code = log_make_room(log, size);
     if (code != MMCMAP_OK) {
@@ -281,7 +298,8 @@ int log_make_branch_room(struct log *log, uint64_t size);
 static inline int log_alloc_branch(struct log *log, uint64_t size,
                                    uint64_t *offset_out) {
   struct log_branches *branches = &log->branches;
-  if (log->is_staging || log->space->segment_count < LOG_BRANCH_SEGMENTS)
+  if (log->is_staging || log->has_one_head ||
+      log->space->segment_count < LOG_BRANCH_SEGMENTS)
     return log_alloc(log, size, offset_out);
   uint64_t end = branches->cursor + size;
   if (UNLIKELY(branches->frame_offset == 0 || end > branches->segment_end ||
@@ -439,6 +457,23 @@ bool log_commits_little(const struct log *log);
 /* Whether so many segments wait for a commit that it is worth it. */
 bool log_wants_commit(const struct log *log, const struct usage_totals *totals);
 
+/* Whether so much has been moved that it gains nothing, and would go on for ever. */
+bool log_cleans_in_vain(struct log *log, const struct usage_totals *totals);
+
+/* What of the reserve may be used to make room. */
+enum space_claim log_claim_for_room(const struct log *log,
+                                    const struct usage_totals *totals,
+                                    bool for_delete);
+
+/* How many segments wait for one, where there is no space, until it is made though
+   there is more to clean. */
+uint64_t log_waiting_at_last(const struct log *log);
+
+/* Whether one is worth it where there is no space: something waits for it, or a segment
+   may be moved then. Each change after it copies all its branches anew. */
+bool log_gains_by_commit(const struct log *log,
+                         const struct usage_totals *totals);
+
 /* Whether so many do, while so many are used, that those who make changes wait for
    it, too. */
 bool log_is_late(const struct log *log, uint64_t waiting, uint64_t used);
@@ -463,8 +498,8 @@ bool log_is_named_longer(const struct log *log,
 
 /* Gives back what is free at the file's end, and the blocks of what is free
    beyond what will soon be used; after log_sweep(). */
-int log_give_back(struct log *log, const struct usage_totals *totals,
-                  bool is_idle, bool *more_out);
+int log_give_back(struct log *log, struct usage_totals *totals, bool is_idle,
+                  bool *more_out);
 
 /* Where the open frame begins: the head that a superblock names if all closed
    frames are on disk. */

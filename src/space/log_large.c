@@ -117,6 +117,22 @@ static bool is_better_below(const struct space *space, uint64_t number,
   return usage_find_free(space, 1, wanted, &lower) && lower < number;
 }
 
+/* In a store that may not grow, whoever makes room finds as many segments side by side
+   as the last value needed: those that are free one by one take none. */
+static bool leaves_a_run(const struct log *log, uint64_t number, uint64_t run) {
+  const struct space *space = log->space;
+  uint64_t wanted = log_large_run(log), other;
+  uint64_t end = number + run;
+  if (wanted < 2 || space->max_size_bytes == 0 ||
+      atomic_load(&space->claim) != SPACE_FOR_PUTS)
+    return true;
+  if (end < space->segment_count) end = space->segment_count;
+  return (end + wanted) << space->segment_shift <= space->max_size_bytes ||
+         (usage_find_free(space, 1, wanted, &other) &&
+          other + wanted <= number) ||
+         usage_find_free(space, number + run, wanted, &other);
+}
+
 /* The run goes on in the segments behind it, if they are free: then little stays
    empty between two values. */
 static bool extend_run(struct log *log, uint64_t size) {
@@ -127,7 +143,7 @@ static bool extend_run(struct log *log, uint64_t size) {
       (size - (large->limit - large->offset) + space->segment_size - 1) >>
       space->segment_shift;
   if (large->limit == 0 || may_end(log) || !are_free(space, number, more) ||
-      is_better_below(space, number, more))
+      is_better_below(space, number, more) || !leaves_a_run(log, number, more))
     return false;
   /* Its header lies where the value will. */
   if (space_begin_segments(space, SEGMENT_LARGE, number, more,
@@ -142,6 +158,8 @@ static int begin_at(struct log *log, uint64_t number, uint64_t run,
                     uint64_t size) {
   struct space *space = log->space;
   uint64_t begin = (number << space->segment_shift) + EXTENT_PAGE_BYTES;
+  if (!leaves_a_run(log, number, run))
+    return error_set(MMCMAP_EFULL, "growing the file");
   int code = space_begin_segments(space, SEGMENT_LARGE, number, run,
                                   begin + size, log->epoch);
   if (code != MMCMAP_OK) return code;

@@ -20,8 +20,15 @@ enum {
                                 commit until it is made, */
   WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
   WAITING_PARTS_LATE = 11,   /* or those who make changes wait for it; */
-  WAITING_PARTS_OUT = 32,    /* or fewer, and */
-  OUT_SEGMENTS = 2,          /* more, if not more are free */
+  GAIN_PARTS = 8,   /* of what is used: after a commit it may be moved */
+  COPIES_KEPT = 64, /* segments' records: room is left to copy their branches */
+  WAITING_COPY_BYTES =
+      32, /* of branches for a record: so much waits where there
+                                is no space, in whole segments, */
+  WAITING_COPIES_MOST = 32, /* so many at most; */
+  VAIN_TIMES = 8,           /* what is used has been moved since, in vain; */
+  WAITING_PARTS_OUT = 32,   /* or fewer, and */
+  OUT_SEGMENTS = 2,         /* more, if not more are free */
   OFTEN_PARTS = 64,     /* of the store, appended from one commit to the next */
   OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together, and one
                            commit frees a great part of all; */
@@ -31,7 +38,6 @@ enum {
   BEGUN_PARTS = 64,   /* one of so many is begun between two looks at all */
   DROPPED_RECORD_BYTES = 64, /* is the least that one takes with branches */
   BRANCH_BYTES_PER_RECORD = 16,
-  RESERVE_SEGMENTS = 6,   /* more than one in each quarter (space/space.h) */
   SPARSE_SEGMENTS = 2,    /* so many may be free in any store */
   FALL_NS = 1000000000,   /* in which time one of */
   FALL_PARTS = 16,        /* parts has been deleted: cleaning waits, */
@@ -173,6 +179,68 @@ bool log_wants_commit(const struct log *log,
   return waiting > used / parts || log_has_run_out(log, waiting, used);
 }
 
+/* Whether it is less than ever, or counts anew. */
+static bool falls(uint64_t now, bool is_anew, uint64_t *least) {
+  if (now >= *least && !is_anew) return false;
+  *least = now;
+  return true;
+}
+
+/* So much has been moved since changes have filled a segment, or less than ever since
+   was alive, was used for records, or lay before the end. Of small records the copies
+   of branches may take as much as is freed. */
+bool log_cleans_in_vain(struct log *log, const struct usage_totals *totals) {
+  struct log_vain *vain = &log->vain;
+  unsigned shift = log->space->segment_shift;
+  uint64_t own = atomic_load(&log->header->upkeep.own_bytes);
+  uint64_t changed = log->appended_bytes - own;
+  uint64_t records = totals->used_count - totals->branch_count;
+  bool is_anew = vain->count == 0 || log_is_compacting(log) ||
+                 (changed - vain->changed) >> shift > 0;
+  bool has_less =
+      falls(totals->live_bytes >> shift, is_anew, &vain->live_count);
+  has_less |= falls(records, is_anew, &vain->record_count);
+  has_less |= falls(log->space->segment_count, is_anew, &vain->count);
+  if (has_less) {
+    vain->changed = changed;
+    vain->own = own;
+  }
+  return (own - vain->own) >> shift > VAIN_TIMES * totals->used_count;
+}
+
+/* On a disk that is full, where others take what is there, and in a small store, where all
+   copies of branches may take a segment, deletes need what cleaning leaves of the reserve,
+   unless so much is dead that it comes back at once. With a limit a part of it, by what
+   is copied beside records. */
+enum space_claim log_claim_for_room(const struct log *log,
+                                    const struct usage_totals *totals,
+                                    bool for_delete) {
+  const struct space *space = log->space;
+  uint64_t used = totals->used_count << space->segment_shift;
+  bool is_mostly_alive = totals->live_bytes / 7 * 10 > used;
+  if (for_delete || !is_mostly_alive) return SPACE_AT_LAST;
+  if (space->max_size_bytes == 0 || space_is_small(space))
+    return SPACE_FOR_UPKEEP;
+  return log_is_compacting(log) ? SPACE_AT_LAST : SPACE_FOR_ROOM;
+}
+
+/* After a commit all branches above what is moved are copied anew: of many small
+   records that may be more than what a few segments give. */
+uint64_t log_waiting_at_last(const struct log *log) {
+  uint64_t bytes = atomic_load(&log->header->change.count) * WAITING_COPY_BYTES;
+  uint64_t count = bytes >> log->space->segment_shift;
+  if (log->space->max_size_bytes == 0) return 0;
+  return count < WAITING_COPIES_MOST ? count : WAITING_COPIES_MOST;
+}
+
+bool log_gains_by_commit(const struct log *log,
+                         const struct usage_totals *totals) {
+  uint64_t bytes = log_uncommitted_bytes(log);
+  uint64_t segment = log->space->segment_size;
+  return log->has_one_head || totals->wait_commit_count > 0 ||
+         bytes >= segment || bytes >= totals->used_count * segment / GAIN_PARTS;
+}
+
 bool log_is_late(const struct log *log, uint64_t waiting, uint64_t used) {
   return waiting > used / WAITING_PARTS_LATE ||
          log_has_run_out(log, waiting, used);
@@ -233,7 +301,7 @@ static uint64_t reserve_of(const struct log *log,
   uint64_t branches =
       BRANCH_BYTES_PER_RECORD * atomic_load(&log->header->change.count);
   uint64_t most = totals->live_bytes / 4;
-  return RESERVE_SEGMENTS * (uint64_t)log->space->segment_size +
+  return SPACE_RESERVE_SEGMENTS * (uint64_t)log->space->segment_size +
          (branches < most ? branches : most);
 }
 
@@ -245,6 +313,11 @@ void log_sweep(struct log *log, struct usage_totals *totals_out) {
                totals_out->free_count - totals_out->hole_count);
   atomic_store(&header->upkeep.coming_count, totals_out->wait_commit_count);
   atomic_store(&log->narrow_count, totals_out->narrow_count);
+  log->mean_bytes = (totals_out->live_bytes - totals_out->branch_live_bytes) /
+                    (atomic_load(&header->change.count) | 1);
+  log->space->room_kept_bytes = COPIES_KEPT * LOG_COPY_BYTES *
+                                (uint64_t)log->space->segment_size /
+                                (log->mean_bytes + 1);
   space_set_reserve(log->space,
                     BROKEN(BREAK_NO_RESERVE) ? 0 : reserve_of(log, totals_out));
   atomic_store(&header->upkeep.need, need_of(log, totals_out));
@@ -262,17 +335,23 @@ void log_look(struct log *log, uint64_t count) {
 
 /* The last segments, which are free, are not begun any more. What is behind
    the last that is counts as there: so holes in the file stay begun. */
-static void forget_last(struct log *log) {
+static void forget_last(struct log *log, struct usage_totals *totals) {
   struct space *space = log->space;
   uint64_t least = usage_segment_count(space);
   uint64_t count = space->segment_count;
-  while (
-      count > least &&
-      ((usage_state(usage_entry(space, count - 1)) & SHARE_SEGMENT_HOLE) == 0 ||
-       (count - 1) << space->segment_shift >= space->writable_bytes))
-    count--;
-  if (count == space->segment_count) return;
+  uint64_t hole_count = 0;
+  for (; count > least; count--) {
+    bool is_hole =
+        (usage_state(usage_entry(space, count - 1)) & SHARE_SEGMENT_HOLE) != 0;
+    if (is_hole && (count - 1) << space->segment_shift < space->writable_bytes)
+      break;
+    hole_count += is_hole;
+  }
+  uint64_t forgotten_count = space->segment_count - count;
+  if (forgotten_count == 0) return;
+  totals->forgotten_count += forgotten_count;
   space->segment_count = count;
+  space_use_free(space, forgotten_count - hole_count);
   log_store(log);
 }
 
@@ -301,12 +380,12 @@ bool log_is_named_longer(const struct log *log,
   return named_end(log) > usage_end(log) + (slack << log->space->segment_shift);
 }
 
-int log_give_back(struct log *log, const struct usage_totals *totals,
-                  bool is_idle, bool *more_out) {
+int log_give_back(struct log *log, struct usage_totals *totals, bool is_idle,
+                  bool *more_out) {
   struct space *space = log->space;
   uint64_t kept, named = named_end(log);
   *more_out = false;
-  forget_last(log);
+  forget_last(log, totals);
   uint64_t end = usage_end(log) + 2 * FRAME_HEADER_BYTES;
   if (named > space_size(space)) named = space_size(space);
   if (end < named) end = named;
@@ -314,7 +393,7 @@ int log_give_back(struct log *log, const struct usage_totals *totals,
   int code = totals->snapshot_count == 0
                  ? space_cut(space, end, log_is_compacting(log))
                  : MMCMAP_OK;
-  forget_last(log);
+  forget_last(log, totals);
   if (has_too_many_blocks(log, totals, is_idle, &kept))
     *more_out = space_punch(space, kept) && is_idle;
   return code;

@@ -53,6 +53,9 @@ static uint64_t whole_reserve(const struct space *space) {
   uint64_t reserve =
       atomic_load_explicit(&space->readers->share->header->upkeep.reserve_bytes,
                            memory_order_relaxed);
+  /* It is not known yet, in a session that has just begun. */
+  if (reserve == 0 && space->max_size_bytes != 0 && !BROKEN(BREAK_NO_RESERVE))
+    reserve = SPACE_RESERVE_SEGMENTS * (uint64_t)space->segment_size;
   reserve = least(reserve, reserve_limit(space));
   return reserve < SPACE_RESERVE_MIN ? SPACE_RESERVE_MIN : reserve;
 }
@@ -62,12 +65,15 @@ static enum space_claim claim_of(const struct space *space) {
                                                 memory_order_relaxed);
 }
 
-/* In a store that may not grow a commit has to find a segment to go on in. */
+/* In a store that may not grow a commit has to find a segment to go on in. A small one,
+   with one head, can always be committed in the segment of the open frame, and needs the
+   other to make room. */
 static uint64_t for_commits(const struct space *space) {
+  enum space_claim last =
+      space_is_small(space) ? SPACE_AT_LAST : SPACE_FOR_COMMITS;
   bool has_limit =
       space->max_size_bytes / LIMIT_SEGMENTS_MIN >= space->segment_size;
-  return has_limit && claim_of(space) != SPACE_FOR_COMMITS ? space->segment_size
-                                                           : 0;
+  return has_limit && claim_of(space) < last ? space->segment_size : 0;
 }
 
 /* What whoever has the writer lock leaves. */
@@ -77,8 +83,11 @@ static uint64_t reserve_bytes(const struct space *space) {
                                       [SPACE_FOR_DELETES] = 2,
                                       [SPACE_AT_LAST] = 0,
                                       [SPACE_FOR_COMMITS] = 0};
-  return whole_reserve(space) / 4 * quarters[claim_of(space)] +
-         for_commits(space);
+  uint64_t quarter = whole_reserve(space) / 4;
+  uint64_t kept = claim_of(space) == SPACE_FOR_ROOM
+                      ? least(space->room_kept_bytes, quarter)
+                      : quarter * quarters[claim_of(space)];
+  return kept + for_commits(space);
 }
 
 /* Free segments that have blocks, as they were when all were last looked at. */
@@ -134,7 +143,8 @@ bool space_has_spare(const struct space *space, uint64_t size) {
   uint64_t begun = space->segment_count << space->segment_shift;
   uint64_t behind_all =
       space->writable_bytes > begun ? space->writable_bytes - begun : 0;
-  return free_bytes_of(space) + behind_all >= reserve_bytes(space) + size;
+  return free_bytes_of(space) + behind_all >=
+         reserve_now(space, reserve_bytes(space)) + size;
 }
 
 void space_set_reserve(struct space *space, uint64_t wanted_bytes) {
@@ -404,11 +414,11 @@ uint64_t space_choose_segments(struct space *space, enum segment_kind kind,
   return number;
 }
 
-/* They are not free any more. */
-static void use_free(struct space *space, uint64_t run) {
+void space_use_free(struct space *space, uint64_t count) {
   struct share_upkeep *upkeep = &space->readers->share->header->upkeep;
   uint64_t free_count = atomic_load(&upkeep->free_count);
-  atomic_store(&upkeep->free_count, free_count > run ? free_count - run : 0);
+  atomic_store(&upkeep->free_count,
+               free_count > count ? free_count - count : 0);
   grant(space);
 }
 
@@ -432,7 +442,7 @@ int space_begin_segments(struct space *space, enum segment_kind kind,
   usage_begin(space, number, run,
               kind == SEGMENT_LOG ? SHARE_SEGMENT_LOG : SHARE_SEGMENT_LARGE,
               epoch);
-  if (number < space->segment_count) use_free(space, run);
+  if (number < space->segment_count) space_use_free(space, run);
   if (number == *first_free(space)) *first_free(space) = number + 1;
   space->segment_count = count;
   return MMCMAP_OK;

@@ -41,6 +41,7 @@ enum {
   SPACE_PIECE_BYTES = 2 << 20,      /* what a processor maps at once; files */
   SPACE_PIECES_FROM = 16 << 20,     /* of this size may grow in such pieces, */
   SPACE_PIECES_AHEAD_MAX = 8 << 20, /* so much of them ahead */
+  SPACE_RESERVE_SEGMENTS = 6,       /* more than one in each quarter (below) */
   SPACE_RESERVE_MIN = 32768,        /* kept for what frees space, at least, */
   SPACE_RESERVE_MAX = 64 << 20      /* and at most, if the file may grow */
 };
@@ -50,6 +51,7 @@ enum space_claim {
   SPACE_FOR_PUTS,    /* all four */
   SPACE_FOR_UPKEEP,  /* three */
   SPACE_FOR_DELETES, /* two */
+  SPACE_FOR_ROOM,    /* one, or room_kept_bytes: what makes room for puts */
   SPACE_AT_LAST,     /* none, what makes room for deletes; but a segment for */
   SPACE_FOR_COMMITS  /* commits, without which nothing becomes free */
 };
@@ -69,7 +71,8 @@ struct space {
   _Atomic uint64_t known_bytes; /* of the file, within the mapping */
   _Atomic uint32_t claim;       /* enum space_claim, of whoever has the writer
                                    lock; who writes ahead reads it without */
-  uint64_t granted_bytes;  /* how far the writer may append without asking */
+  uint64_t room_kept_bytes; /* left for deletes by what makes room for puts */
+  uint64_t granted_bytes;   /* how far the writer may append without asking */
   uint64_t writable_bytes; /* how far the writer may store: guarded by its lock,
                               under which alone the file becomes shorter */
 };
@@ -124,6 +127,21 @@ void space_set_reserve(struct space *space, uint64_t wanted_bytes);
 /* Who appends from now on. The writer lock is held. */
 void space_set_claim(struct space *space, enum space_claim claim);
 
+/* In fewer segments, which is all that the limit allows, the log has one head: another
+   for branches would take one of them. */
+enum { SPACE_SMALL_SEGMENTS = 16 };
+
+static inline bool space_is_small(const struct space *space) {
+  return space->max_size_bytes != 0 &&
+         space->max_size_bytes >> space->segment_shift < SPACE_SMALL_SEGMENTS;
+}
+
+/* Whether whoever appends may use all there is: what it takes has to come back. */
+static inline bool space_is_at_last(const struct space *space) {
+  uint32_t claim = atomic_load_explicit(&space->claim, memory_order_relaxed);
+  return claim == SPACE_AT_LAST || claim == SPACE_FOR_ROOM;
+}
+
 /* Whether segments that are free already may be begun: MMCMAP_OK, or as of
    space_ensure(), if what would be left is less than the reserve. */
 int space_check_reserve(struct space *space, uint64_t number, uint64_t run);
@@ -154,6 +172,9 @@ bool space_is_compacting(const struct space *space);
 /* Whether so many segments, side by side, would be begun in small pages: not where the
    blocks that they have cannot be missed. */
 bool space_makes_fine(const struct space *space, uint64_t run);
+
+/* So many segments that have blocks are not free any more. */
+void space_use_free(struct space *space, uint64_t count);
 
 /* Begins the segments that space_choose_segments() has chosen, in the open epoch
    `epoch`, with blocks up to `end`, and writes their header. */

@@ -272,12 +272,15 @@ static void add_in_use(const struct log *log, const struct share_segment *entry,
   uint32_t state = usage_state(entry);
   int64_t live = usage_live_bytes(entry);
   totals->used_count++;
+  totals->branch_count += (state & SHARE_SEGMENT_BRANCHES) != 0;
   if ((state & SHARE_SEGMENT_UNCOUNTED) != 0) {
     totals->uncounted_count++;
     return;
   }
   if ((state & SHARE_SEGMENT_STUCK) != 0) totals->stuck_count++;
   totals->live_bytes += live > 0 ? (uint64_t)live : 0;
+  if (live > 0 && (state & SHARE_SEGMENT_BRANCHES) != 0)
+    totals->branch_live_bytes += (uint64_t)live;
   uint64_t first =
       atomic_load_explicit(&entry->first_epoch, memory_order_relaxed);
   if (!is_held(log, &limits->held, first, UINT64_MAX) &&

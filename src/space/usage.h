@@ -40,8 +40,10 @@ static inline bool usage_is_of_session(const struct space *space,
 
 /* What there is, after usage_sweep(). */
 struct usage_totals {
-  uint64_t live_bytes;          /* alive, as counted */
+  uint64_t live_bytes;          /* alive, as counted; */
+  uint64_t branch_live_bytes;   /* of it, in segments of branches */
   uint64_t used_count;          /* segments that are neither free nor empty, */
+  uint64_t branch_count;        /* of them, of branches, */
   uint64_t uncounted_count;     /* of them, not counted, */
   uint64_t held_count;          /* of them, that a snapshot would hold, */
   uint64_t held_live_bytes;     /* and what is alive in those */
@@ -54,10 +56,12 @@ struct usage_totals {
   uint64_t free_count;          /* free */
   uint64_t narrow_count; /* of them, too few side by side for a large value */
   uint64_t hole_count;   /* of them, without blocks */
-  bool is_named_longer;  /* by superblocks, than what is in use */
-  uint64_t spare_count;  /* may be begun without growing the file, */
-  bool wants_commit;     /* and so many wait for one, */
-  bool is_late;          /* or many more: all as upkeep looks */
+  uint64_t forgotten_count; /* of them, the last ones, begun no more since */
+  bool is_named_longer;     /* by superblocks, than what is in use */
+  uint64_t spare_bytes;     /* may be written before the file must grow, */
+  bool is_in_vain;          /* to clean gains nothing, */
+  bool wants_commit;        /* so many wait for a commit, */
+  bool is_late;             /* or many more: all as upkeep looks */
 };
 
 /* Why a segment may not be begun again: what takes longest of what there is. */
@@ -207,6 +211,7 @@ struct usage_victim {
   uint64_t number;
   uint64_t run;
   int64_t live_bytes; /* of one segment, on average */
+  int64_t copies;     /* of branches, for the sake of moving it */
   int64_t rank;       /* those with the least come first */
 };
 
@@ -218,6 +223,8 @@ struct usage_victims {
   unsigned count;
   unsigned next;
   bool has_held; /* some segments are none, because of snapshots */
+  bool
+      is_at_last; /* the last one was chosen by whoever has claimed all there is */
 };
 
 /* A small store is compacted by moving all of it twice: out of the way, then what is
@@ -257,9 +264,14 @@ bool usage_begin_slide(struct log *log, const struct usage_totals *totals,
 /* The same for a phase. */
 void usage_begin_phase(struct log *log, enum usage_phase phase);
 
+/* Who has claimed what there is, before a victim is chosen: others were listed for
+   another one. */
+void usage_note_claim(struct log *log);
+
 /* Of those that could be free if they were empty, and have less than that alive,
    the one with least, or one of the 128th of all with least, as they were a while
-   ago. */
+   ago. For whoever has claimed all there is, it is one of several which together
+   give more than it takes to move them, with copies of branches. */
 bool usage_find_victim(struct log *log, int64_t worth_bytes,
                        struct usage_victim *victim_out);
 

@@ -11,6 +11,7 @@
 enum {
   LARGE_WASTE_PARTS = 6,   /* of what is alive there */
   BRANCH_WEIGHT_PARTS = 8, /* tenths that a branch's byte counts more for */
+  BRANCH_COPIES = 2,       /* bytes of those above it, for one of a branch */
   SLIDE_PARTS = 28,   /* of what is alive: so much too much is worth a slide */
   SLIDE_SEGMENTS = 1, /* and so many segments, */
   SLIDE_AGAIN_PARTS = 12, /* more, in another pass, */
@@ -71,6 +72,17 @@ static int64_t live_in(const struct space *space,
     live += live / LARGE_WASTE_PARTS;
   if (run->number == 0) live += SEGMENT_FIRST_HEADER_OFFSET;
   return live / (int64_t)run->run;
+}
+
+/* Copies of branches for the sake of moving that, if nothing else is moved: what has been
+   copied once is not copied again before the next commit. */
+static int64_t copies_for(const struct log *log,
+                          const struct usage_victim *run) {
+  const struct share_segment *entry = usage_entry(log->space, run->number);
+  if (usage_is(entry, SHARE_SEGMENT_LARGE)) return LOG_COPY_BYTES;
+  if ((usage_state(entry) & SHARE_SEGMENT_BRANCHES) != 0)
+    return run->live_bytes * BRANCH_COPIES;
+  return run->live_bytes * LOG_COPY_BYTES / (int64_t)(log->mean_bytes + 1);
 }
 
 bool usage_find_last(const struct log *log, uint64_t behind,
@@ -179,6 +191,7 @@ static void add_victim(struct usage_victims *list, unsigned most,
 static void list_victims(const struct log *log, const struct readers_held *held,
                          struct usage_victims *list) {
   const struct space *space = log->space;
+  bool is_at_last = space_is_at_last(space);
   uint64_t most = space->segment_count / USAGE_VICTIM_PARTS + 1;
   struct usage_victim run = {0};
   struct seen_piece piece = {.size = piece_segments(space)};
@@ -189,10 +202,19 @@ static void list_victims(const struct log *log, const struct readers_held *held,
     run.run = run_at(space, run.number);
     if (!run_may_be_victim(log, false, &run, held)) continue;
     run.live_bytes = live_in(space, &run);
-    run.rank = rank_in_piece(space, &run, &piece);
+    run.copies = copies_for(log, &run);
+    run.rank = is_at_last ? run.live_bytes + run.copies
+                          : rank_in_piece(space, &run, &piece);
     run.rank = rank_beside(log, &run);
     add_victim(list, (unsigned)most, &run);
   }
+}
+
+void usage_note_claim(struct log *log) {
+  struct usage_victims *list = &log->victims;
+  bool is_at_last = space_is_at_last(log->space);
+  if (list->is_at_last != is_at_last) list->count = list->next = 0;
+  list->is_at_last = is_at_last;
 }
 
 bool usage_find_victim(struct log *log, int64_t worth_bytes,
@@ -200,6 +222,8 @@ bool usage_find_victim(struct log *log, int64_t worth_bytes,
   const struct space *space = log->space;
   struct usage_victims *list = &log->victims;
   struct readers_held held;
+  /* What has been copied is soon dead where it was; who compacts wants it at once. */
+  bool counts_copies = space_is_at_last(space) && log_is_compacting(log);
   readers_find_held(space->readers, &held);
   for (int pass = 0; pass < 2; pass++) {
     while (list->next < list->count) {
@@ -209,7 +233,7 @@ bool usage_find_victim(struct log *log, int64_t worth_bytes,
           is_within_run(space, next->number) ||
           !run_may_be_victim(log, false, next, &held) ||
           live_in(space, next) > next->live_bytes ||
-          next->live_bytes >= worth_bytes)
+          next->live_bytes + (counts_copies ? next->copies : 0) >= worth_bytes)
         continue; /* it may be another by now */
       *victim_out = *next;
       return true;

@@ -14,6 +14,7 @@ void trie_diff_init(struct trie_diff *diff, uint64_t old_root,
   diff->roots[0] = old_root;
   diff->roots[1] = new_root;
   diff->now_ms[0] = diff->now_ms[1] = 0;
+  diff->skips_same = true;
   diff->left = node_count;
   diff->begun = false;
   diff->has_pending = false;
@@ -62,24 +63,6 @@ static int enter_side(struct trie_diff *diff, const struct node_source *source,
   return code;
 }
 
-static int enter_step(struct trie_diff *diff, const struct node_source *source,
-                      const struct hasher *hasher, const uint64_t slots[2]) {
-  unsigned level = diff->depth;
-  if (level > COLLISION_LEVEL)
-    return error_set_corrupt("F34 collision slots", slot_offset(slots[0]));
-  struct trie_diff_step *step = &diff->steps[level];
-  for (int i = 0; i < 2; i++) {
-    int code =
-        enter_side(diff, source, hasher, slots[i], level, &step->sides[i]);
-    if (code != MMCMAP_OK) return code;
-  }
-  step->ways_left = step->sides[0].bitmap | step->sides[1].bitmap;
-  diff->depth++;
-  return MMCMAP_OK;
-}
-
-/* ---- The pair of slots to look at next ----------------------------------- */
-
 static uint64_t take_slot(struct trie_diff_side *side) {
   return side->is_branch ? branch_slot(&side->branch, side->next++)
                          : side->slot;
@@ -93,6 +76,74 @@ static void take_way(struct trie_diff_step *step, uint64_t slots_out[2]) {
     slots_out[i] =
         (step->sides[i].bitmap & bit) != 0 ? take_slot(&step->sides[i]) : 0;
 }
+
+static bool is_skipped(const struct trie_diff *diff, const uint64_t slots[2]) {
+  return slots[0] == slots[1] && diff->skips_same;
+}
+
+/* As in cursor.c; of what both sides have only as far as it tells when a record
+   expires. */
+static void prefetch_way(const struct node_source *source,
+                         const uint64_t slots[2]) {
+  bool is_same = slots[0] == slots[1];
+  for (int i = 0; i < (is_same ? 1 : 2); i++) {
+    uint64_t offset = slot_offset(slots[i]);
+    if (offset >= source->size) continue;
+    bytes_prefetch(source->base + offset);
+    bytes_prefetch(source->base + offset + (is_same ? NODE_HEADER_BYTES : 64));
+  }
+}
+
+/* Asks for what a branch leads to that both sides share, and that is about to be
+   looked at: mostly a few records, too few to be fetched side by side alone. */
+static void prefetch_shared(const struct node_source *source, uint64_t slot,
+                            unsigned level) {
+  struct branch_view branch;
+  if (slot_is_record(slot) || level >= COLLISION_LEVEL ||
+      node_branch(source, slot_offset(slot), level, &branch) != MMCMAP_OK)
+    return;
+  for (unsigned i = 0; i < branch.slot_count; i++) {
+    uint64_t child = branch_slot(&branch, i);
+    prefetch_way(source, (uint64_t[2]){child, child});
+  }
+}
+
+/* Asks for all that the step leads to: it lies anywhere. */
+static void look_ahead(const struct trie_diff *diff,
+                       const struct node_source *source,
+                       const struct trie_diff_step *step) {
+  struct trie_diff_step ahead = *step;
+  uint64_t slots[2];
+  while (ahead.ways_left != 0) {
+    take_way(&ahead, slots);
+    if (!is_skipped(diff, slots)) prefetch_way(source, slots);
+  }
+  if (diff->skips_same) return;
+  for (ahead = *step; ahead.ways_left != 0;) {
+    take_way(&ahead, slots);
+    if (slots[0] == slots[1])
+      prefetch_shared(source, slots[0], diff->depth + 1);
+  }
+}
+
+static int enter_step(struct trie_diff *diff, const struct node_source *source,
+                      const struct hasher *hasher, const uint64_t slots[2]) {
+  unsigned level = diff->depth;
+  if (level > COLLISION_LEVEL)
+    return error_set_corrupt("F34 collision slots", slot_offset(slots[0]));
+  struct trie_diff_step *step = &diff->steps[level];
+  for (int i = 0; i < 2; i++) {
+    int code =
+        enter_side(diff, source, hasher, slots[i], level, &step->sides[i]);
+    if (code != MMCMAP_OK) return code;
+  }
+  step->ways_left = step->sides[0].bitmap | step->sides[1].bitmap;
+  look_ahead(diff, source, step);
+  diff->depth++;
+  return MMCMAP_OK;
+}
+
+/* ---- The pair of slots to look at next ----------------------------------- */
 
 /* The slot that a side of a collision node has next; SLOT_EMPTY at its end. */
 static int peek_collision(const struct node_source *source,
@@ -182,6 +233,8 @@ static int compare_leaves(struct trie_diff *diff,
   }
   *changed_out = change->has_old || change->has_new;
   if (!change->has_old || !change->has_new) return MMCMAP_OK;
+  *changed_out = slots[0] != slots[1];
+  if (!*changed_out) return MMCMAP_OK;
   if (record_has_key(records[0], records[1]->key, records[1]->key_size)) {
     *changed_out = !values_are_equal(records[0], records[1]);
     return MMCMAP_OK;
@@ -201,7 +254,6 @@ int trie_diff_next(struct trie_diff *diff, const struct node_source *source,
                    const struct hasher *hasher,
                    struct trie_change *change_out) {
   int code = MMCMAP_OK;
-  bool skips_same = diff->now_ms[0] == diff->now_ms[1];
   memset(change_out, 0, sizeof *change_out);
   if (diff->has_pending) {
     diff->has_pending = false;
@@ -214,7 +266,7 @@ int trie_diff_next(struct trie_diff *diff, const struct node_source *source,
     bool changed = false;
     code = next_pair(diff, source, slots);
     if (code == MMCMAP_NOTFOUND) return code;
-    if (code != MMCMAP_OK || (slots[0] == slots[1] && skips_same)) continue;
+    if (code != MMCMAP_OK || is_skipped(diff, slots)) continue;
     if (!is_leaf(slots[0]) || !is_leaf(slots[1])) {
       code = enter_step(diff, source, hasher, slots);
       continue;

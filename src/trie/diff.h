@@ -4,6 +4,9 @@
  * by side that skips what is the same slot on both sides. What did not change is
  * mostly shared, so the time follows the change. A record that was written anew
  * with the same content, or moved, is no change.
+ *
+ * A record that both sides share differs if it has expired on one of them. Where
+ * that may be, what is shared is looked at, too.
  */
 #ifndef TRIE_DIFF_H
 #define TRIE_DIFF_H
@@ -29,6 +32,7 @@ struct trie_diff_step {
 struct trie_diff {
   uint64_t roots[2];
   uint64_t now_ms[2]; /* what has expired by then is not there */
+  bool skips_same;    /* what both share does not differ */
   uint64_t left;      /* nodes that there can still be: bounds hostile tries */
   bool begun;
   bool has_pending;
@@ -43,7 +47,8 @@ struct trie_change {
 };
 
 /* `node_count` is a number of nodes that both together do not exceed. Set `now_ms`
-   if something may have expired: if the two differ, nothing is skipped. */
+   if something may have expired; and clear `skips_same` if what has expired on one
+   side alone may be shared. */
 void trie_diff_init(struct trie_diff *diff, uint64_t old_root,
                     uint64_t new_root, uint64_t node_count);
 

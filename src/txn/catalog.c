@@ -198,12 +198,13 @@ int catalog_open(const struct catalog *catalog, const struct trie_key *name,
                               : open_named(catalog, name, map_out);
 }
 
-/* The same root and count once more, hanging on what says that they may. */
+/* The same root and count once more, hanging on what says whether its records may
+   expire. */
 static int let_expire(const struct catalog *catalog, struct catalog_map *map,
-                      const struct trie_key *name) {
+                      const struct trie_key *name, bool lets_expire) {
   if (name != NULL) {
     struct map_words words = record_map_words(&map->path.record);
-    map->lets_expire = true;
+    map->lets_expire = lets_expire;
     return put_map(map, &words);
   }
   uint64_t top = atomic_load_explicit(catalog->top, memory_order_relaxed);
@@ -211,7 +212,7 @@ static int let_expire(const struct catalog *catalog, struct catalog_map *map,
   if (code != MMCMAP_OK) return code;
   struct store_words words = words_of(&map->trie, map);
   return write_store(
-      &map->trie, map, &words, true,
+      &map->trie, map, &words, lets_expire,
       atomic_load_explicit(catalog->count, memory_order_relaxed));
 }
 
@@ -224,8 +225,13 @@ int catalog_open_to_expire(const struct catalog *catalog,
     map_out->lets_expire = true;
     return MMCMAP_OK;
   }
-  code = let_expire(catalog, map_out, name);
+  code = let_expire(catalog, map_out, name, true);
   return code == MMCMAP_OK ? catalog_open(catalog, name, map_out) : code;
+}
+
+int catalog_end_expiry(const struct catalog *catalog,
+                       const struct trie_key *name, struct catalog_map *map) {
+  return let_expire(catalog, map, name, false);
 }
 
 int catalog_open_snapshots(const struct catalog *catalog,
@@ -403,19 +409,56 @@ int catalog_snapshots_root(const struct node_source *source, uint64_t top,
   return code;
 }
 
+/* The record of a named map; MMCMAP_NOTFOUND. */
+static int find_record(const struct node_source *source,
+                       const struct hasher *hasher, uint64_t top,
+                       const struct trie_key *name,
+                       struct record_view *record_out) {
+  struct trie_key key = *name;
+  uint64_t root;
+  int code = catalog_root(source, top, &root);
+  if (code != MMCMAP_OK) return code;
+  code = trie_lookup(source, hasher, root, &key, record_out);
+  if (code == MMCMAP_OK && !record_out->is_map)
+    code = error_set_corrupt("F41 record of a map", record_out->offset);
+  return code;
+}
+
 int catalog_find(const struct node_source *source, const struct hasher *hasher,
                  uint64_t top, const struct trie_key *name,
                  struct map_words *words_out) {
-  struct trie_key key = *name;
   struct record_view record;
-  uint64_t root;
   memset(words_out, 0, sizeof *words_out);
-  int code = catalog_root(source, top, &root);
+  int code = find_record(source, hasher, top, name, &record);
+  if (code == MMCMAP_OK) *words_out = record_map_words(&record);
+  return code;
+}
+
+/* The same of the default map. */
+static int look_at_default(const struct node_source *source, uint64_t top,
+                           struct catalog_words *words) {
+  struct store_view store;
+  words->root = top;
+  if (LIKELY(!slot_is_store(top))) return MMCMAP_OK;
+  words->root = SLOT_EMPTY;
+  int code = node_store(source, top, &store);
   if (code != MMCMAP_OK) return code;
-  code = trie_lookup(source, hasher, root, &key, &record);
+  words->root = bytes_load_acquire(store.at + STORE_DEFAULT_AT);
+  words->lets_expire = store.lets_expire;
+  return MMCMAP_OK;
+}
+
+int catalog_look(const struct node_source *source, const struct hasher *hasher,
+                 uint64_t top, const struct trie_key *name,
+                 struct catalog_words *words_out) {
+  struct record_view record;
+  memset(words_out, 0, sizeof *words_out);
+  if (LIKELY(name == NULL)) return look_at_default(source, top, words_out);
+  int code = find_record(source, hasher, top, name, &record);
   if (code != MMCMAP_OK) return code;
-  if (!record.is_map)
-    return error_set_corrupt("F41 record of a map", record.offset);
-  *words_out = record_map_words(&record);
+  struct map_words words = record_map_words(&record);
+  words_out->root = words.root;
+  words_out->count = words.count;
+  words_out->lets_expire = record.lets_expire;
   return MMCMAP_OK;
 }

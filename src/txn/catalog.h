@@ -65,6 +65,10 @@ int catalog_open_to_expire(const struct catalog *catalog,
                            const struct trie_key *name,
                            struct catalog_map *map_out);
 
+/* Says of a map, just opened, that no record of it expires, which is published. */
+int catalog_end_expiry(const struct catalog *catalog,
+                       const struct trie_key *name, struct catalog_map *map);
+
 /* Gives the trie of the saved snapshots (txn/saved.h). */
 int catalog_open_snapshots(const struct catalog *catalog,
                            struct catalog_map *map_out);
@@ -125,6 +129,18 @@ int catalog_root(const struct node_source *source, uint64_t top,
 /* The root of the snapshots' trie; SLOT_EMPTY if there are none. */
 int catalog_snapshots_root(const struct node_source *source, uint64_t top,
                            uint64_t *root_out);
+
+/* What there is to know of a map, or the default one if `name` is NULL, whose count
+   is not set. MMCMAP_NOTFOUND: it is empty. */
+struct catalog_words {
+  uint64_t root;
+  uint64_t count;
+  bool lets_expire;
+};
+
+int catalog_look(const struct node_source *source, const struct hasher *hasher,
+                 uint64_t top, const struct trie_key *name,
+                 struct catalog_words *words_out);
 
 /* The words of a named map; MMCMAP_NOTFOUND. */
 int catalog_find(const struct node_source *source, const struct hasher *hasher,

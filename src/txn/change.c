@@ -13,13 +13,13 @@ int change_check_sizes(size_t key_size, size_t value_size) {
 
 /* When what is put expires; `before` is the record that there is, or NULL. Noted
    before it is published. */
-static uint64_t end_of(struct change_life life,
+static uint64_t end_of(const struct trie *trie, struct change_life life,
                        const struct record_view *before,
                        struct expiry_reading *now) {
   uint64_t expires_ms = life.expires_ms;
   if (life.is_kept && before != NULL) expires_ms = before->expires_ms;
   if (life.ttl_ms != 0) expires_ms = expiry_after(expiry_now(now), life.ttl_ms);
-  if (expires_ms != 0) expiry_note(now->header, expires_ms);
+  if (expires_ms != 0) expiry_note(now->header, trie->map_id, expires_ms);
   return expires_ms;
 }
 
@@ -31,7 +31,7 @@ int change_put(const struct trie *trie, struct trie_key *key, const void *value,
   if (code != MMCMAP_OK) return code;
   struct trie_value to_put = {.data = value, .size = (uint32_t)value_size};
   if (UNLIKELY(change_may_expire(&life)))
-    to_put.expires_ms = end_of(life, NULL, now);
+    to_put.expires_ms = end_of(trie, life, NULL, now);
   return trie_put_at(trie, key, &path, &to_put);
 }
 
@@ -92,6 +92,6 @@ int change_decided(const struct trie *trie, struct trie_key *key,
   struct trie_value to_put = {
       .data = value,
       .size = (uint32_t)value_size,
-      .expires_ms = end_of(life, is_there ? &path.record : NULL, now)};
+      .expires_ms = end_of(trie, life, is_there ? &path.record : NULL, now)};
   return trie_put_at(trie, key, &path, &to_put);
 }

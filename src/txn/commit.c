@@ -211,6 +211,7 @@ static int sync_pages(struct committer *committer, bool only_superblocks) {
                                          SUPERBLOCK_B_OFFSET + SUPERBLOCK_BYTES)
                               : file_sync(committer->superblocks->fd);
   if (code == MMCMAP_OK) atomic_store(&committer->shared->is_syncing, 0);
+  TEST_POINT("synced");
   return BROKEN(BREAK_IGNORE_SYNC_ERROR) ? MMCMAP_OK : code;
 }
 
@@ -336,11 +337,10 @@ static bool is_durable(const struct committer *committer, uint64_t epoch) {
   return durable_epoch(committer) >= epoch;
 }
 
-/* Makes durable all that is visible. A seal that finds no space has spoilt
-   nothing. After another failure it is not known what is on disk, and a failed
-   sync is never tried again, because the kernel may have dropped the pages
-   (Rebello et al., "Can applications recover from fsync failures?", 2020): no
-   change in any process may build on it. */
+/* Makes durable all that is visible. A seal that finds no space has spoilt nothing. After
+   another failure it is not known what is on disk, and a failed sync is never tried again,
+   because the kernel may have dropped the pages (Rebello et al., "Can applications recover
+   from fsync failures?", 2020): no change in any process may build on it. */
 static int lead(struct committer *committer, uint64_t end_ns,
                 uint64_t *log_end_out, bool *in_pieces_out) {
   struct batch batch;

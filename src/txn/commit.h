@@ -21,6 +21,10 @@
 #include "txn/superblocks.h"
 #include "txn/writer.h"
 
+/* How long a commit is waited for at least, whatever the option says: who would not
+   wait for a change waits for what has been made to be on disk. */
+enum { COMMIT_LEAST_MS = 1000 };
+
 struct committer {
   struct writer *writer;
   struct superblocks *superblocks;

@@ -220,14 +220,17 @@ static void *run(void *context) {
 }
 
 /* The caller's change is one that is reported as made. What the commit fails with,
-   the next change says, as it would if the thread had made it. */
-static void commit_without_thread(struct flusher *flusher,
+   the next change says, as it would if the thread had made it; if others are in the
+   way, the next change tries again. */
+static void commit_without_thread(struct flusher *flusher, uint32_t timeout_ms,
                                   const mmcmap_error *before) {
-  (void)commit_all(flusher->committer);
+  if (timeout_ms < COMMIT_LEAST_MS) timeout_ms = COMMIT_LEAST_MS;
+  (void)commit_all_within(flusher->committer, timeout_ms);
   error_restore(before);
 }
 
-void flusher_wake(struct flusher *flusher, uint32_t interval_ms) {
+void flusher_wake(struct flusher *flusher, uint32_t interval_ms,
+                  uint32_t timeout_ms) {
   mmcmap_error before;
   mmcmap_last_error(&before);
   thread_mutex_lock(&flusher->mutex);
@@ -246,7 +249,7 @@ void flusher_wake(struct flusher *flusher, uint32_t interval_ms) {
     thread_condition_broadcast(&flusher->wake);
   }
   thread_mutex_unlock(&flusher->mutex);
-  if (!is_running) commit_without_thread(flusher, &before);
+  if (!is_running) commit_without_thread(flusher, timeout_ms, &before);
 }
 
 void flusher_call_upkeep(struct flusher *flusher) {

@@ -63,21 +63,23 @@ void flusher_destroy(struct flusher *flusher);
 
 /* The part of flusher_notify() that wakes the thread, or starts it at the first
    call. */
-void flusher_wake(struct flusher *flusher, uint32_t interval_ms);
+void flusher_wake(struct flusher *flusher, uint32_t interval_ms,
+                  uint32_t timeout_ms);
 
 /* Has the thread, if it runs, do upkeep at once. */
 void flusher_call_upkeep(struct flusher *flusher);
 
 /* Called after each change, outside the writer lock. If the thread cannot be
-   started the change is committed before this returns, and the next one tries
-   again: nobody is told that a change has failed that has been made.
+   started the change is committed before this returns, unless others are in the way
+   for `timeout_ms` (and for COMMIT_LEAST_MS at least), and the next one tries again:
+   nobody is told that a change has failed that has been made.
    R8: what this loads was stored before the writer lock was taken for the
    change, or after: changed_epoch() in flusher.c has the other side. */
-static inline void flusher_notify(struct flusher *flusher,
-                                  uint32_t interval_ms) {
+static inline void flusher_notify(struct flusher *flusher, uint32_t interval_ms,
+                                  uint32_t timeout_ms) {
   if (LIKELY(atomic_load_explicit(&flusher->is_dirty, memory_order_relaxed)))
     return;
-  flusher_wake(flusher, interval_ms);
+  flusher_wake(flusher, interval_ms, timeout_ms);
 }
 
 #endif

@@ -74,6 +74,7 @@ static int begin_round(struct sweep *sweep, uint32_t timeout_ms) {
   sweep->earliest_ms = UINT64_MAX;
   sweep->looked_count = sweep->deleted_count = 0;
   sweep->is_in_map = sweep->is_named = sweep->is_behind_key = false;
+  sweep->has_met = false;
   return code;
 }
 
@@ -213,9 +214,10 @@ static int look(struct sweep *sweep, const struct node_source *source,
     if (record_is_past(&record, now_ms)) {
       code = keep_expired(sweep, &record, &has_room);
       if (code != MMCMAP_OK || !has_room) break;
-    } else if (record.expires_ms != 0 &&
-               record.expires_ms < sweep->earliest_ms) {
-      sweep->earliest_ms = record.expires_ms;
+    } else if (record.expires_ms != 0) {
+      sweep->has_met = true;
+      if (record.expires_ms < sweep->earliest_ms)
+        sweep->earliest_ms = record.expires_ms;
     }
     last = record;
     looks++;
@@ -233,6 +235,7 @@ static int look_pinned(struct sweep *sweep) {
   int code = readers_row(readers, &row);
   if (code != MMCMAP_OK) return code;
   sweep->batch_count = sweep->expired.size = 0;
+  sweep->is_behind_map = false;
   readers_pin(readers, row);
   struct node_source source = space_source(sweep->writer->log.space);
   code = find_map(sweep, &source, &root);
@@ -240,6 +243,7 @@ static int look_pinned(struct sweep *sweep) {
     code = look(sweep, &source, root, now_ms);
     if (code == MMCMAP_NOTFOUND) { /* of this map */
       sweep->is_in_map = false;
+      sweep->is_behind_map = true;
       sweep->is_behind_key = !sweep->is_named;
       code = MMCMAP_OK;
     }
@@ -250,22 +254,35 @@ static int look_pinned(struct sweep *sweep) {
 
 /* ---- Deleting ------------------------------------------------------------ */
 
-static int delete_batch(struct sweep *sweep, uint32_t timeout_ms,
+static int delete_batch(struct sweep *sweep, const struct trie_key *map,
+                        struct change_mode mode,
                         struct sweep_outcome *outcome) {
-  struct change_mode mode = {.timeout_ms = timeout_ms, .is_background = true};
-  struct trie_key name;
   uint64_t epoch;
   size_t deleted;
   if (sweep->batch_count == 0) return MMCMAP_OK;
-  if (sweep->is_named)
-    name = trie_key_of(sweep->writer->catalog.hasher, sweep->name.data,
-                       sweep->name.size);
-  int code = writer_delete_expired(sweep->writer,
-                                   sweep->is_named ? &name : NULL, sweep->batch,
+  int code = writer_delete_expired(sweep->writer, map, sweep->batch,
                                    sweep->batch_count, mode, &deleted, &epoch);
   sweep->deleted_count += deleted;
   if (epoch != 0) outcome->has_changed = true;
   return code;
+}
+
+/* Deletes what it has looked for; and behind a map, notes if it has left nothing
+   that expires, which may as well wait for another round. */
+static int finish_piece(struct sweep *sweep, uint32_t timeout_ms,
+                        struct sweep_outcome *outcome) {
+  struct change_mode mode = {.timeout_ms = timeout_ms, .is_background = true};
+  struct trie_key name;
+  if (sweep->is_named)
+    name = trie_key_of(sweep->writer->catalog.hasher, sweep->name.data,
+                       sweep->name.size);
+  const struct trie_key *map = sweep->is_named ? &name : NULL;
+  int code = delete_batch(sweep, map, mode, outcome);
+  if (code != MMCMAP_OK || !sweep->is_behind_map) return code;
+  if (!sweep->has_met)
+    (void)writer_end_expiry(sweep->writer, map, sweep->round, mode);
+  sweep->has_met = false;
+  return MMCMAP_OK;
 }
 
 /* One piece of the round; MMCMAP_NOTFOUND at its end. */
@@ -274,8 +291,8 @@ static int go_on(struct sweep *sweep, uint32_t timeout_ms,
   if (!expiry_go_on(shared(sweep), sweep->round)) return MMCMAP_NOTFOUND;
   int code = look_pinned(sweep);
   TEST_POINT("sweep");
-  int deleted = delete_batch(sweep, timeout_ms, outcome);
-  return code == MMCMAP_OK ? deleted : code;
+  int finished = finish_piece(sweep, timeout_ms, outcome);
+  return code == MMCMAP_OK ? finished : code;
 }
 
 static struct sweep_outcome run(struct sweep *sweep, uint32_t timeout_ms,

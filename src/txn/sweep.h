@@ -7,6 +7,9 @@
  * a store of its own. So it may be left at every point, and nobody waits for it
  * for longer than some deletions take.
  *
+ * Of a map in which it has found nothing that expires it notes that, so that the
+ * next rounds leave it out, and a diff need not look at what did not change.
+ *
  * A round begins when something may have expired (share/expiry.h), and after a
  * pause: none, if the last round found much to delete, else one that grows with
  * what looking in vain has cost. One process at a time is about it. Where a round is
@@ -46,12 +49,14 @@ struct sweep {
   uint64_t earliest_ms; /* of the records that it has met, and left */
   uint64_t looked_count;
   uint64_t deleted_count;
-  bool is_in_map;                     /* it has come to a map: */
-  bool is_named;                      /* not the default one, but `name` */
-  bool is_behind_key;                 /* and in it behind `key` */
-  struct sweep_bytes name;            /* of the last named map */
-  struct sweep_bytes key;             /* the last one that was looked at */
-  struct sweep_bytes expired;         /* keys, one behind the other */
+  bool is_in_map;             /* it has come to a map: */
+  bool is_behind_map;         /* or has just been through it, */
+  bool has_met;               /* and met what expires, and has left it */
+  bool is_named;              /* not the default one, but `name` */
+  bool is_behind_key;         /* and in it behind `key` */
+  struct sweep_bytes name;    /* of the last named map */
+  struct sweep_bytes key;     /* the last one that was looked at */
+  struct sweep_bytes expired; /* keys, one behind the other */
   struct trie_key batch[SWEEP_BATCH]; /* the same, in `expired` */
   size_t batch_count;
 };

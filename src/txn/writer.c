@@ -68,11 +68,16 @@ static bool load_moment(const struct share_header *header,
       .count = atomic_load_explicit(&sealed->count, memory_order_relaxed),
       .epoch = atomic_load_explicit(&sealed->epoch, memory_order_relaxed),
       .content_epoch =
-          atomic_load_explicit(&sealed->content_epoch, memory_order_relaxed)};
+          atomic_load_explicit(&sealed->content_epoch, memory_order_relaxed),
+      .earliest_ms = UINT64_MAX};
   atomic_thread_fence(memory_order_acquire);
   if ((sequence & 1) != 0 ||
       sequence != atomic_load_explicit(&sealed->sequence, memory_order_relaxed))
     return false;
+  /* Before it is seen that nothing was changed since: so no round of the sweep has
+     left out what is in the moment. */
+  if (UNLIKELY(slot_is_store(moment.root)))
+    moment.earliest_ms = expiry_earliest_ms(header);
   *moment_out = moment;
   return atomic_load_explicit(&header->change.changed_epoch,
                               memory_order_acquire) == moment.epoch;
@@ -315,6 +320,21 @@ int writer_delete_expired(struct writer *writer, const struct trie_key *map,
   code = end_change(writer, code, &unused);
   if (*deleted_out > 0) *epoch_out = epoch;
   return code;
+}
+
+int writer_end_expiry(struct writer *writer, const struct trie_key *map,
+                      uint64_t round, struct change_mode mode) {
+  mode.claim = SPACE_FOR_DELETES;
+  int code = writer_begin_change(writer, mode);
+  if (code != MMCMAP_OK) return code;
+  struct catalog_map found;
+  writer->log.is_moving = true; /* the content stays as it is */
+  code = catalog_open(&writer->catalog, map, &found);
+  if (code == MMCMAP_OK && found.lets_expire &&
+      !expiry_was_noted(writer->header, found.trie.map_id, round))
+    code = catalog_end_expiry(&writer->catalog, map, &found);
+  writer->log.is_moving = false;
+  return writer_end_change(writer, code);
 }
 
 int writer_change(struct writer *writer, const struct trie_key *map,

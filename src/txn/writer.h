@@ -42,6 +42,7 @@ struct moment {
   uint64_t epoch;         /* of the last change in it */
   uint64_t content_epoch; /* of the last that was no move: what users call the
                              version */
+  uint64_t earliest_ms;   /* no record in it expires earlier; 0: not known */
 };
 
 /* The code of the commit that failed, or 0; anybody may have written the word. */
@@ -120,6 +121,11 @@ static inline uint64_t writer_content_epoch(const struct share_header *header) {
   uint64_t content = atomic_load(&header->content_epoch);
   return content < changed ? content : changed;
 }
+
+/* Says of a map that no record of it expires, which round `round` has found, unless
+   another one has begun, or such a record was put meanwhile. */
+int writer_end_expiry(struct writer *writer, const struct trie_key *map,
+                      uint64_t round, struct change_mode mode);
 
 /* Deletes those of `count` keys that have expired, `deleted_out` of them;
    `epoch_out` is 0 if there were none. What fails ends it. */
