@@ -544,7 +544,8 @@ MMCMAP_API int mmcmap_sync(mmcmap *store);
  * MMCMAP_MANUAL, once per frame or timer. Deletes some of what has expired, commits
  * if something has changed since the last commit, and cleans, unless somebody compacts.
  * `budget_ns` bounds the work, but for the syncs that it needs, mostly one; 0 does
- * nothing. MMCMAP_EBUSY: others were in the way of it for `timeout_ms`.
+ * nothing. MMCMAP_EBUSY: others were in the way of it for `timeout_ms`. That there is no
+ * space to clean is no error here: the next put says so.
  */
 MMCMAP_API int mmcmap_step(mmcmap *store, uint64_t budget_ns);
 

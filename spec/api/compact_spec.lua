@@ -380,6 +380,19 @@ describe("compact", function()
     holds_all(expected)
   end)
 
+  it("holds nobody up when it has died", function()
+    churn(sizes[1][2], sizes[1][3])
+    assert(db:close())
+    local peer = peers.start(path, { open = "{ durability = 'manual' }" })
+    peer:count("db:compact(function(done, all) if done == all then return end "
+      .. "reports(1); probe.os.sleep_ms(60000) end)", 1)
+    peer:kill_counting()
+    db = helper.store({ durability = "manual" }, path)
+    local before = db:stat().moved_bytes
+    assert(db:step(20))
+    assert.is_true(db:stat().moved_bytes > before)
+  end)
+
   it("works in a store that has no room to grow", function()
     for _, max_size in ipairs { 4 * MIB, 6 * MIB, 8 * MIB } do
       db:close()

@@ -256,7 +256,9 @@ void takeover_bury_all(struct share *share) {
     memset(chunk, 0, sizeof *chunk);
   }
   atomic_store(&header->chunk_count, 0);
-  atomic_store(&header->upkeep.recounter, 0); /* or it would be waited for */
+  /* Or they would be waited for. */
+  atomic_store(&header->upkeep.recounter, 0);
+  atomic_store(&header->upkeep.compacting_ns, 0);
   leave_to_heirs(&header->writer_lock);
   leave_to_heirs(&header->growth_lock);
   leave_to_heirs(&header->commit.leader);

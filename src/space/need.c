@@ -233,11 +233,16 @@ uint64_t log_waiting_at_last(const struct log *log) {
   return count < WAITING_COPIES_MOST ? count : WAITING_COPIES_MOST;
 }
 
+/* Below its limit the file may grow, or others make room on the disk: then what the
+   commit copies anew is not taken from deletes. */
 bool log_gains_by_commit(const struct log *log,
                          const struct usage_totals *totals) {
+  const struct space *space = log->space;
   uint64_t bytes = log_uncommitted_bytes(log);
-  uint64_t segment = log->space->segment_size;
-  return log->has_one_head || totals->wait_commit_count > 0 ||
+  uint64_t segment = space->segment_size;
+  bool is_at_limit = space->max_size_bytes != 0 &&
+                     space->writable_bytes + segment > space->max_size_bytes;
+  return !is_at_limit || log->has_one_head || totals->wait_commit_count > 0 ||
          bytes >= segment || bytes >= totals->used_count * segment / GAIN_PARTS;
 }
 
