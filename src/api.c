@@ -275,7 +275,7 @@ bool handle_make_room(const mmcmap *handle, struct store *store, int code,
                        !for_delete && *tries == 1))
     return true;
   error_restore(&failure);
-  if (store->space.max_size_bytes == 0 || atomic_load(moved) == before)
+  if (space_limit(&store->space) == 0 || atomic_load(moved) == before)
     return false;
   *tries = ROOM_TRIES_MAX; /* there may be room behind what has been moved */
   return true;

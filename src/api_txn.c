@@ -29,9 +29,13 @@ int mmcmap_txn_begin(mmcmap *handle, mmcmap_txn **txn_out) {
   *txn_out = NULL;
   int code = enter_to_write(handle, &store);
   if (code != MMCMAP_OK) return code;
-  /* The one before has found no space: what can be made is made now. */
-  if (atomic_exchange(&store->share.header->upkeep.is_full, 0) != 0)
-    (void)handle_make_room(handle, store, MMCMAP_EFULL, true, &(unsigned){0});
+  /* The one before has found no space: what can be made is made now. And there may be
+     room for more records since somebody has looked last. */
+  struct share_upkeep *upkeep = &store->share.header->upkeep;
+  uint32_t is_full = atomic_exchange(&upkeep->is_full, 0);
+  if (is_full != 0 || atomic_load(&upkeep->is_crowded) != 0)
+    (void)handle_make_room(handle, store, MMCMAP_EFULL,
+                           is_full == SHARE_FULL_FOR_DELETES, &(unsigned){0});
   mmcmap_txn *txn = calloc(1, sizeof *txn);
   if (txn != NULL) txn->own = malloc(sizeof *txn->own);
   if (txn == NULL || txn->own == NULL)

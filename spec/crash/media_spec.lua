@@ -151,6 +151,35 @@ for _, case in ipairs { { "ext4", 20 }, { "xfs", 320 } } do
       ]])
     end)
 
+    it("a full medium holds a cache, which deletes until a put works", function()
+      inside(kind, least, [[
+        local db = assert(mmcmap.open(path))
+        local free = tonumber(shell("df --output=avail -k . | tail -n 1"))
+        shell(("fallocate -l %dk ballast"):format(free - 8 * 1024))
+        local keys, replaced, i = {}, 0, 0
+        while replaced < 1000 do
+          i = i + 1
+          local tries = 0
+          while true do
+            local ok, message, code = db:put("key " .. i, value_of(i))
+            if ok then break end
+            equal("ENOSPC", code, message)
+            tries = tries + 1
+            assert(tries < 1000, message)
+            local other = math.random(#keys)
+            keys[other], keys[#keys] = keys[#keys], keys[other]
+            assert(db:delete("key " .. table.remove(keys)))
+          end
+          keys[#keys + 1] = i
+          if tries > 0 then replaced = replaced + 1 end
+        end
+        for _, key in ipairs(keys) do equal(value_of(key), db:get("key " .. key), key) end
+        equal(#keys, #db)
+        assert(db:check())
+        assert(db:close())
+      ]])
+    end)
+
     -- XFS may have given away what the last commit needs.
     it("a full medium lets a store be closed and opened", function()
       inside(kind, least, ("local may_fail = %s\n"):format(kind == "xfs") .. [[

@@ -99,7 +99,8 @@ describe("a store at its max_size, from which some is deleted,", function()
 
   -- Of which some are deleted until a put works: none of those may cost more than comes
   -- back.
-  for _, case in ipairs { { 4, 500, 500 }, { 4, 20, 2000 } } do
+  for _, case in ipairs { { 4, 500, 500 }, { 4, 20, 2000 }, { 16, 40, 40 }, { 24, 300, 300 },
+    { 8, 30000, 30000 } } do
     local name = ("of %d MiB, is a cache of values of %d to %d bytes"):format(
       case[1], case[2], case[3])
     it(name, function()

@@ -29,7 +29,8 @@ enum {
   SLIDE_WAITING_PARTS = 20, /* of what is used wait while compacting slides, */
   SLIDE_WAITING = 8,        /* and segments more, to find room side by side */
   ROOM_TRIES = 12, /* looks, until a segment's room has been made, or not, */
-  ROOM_PARTS = 16  /* but such a part of it */
+  ROOM_TRIES_LAST = 256, /* for deletes, */
+  ROOM_PARTS = 16        /* but such a part of it */
 };
 
 int upkeep_init(struct upkeep *upkeep, struct committer *committer) {
@@ -44,19 +45,6 @@ void upkeep_give_up(struct upkeep *upkeep) {
 }
 
 /* ---- Pieces --------------------------------------------------------------- */
-
-/* What may be written without growing the file, or as far as it may grow: to segments
-   that may be begun, and where the log goes on. */
-static uint64_t spare_bytes(const struct log *log,
-                            const struct usage_totals *totals) {
-  const struct space *space = log->space;
-  uint64_t limit = space->max_size_bytes;
-  uint64_t end = limit != 0 ? limit : space->writable_bytes;
-  uint64_t more = end >> space->segment_shift;
-  more = more > space->segment_count ? more - space->segment_count : 0;
-  more += totals->free_count - totals->forgotten_count;
-  return (more << space->segment_shift) + log->segment_end - log->cursor;
-}
 
 /* What is given back where somebody looks; idly: more. */
 enum look_mode { LOOK_ONLY, LOOK_AND_GIVE, LOOK_IDLY };
@@ -80,7 +68,9 @@ static int look_as(struct upkeep *upkeep, uint32_t timeout_ms,
       code = log_give_back(log, totals_out, mode == LOOK_IDLY, more_out);
     totals_out->is_named_longer = log_is_named_longer(log, totals_out);
     /* Others may change what this comes from as soon as the lock is free. */
-    totals_out->spare_bytes = spare_bytes(log, totals_out);
+    totals_out->spare_bytes = log_spare_bytes(log, totals_out);
+    totals_out->is_crowded = log_is_crowded(log, totals_out);
+    totals_out->has_spare = space_has_room_for_puts(log->space);
     totals_out->wants_commit = log_wants_commit(log, totals_out);
     totals_out->is_in_vain = log_cleans_in_vain(log, totals_out);
     totals_out->is_late =
@@ -582,15 +572,20 @@ bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
   struct usage_totals totals;
   bool found = true;
   uint64_t left = atomic_load(&shared->free_count);
+  bool was_crowded = atomic_load(&shared->is_crowded) != 0;
   int code = look(upkeep, timeout_ms, &totals);
-  /* A look alone finds what a commit has freed; or what the change had begun. */
+  /* A look alone finds what a commit has freed, or what the change had begun; or that
+     there is room for more records, or not. */
   if (code == MMCMAP_OK && is_first &&
       atomic_load(&shared->free_count) + totals.forgotten_count > left)
     return true;
+  if (code == MMCMAP_OK && was_crowded && !totals.is_crowded) return true;
+  if (!for_delete && totals.is_crowded && totals.has_spare) return false;
   uint64_t spare = totals.spare_bytes;
   uint64_t segment = upkeep->writer->log.space->segment_size;
   atomic_store(&upkeep->writer->header->upkeep.is_full, 1);
-  for (int i = 0; i < ROOM_TRIES && code == MMCMAP_OK && found; i++) {
+  int tries = for_delete ? ROOM_TRIES_LAST : ROOM_TRIES;
+  for (int i = 0; i < tries && code == MMCMAP_OK && found; i++) {
     code = make_some_room(upkeep, timeout_ms, for_delete, &totals, &found);
     if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
     if (code == MMCMAP_OK && totals.spare_bytes >= spare + segment) break;

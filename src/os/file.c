@@ -431,6 +431,14 @@ int file_real_path_of_new(const char *path, bool follows, char **real_out) {
   return *real_out != NULL ? MMCMAP_OK : error_set(MMCMAP_ENOMEM, "realpath");
 }
 
+static int stat_file_system(int fd, struct statfs *statfs_out) {
+  int result;
+  do
+    result = os_calls.fstatfs(fd, statfs_out);
+  while (result != 0 && errno == EINTR);
+  return result == 0 ? MMCMAP_OK : error_set_errno(errno, "fstatfs");
+}
+
 int file_is_network(int fd, bool *network_out) {
   /* As statfs(2) lists them; linux/magic.h lacks some, and C libraries other
      than glibc come without it. */
@@ -445,15 +453,24 @@ int file_is_network(int fd, bool *network_out) {
       0x6b414653, /* AFS of kafs */
   };
   struct statfs statfs;
-  int result;
 
   *network_out = false;
-  do
-    result = os_calls.fstatfs(fd, &statfs);
-  while (result != 0 && errno == EINTR);
-  if (result != 0) return error_set_errno(errno, "fstatfs");
+  int code = stat_file_system(fd, &statfs);
+  if (code != MMCMAP_OK) return code;
   for (size_t i = 0; i < sizeof network_magics / sizeof *network_magics; i++)
     if ((uint32_t)statfs.f_type == network_magics[i]) *network_out = true;
+  return MMCMAP_OK;
+}
+
+int file_available(int fd, uint64_t *bytes_out) {
+  struct statfs statfs;
+  *bytes_out = 0;
+  int code = stat_file_system(fd, &statfs);
+  if (code != MMCMAP_OK) return code;
+  uint64_t block =
+      (uint64_t)(statfs.f_frsize != 0 ? statfs.f_frsize : statfs.f_bsize);
+  *bytes_out = (uint64_t)statfs.f_bavail * block;
+  if (statfs.f_blocks == 0) *bytes_out = UINT64_MAX;
   return MMCMAP_OK;
 }
 

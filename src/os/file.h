@@ -120,6 +120,10 @@ int file_real_path_of_new(const char *path, bool follows, char **real_out);
    9p, AFS, FUSE excluded), where mappings are not coherent between users. */
 int file_is_network(int fd, bool *network_out);
 
+/* How many bytes its file system has left for whoever has no privileges; UINT64_MAX if
+   it does not tell. */
+int file_available(int fd, uint64_t *bytes_out);
+
 /* Gives the file a further name; MMCMAP_EEXIST if it is taken, MMCMAP_ENOTSUP
    on a file system where a file has one name only. */
 int file_link(const char *from, const char *to);

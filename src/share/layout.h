@@ -19,7 +19,7 @@
 #define SHARE_MAGIC UINT64_C(0x0a6b636f6c636d6d) /* "mmclock\n" */
 
 enum {
-  SHARE_LAYOUT = 11,
+  SHARE_LAYOUT = 12,
   SHARE_LINE_BYTES = 64,
   SHARE_HEADER_BYTES = 4096,
   SHARE_CHUNK_BYTES = 4096,
@@ -148,13 +148,18 @@ struct share_counts {
   int32_t live_words[SHARE_COUNTS];
 };
 
+enum share_full {
+  SHARE_FULL = 1,
+  SHARE_FULL_FOR_DELETES = 2 /* for deletes, too */
+};
+
 /* Upkeep of space, by whatever process comes to it. Guarded by the writer lock,
    but for these, which are read without it, and some of them written, as
    docs/concurrency.md tells: need, compacting_ns, paid_bytes, recounter,
    recount_serial, recount_ns, recount_appended, is_uncountable, is_full,
-   is_sparse, is_emptying, reserve_bytes, free_count, coming_count, session_epoch,
-   saved_newest, dropped_records, own_bytes, moved_bytes, cleaned_count,
-   coarse_bytes. */
+   is_sparse, is_emptying, is_crowded, reserve_bytes, free_count, coming_count,
+   session_epoch, saved_newest, dropped_records, own_bytes, moved_bytes,
+   cleaned_count, coarse_bytes, disk_bytes. */
 struct share_upkeep {
   _Alignas(SHARE_LINE_BYTES) _Atomic uint32_t need; /* enum share_need */
   _Atomic uint32_t is_emptying;   /* what is alive falls fast: cleaning waits */
@@ -173,8 +178,9 @@ struct share_upkeep {
   _Atomic uint64_t
       recount_appended;            /* appended_bytes when the last one began */
   _Atomic uint32_t is_uncountable; /* a recount has found the file damaged */
-  _Atomic uint32_t is_full;        /* somebody has found no space */
+  _Atomic uint32_t is_full;   /* somebody has found no space: enum share_full */
   _Atomic uint32_t is_sparse; /* much is free: the last segments are emptied */
+  _Atomic uint32_t is_crowded;    /* too much is alive for more records */
   _Atomic uint64_t reserve_bytes; /* kept for what frees space */
   _Atomic uint64_t free_count;   /* free segments that have blocks, as they were
                                   when all were last looked at */
@@ -225,6 +231,8 @@ struct share_upkeep {
   uint64_t expiring_maps; /* bit n: since the last round of the sweep began, a
                              record that expires was put into a map whose id is
                              n modulo 64 */
+  _Atomic uint64_t disk_bytes; /* how long the file can become on a disk that is
+                                  nearly full; 0: it is not */
 };
 
 enum share_need {

@@ -121,13 +121,12 @@ static bool is_better_below(const struct space *space, uint64_t number,
    as the last value needed: those that are free one by one take none. */
 static bool leaves_a_run(const struct log *log, uint64_t number, uint64_t run) {
   const struct space *space = log->space;
-  uint64_t wanted = log_large_run(log), other;
+  uint64_t wanted = log_large_run(log), limit = space_limit(space), other;
   uint64_t end = number + run;
-  if (wanted < 2 || space->max_size_bytes == 0 ||
-      atomic_load(&space->claim) != SPACE_FOR_PUTS)
+  if (wanted < 2 || limit == 0 || atomic_load(&space->claim) != SPACE_FOR_PUTS)
     return true;
   if (end < space->segment_count) end = space->segment_count;
-  return (end + wanted) << space->segment_shift <= space->max_size_bytes ||
+  return (end + wanted) << space->segment_shift <= limit ||
          (usage_find_free(space, 1, wanted, &other) &&
           other + wanted <= number) ||
          usage_find_free(space, number + run, wanted, &other);
@@ -176,7 +175,8 @@ static int begin_run(struct log *log, uint64_t size) {
   uint64_t run = run_of(space, size);
   log_look(log, run);
   bool is_short = log_is_compacting(log);
-  if (!is_short) run = run_for(space, size, run);
+  /* At last others need what is free, one by one. */
+  if (!is_short && !space_is_at_last(space)) run = run_for(space, size, run);
   uint64_t number = is_short ? choose_to_extend(log, run)
                              : space_choose_segments(space, SEGMENT_LARGE, run);
   int code = begin_at(log, number, run, size);

@@ -20,15 +20,17 @@ enum {
                                 commit until it is made, */
   WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
   WAITING_PARTS_LATE = 11,   /* or those who make changes wait for it; */
-  GAIN_PARTS = 8,   /* of what is used: after a commit it may be moved */
-  COPIES_KEPT = 64, /* segments' records: room is left to copy their branches */
+  CROWDED_PARTS = 16,    /* of the limit are not alive, beside the reserve; */
+  LARGE_WASTE_PARTS = 6, /* of large values, as of victims, if they are */
+  LARGE_WASTE_SEGMENTS = 3, /* no longer than that */
+  GAIN_PARTS = 8, /* of what is used: after a commit it may be moved */
   WAITING_COPY_BYTES =
       32, /* of branches for a record: so much waits where there
                                 is no space, in whole segments, */
-  WAITING_COPIES_MOST = 32, /* so many at most; */
-  VAIN_TIMES = 8,           /* what is used has been moved since, in vain; */
-  WAITING_PARTS_OUT = 32,   /* or fewer, and */
-  OUT_SEGMENTS = 2,         /* more, if not more are free */
+  WAITING_COPIES_MOST = 256, /* so many at most; */
+  VAIN_TIMES = 8,            /* what is used has been moved since, in vain; */
+  WAITING_PARTS_OUT = 32,    /* or fewer, and */
+  OUT_SEGMENTS = 2,          /* more, if not more are free */
   OFTEN_PARTS = 64,     /* of the store, appended from one commit to the next */
   OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together, and one
                            commit frees a great part of all; */
@@ -219,8 +221,7 @@ enum space_claim log_claim_for_room(const struct log *log,
   uint64_t used = totals->used_count << space->segment_shift;
   bool is_mostly_alive = totals->live_bytes / 7 * 10 > used;
   if (for_delete || !is_mostly_alive) return SPACE_AT_LAST;
-  if (space->max_size_bytes == 0 || space_is_small(space))
-    return SPACE_FOR_UPKEEP;
+  if (space_limit(space) == 0 || space_is_small(space)) return SPACE_FOR_UPKEEP;
   return log_is_compacting(log) ? SPACE_AT_LAST : SPACE_FOR_ROOM;
 }
 
@@ -229,7 +230,7 @@ enum space_claim log_claim_for_room(const struct log *log,
 uint64_t log_waiting_at_last(const struct log *log) {
   uint64_t bytes = atomic_load(&log->header->change.count) * WAITING_COPY_BYTES;
   uint64_t count = bytes >> log->space->segment_shift;
-  if (log->space->max_size_bytes == 0) return 0;
+  if (space_limit(log->space) == 0) return 0;
   return count < WAITING_COPIES_MOST ? count : WAITING_COPIES_MOST;
 }
 
@@ -240,8 +241,8 @@ bool log_gains_by_commit(const struct log *log,
   const struct space *space = log->space;
   uint64_t bytes = log_uncommitted_bytes(log);
   uint64_t segment = space->segment_size;
-  bool is_at_limit = space->max_size_bytes != 0 &&
-                     space->writable_bytes + segment > space->max_size_bytes;
+  uint64_t limit = space_limit(space);
+  bool is_at_limit = limit != 0 && space->writable_bytes + segment > limit;
   return !is_at_limit || log->has_one_head || totals->wait_commit_count > 0 ||
          bytes >= segment || bytes >= totals->used_count * segment / GAIN_PARTS;
 }
@@ -306,13 +307,53 @@ static uint64_t reserve_of(const struct log *log,
   uint64_t branches =
       BRANCH_BYTES_PER_RECORD * atomic_load(&log->header->change.count);
   uint64_t most = totals->live_bytes / 4;
-  return SPACE_RESERVE_SEGMENTS * (uint64_t)log->space->segment_size +
+  uint64_t count = SPACE_RESERVE_SEGMENTS;
+  /* Runs of segments for large values are moved as a whole. */
+  if (space_limit(log->space) != 0 &&
+      totals->large_live_bytes > totals->live_bytes / 2)
+    count *= 2;
+  return (count << log->space->segment_shift) +
          (branches < most ? branches : most);
+}
+
+/* Beside large values some stays empty, and what snapshots hold is as good as alive; what
+   is not counted counts for nothing until it is. What is left beside the reserve has to be enough for
+   cleaning to give more than it takes, and for deletes, each of which copies branches. */
+bool log_is_crowded(const struct log *log, const struct usage_totals *totals) {
+  const struct space *space = log->space;
+  uint64_t limit = space_limit(space);
+  uint64_t held = totals->held_count + totals->wait_snapshot_count;
+  uint64_t alive = totals->live_bytes - totals->held_live_bytes +
+                   (held << space->segment_shift);
+  if (log_large_run(log) <= LARGE_WASTE_SEGMENTS)
+    alive += totals->large_live_bytes / LARGE_WASTE_PARTS;
+  uint64_t reserve = reserve_of(log, totals);
+  uint64_t kept =
+      (reserve < limit / 4 ? reserve : limit / 4) + limit / CROWDED_PARTS;
+  /* What has no blocks takes some of the disk's. */
+  if (limit != space->max_size_bytes)
+    kept += totals->hole_count << space->segment_shift;
+  return limit != 0 && !space_is_small(space) && !BROKEN(BREAK_NO_RESERVE) &&
+         alive + kept > limit;
+}
+
+/* What may be written without growing the file, or as far as it may grow: to segments
+   that may be begun, and where the log goes on. */
+uint64_t log_spare_bytes(const struct log *log,
+                         const struct usage_totals *totals) {
+  const struct space *space = log->space;
+  uint64_t limit = space_limit(space);
+  uint64_t end = limit != 0 ? limit : space->writable_bytes;
+  uint64_t more = end >> space->segment_shift;
+  more = more > space->segment_count ? more - space->segment_count : 0;
+  more += totals->free_count - totals->forgotten_count;
+  return (more << space->segment_shift) + log->segment_end - log->cursor;
 }
 
 void log_sweep(struct log *log, struct usage_totals *totals_out) {
   struct share_header *header = log->header;
   usage_sweep(log, totals_out);
+  space_look_at_disk(log->space);
   header->upkeep.begun_count = header->upkeep.emptied_count = 0;
   atomic_store(&header->upkeep.free_count,
                totals_out->free_count - totals_out->hole_count);
@@ -320,11 +361,9 @@ void log_sweep(struct log *log, struct usage_totals *totals_out) {
   atomic_store(&log->narrow_count, totals_out->narrow_count);
   log->mean_bytes = (totals_out->live_bytes - totals_out->branch_live_bytes) /
                     (atomic_load(&header->change.count) | 1);
-  log->space->room_kept_bytes = COPIES_KEPT * LOG_COPY_BYTES *
-                                (uint64_t)log->space->segment_size /
-                                (log->mean_bytes + 1);
   space_set_reserve(log->space,
                     BROKEN(BREAK_NO_RESERVE) ? 0 : reserve_of(log, totals_out));
+  atomic_store(&header->upkeep.is_crowded, log_is_crowded(log, totals_out));
   atomic_store(&header->upkeep.need, need_of(log, totals_out));
   if (totals_out->wait_commit_count > 0 && totals_out->free_count == 0)
     atomic_store(&header->commit.wants_superblock, 1);

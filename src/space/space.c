@@ -22,6 +22,9 @@ enum { LIMIT_SEGMENTS_MIN = 4 };
 /* Writing ahead begins nothing more after so long: who commits may be in a hurry. */
 enum { AHEAD_NS = 1000000 };
 
+/* A disk with less than such a part of the file is nearly full. */
+enum { LITTLE_PARTS = 4 };
+
 static _Atomic uint64_t *shared_size(const struct space *space) {
   return &space->readers->share->header->live.size_bytes;
 }
@@ -43,9 +46,22 @@ uint64_t space_look(struct space *space) {
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
+/* Others may have another limit, and anybody may have written the word. On a small disk
+   there is as much to spare as below a small limit. */
+uint64_t space_limit(const struct space *space) {
+  uint64_t disk = atomic_load_explicit(
+      &space->readers->share->header->upkeep.disk_bytes, memory_order_relaxed);
+  uint64_t limit = space->max_size_bytes;
+  if (disk >> space->segment_shift < SPACE_SMALL_SEGMENTS) return limit;
+  if (disk < space_size(space)) disk = space_size(space);
+  return limit == 0 || disk < limit ? disk : limit;
+}
+
 static uint64_t reserve_limit(const struct space *space) {
-  return space->max_size_bytes != 0 ? space->max_size_bytes / 4
-                                    : SPACE_RESERVE_MAX;
+  uint64_t limit = space_limit(space);
+  if (limit == 0) return SPACE_RESERVE_MAX;
+  return space->max_size_bytes != 0 ? limit / 4
+                                    : least(limit / 4, SPACE_RESERVE_MAX);
 }
 
 /* What puts leave in all; anybody may have written the word. */
@@ -72,22 +88,17 @@ static uint64_t for_commits(const struct space *space) {
   enum space_claim last =
       space_is_small(space) ? SPACE_AT_LAST : SPACE_FOR_COMMITS;
   bool has_limit =
-      space->max_size_bytes / LIMIT_SEGMENTS_MIN >= space->segment_size;
+      space_limit(space) / LIMIT_SEGMENTS_MIN >= space->segment_size;
   return has_limit && claim_of(space) < last ? space->segment_size : 0;
 }
 
 /* What whoever has the writer lock leaves. */
 static uint64_t reserve_bytes(const struct space *space) {
-  static const uint64_t quarters[] = {[SPACE_FOR_PUTS] = 4,
-                                      [SPACE_FOR_UPKEEP] = 3,
-                                      [SPACE_FOR_DELETES] = 2,
-                                      [SPACE_AT_LAST] = 0,
-                                      [SPACE_FOR_COMMITS] = 0};
-  uint64_t quarter = whole_reserve(space) / 4;
-  uint64_t kept = claim_of(space) == SPACE_FOR_ROOM
-                      ? least(space->room_kept_bytes, quarter)
-                      : quarter * quarters[claim_of(space)];
-  return kept + for_commits(space);
+  static const uint64_t quarters[] = {
+      [SPACE_FOR_PUTS] = 4, [SPACE_FOR_UPKEEP] = 3, [SPACE_FOR_DELETES] = 2,
+      [SPACE_FOR_ROOM] = 1, [SPACE_AT_LAST] = 0,    [SPACE_FOR_COMMITS] = 0};
+  return whole_reserve(space) / 4 * quarters[claim_of(space)] +
+         for_commits(space);
 }
 
 /* Free segments that have blocks, as they were when all were last looked at. */
@@ -147,10 +158,22 @@ bool space_has_spare(const struct space *space, uint64_t size) {
          reserve_now(space, reserve_bytes(space)) + size;
 }
 
+/* What is free, and what the file may still grow by. */
+static uint64_t room_of(const struct space *space) {
+  uint64_t begun = space->segment_count << space->segment_shift;
+  uint64_t end = space_limit(space);
+  if (end < space->writable_bytes) end = space->writable_bytes;
+  return free_bytes_of(space) + (end > begun ? end - begun : 0);
+}
+
+bool space_has_room_for_puts(const struct space *space) {
+  uint64_t kept = whole_reserve(space) + space->segment_size; /* for commits */
+  return room_of(space) >= reserve_now(space, kept) + space->segment_size;
+}
+
 void space_set_reserve(struct space *space, uint64_t wanted_bytes) {
   uint64_t most = reserve_limit(space);
-  if (space->max_size_bytes == 0)
-    most = least(space->writable_bytes / 16, most);
+  if (space_limit(space) == 0) most = least(space->writable_bytes / 16, most);
   atomic_store_explicit(&space->readers->share->header->upkeep.reserve_bytes,
                         least(wanted_bytes, most), memory_order_relaxed);
   grant(space);
@@ -245,6 +268,52 @@ static uint64_t growth_of(const struct space *space, uint64_t size,
   return step_end < needed ? needed : step_end;
 }
 
+/* Under the growth lock, or the writer lock: what is little is noted, and told anew by
+   every look, until it is no more. What a quota leaves is not told. */
+static void note_disk(struct space *space, uint64_t size) {
+  uint64_t bytes;
+  mmcmap_error before;
+  mmcmap_last_error(&before);
+  if (file_available(space->fd, &bytes) != MMCMAP_OK) {
+    error_restore(&before);
+    return;
+  }
+  bool is_little = bytes < size / LITTLE_PARTS;
+  atomic_store(&space->readers->share->header->upkeep.disk_bytes,
+               is_little ? size + bytes : 0);
+}
+
+void space_look_at_disk(struct space *space) {
+  if (atomic_load(&space->readers->share->header->upkeep.disk_bytes) != 0)
+    note_disk(space, space_size(space));
+}
+
+bool space_is_crowded(const struct space *space) {
+  return claim_of(space) == SPACE_FOR_PUTS &&
+         atomic_load_explicit(&space->readers->share->header->upkeep.is_crowded,
+                              memory_order_relaxed) != 0 &&
+         space_limit(space) != 0 && !space_is_small(space);
+}
+
+int space_check_crowd(const struct space *space) {
+  if (LIKELY(!space_is_crowded(space))) return MMCMAP_OK;
+  uint64_t limit = space->max_size_bytes;
+  bool is_of_disk = limit == 0 || space_limit(space) < limit;
+  return error_set(is_of_disk ? MMCMAP_ENOSPC : MMCMAP_EFULL,
+                   "leaving room to delete");
+}
+
+static int allocate(struct space *space, uint64_t size, uint64_t needed,
+                    uint64_t *wanted) {
+  int code = file_allocate(space->fd, size, *wanted - size);
+  if (code == MMCMAP_ENOSPC && needed < *wanted) {
+    *wanted = needed;
+    code = file_allocate(space->fd, size, *wanted - size);
+  }
+  note_disk(space, code == MMCMAP_OK ? *wanted : size);
+  return code;
+}
+
 static int grow(struct space *space, uint64_t size, uint64_t end) {
   if (end <= size) return MMCMAP_OK;
   int code = space_check_range(space);
@@ -259,11 +328,7 @@ static int grow(struct space *space, uint64_t size, uint64_t end) {
   uint64_t needed = least(bytes_align_up(end, EXTENT_PAGE_BYTES), limit);
   bool in_pieces;
   uint64_t wanted = least(growth_of(space, size, needed, &in_pieces), limit);
-  code = file_allocate(space->fd, size, wanted - size);
-  if (code == MMCMAP_ENOSPC && needed < wanted) {
-    wanted = needed;
-    code = file_allocate(space->fd, size, wanted - size);
-  }
+  code = allocate(space, size, needed, &wanted);
   if (code != MMCMAP_OK) return code;
   /* So that they lie in memory side by side, or, for who syncs each change, that
      they have been written before: else the first sync of each page would have the

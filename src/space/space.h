@@ -51,7 +51,7 @@ enum space_claim {
   SPACE_FOR_PUTS,    /* all four */
   SPACE_FOR_UPKEEP,  /* three */
   SPACE_FOR_DELETES, /* two */
-  SPACE_FOR_ROOM,    /* one, or room_kept_bytes: what makes room for puts */
+  SPACE_FOR_ROOM,    /* one: what makes room for puts */
   SPACE_AT_LAST,     /* none, what makes room for deletes; but a segment for */
   SPACE_FOR_COMMITS  /* commits, without which nothing becomes free */
 };
@@ -71,8 +71,7 @@ struct space {
   _Atomic uint64_t known_bytes; /* of the file, within the mapping */
   _Atomic uint32_t claim;       /* enum space_claim, of whoever has the writer
                                    lock; who writes ahead reads it without */
-  uint64_t room_kept_bytes; /* left for deletes by what makes room for puts */
-  uint64_t granted_bytes;   /* how far the writer may append without asking */
+  uint64_t granted_bytes;  /* how far the writer may append without asking */
   uint64_t writable_bytes; /* how far the writer may store: guarded by its lock,
                               under which alone the file becomes shorter */
 };
@@ -135,6 +134,23 @@ static inline bool space_is_small(const struct space *space) {
   return space->max_size_bytes != 0 &&
          space->max_size_bytes >> space->segment_shift < SPACE_SMALL_SEGMENTS;
 }
+
+/* How long the file can become, by its limit, or where the disk is nearly full; 0: it
+   is not known to end. */
+uint64_t space_limit(const struct space *space);
+
+/* Looks how much the disk has, if little was left. Under the writer lock. */
+void space_look_at_disk(struct space *space);
+
+/* Whether puts may begin a segment. */
+bool space_has_room_for_puts(const struct space *space);
+
+/* Whether whoever appends leaves no room for more records, so that deleting goes on to
+   work. */
+bool space_is_crowded(const struct space *space);
+
+/* MMCMAP_EFULL or MMCMAP_ENOSPC if it is. */
+int space_check_crowd(const struct space *space);
 
 /* Whether whoever appends may use all there is: what it takes has to come back. */
 static inline bool space_is_at_last(const struct space *space) {

@@ -281,6 +281,8 @@ static void add_in_use(const struct log *log, const struct share_segment *entry,
   totals->live_bytes += live > 0 ? (uint64_t)live : 0;
   if (live > 0 && (state & SHARE_SEGMENT_BRANCHES) != 0)
     totals->branch_live_bytes += (uint64_t)live;
+  if (live > 0 && usage_is(entry, SHARE_SEGMENT_LARGE))
+    totals->large_live_bytes += (uint64_t)live;
   uint64_t first =
       atomic_load_explicit(&entry->first_epoch, memory_order_relaxed);
   if (!is_held(log, &limits->held, first, UINT64_MAX) &&

@@ -41,7 +41,8 @@ static inline bool usage_is_of_session(const struct space *space,
 /* What there is, after usage_sweep(). */
 struct usage_totals {
   uint64_t live_bytes;          /* alive, as counted; */
-  uint64_t branch_live_bytes;   /* of it, in segments of branches */
+  uint64_t branch_live_bytes;   /* of it, in segments of branches, */
+  uint64_t large_live_bytes;    /* and of large values */
   uint64_t used_count;          /* segments that are neither free nor empty, */
   uint64_t branch_count;        /* of them, of branches, */
   uint64_t uncounted_count;     /* of them, not counted, */
@@ -60,6 +61,8 @@ struct usage_totals {
   bool is_named_longer;     /* by superblocks, than what is in use */
   uint64_t spare_bytes;     /* may be written before the file must grow, */
   bool is_in_vain;          /* to clean gains nothing, */
+  bool is_crowded;          /* too much is alive for another record, */
+  bool has_spare;           /* puts may begin a segment, */
   bool wants_commit;        /* so many wait for a commit, */
   bool is_late;             /* or many more: all as upkeep looks */
 };

@@ -23,11 +23,21 @@ static uint64_t end_of(const struct trie *trie, struct change_life life,
   return expires_ms;
 }
 
+/* Where little space is left records are replaced by such as are no longer. */
+static int check_crowd(const struct trie *trie, const struct trie_path *path,
+                       size_t value_size, const struct change_life *life) {
+  if (life->is_promised ||
+      (path->ending == TRIE_ENDS_SAME && value_size <= path->record.value_size))
+    return MMCMAP_OK;
+  return space_check_crowd(trie->log->space);
+}
+
 int change_put(const struct trie *trie, struct trie_key *key, const void *value,
                size_t value_size, struct change_life life,
                struct expiry_reading *now) {
   struct trie_path path;
   int code = trie_find_path(trie, key, &path);
+  if (code == MMCMAP_OK) code = check_crowd(trie, &path, value_size, &life);
   if (code != MMCMAP_OK) return code;
   struct trie_value to_put = {.data = value, .size = (uint32_t)value_size};
   if (UNLIKELY(change_may_expire(&life)))
@@ -88,6 +98,7 @@ int change_decided(const struct trie *trie, struct trie_key *key,
   *changed_out = true;
   if (decision == DECIDE_DELETE) return trie_remove_at(trie, &path);
   code = change_check_sizes(0, value_size);
+  if (code == MMCMAP_OK) code = check_crowd(trie, &path, value_size, &life);
   if (code != MMCMAP_OK) return code;
   struct trie_value to_put = {
       .data = value,

@@ -34,6 +34,7 @@ struct change_life {
   uint64_t ttl_ms;     /* from now on */
   uint64_t expires_ms; /* or until then */
   bool is_kept;        /* or as long as the record of before */
+  bool is_promised;    /* there was room for it when that was said */
 };
 
 static inline bool change_may_expire(const struct change_life *life) {

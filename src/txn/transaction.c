@@ -115,7 +115,10 @@ static int end_change(struct transaction *transaction, int code,
   struct log *log = &transaction->writer->log;
   if (code == MMCMAP_OK) return code;
   log_return_to(log, mark);
-  if (error_is_full(code)) atomic_store(&log->header->upkeep.is_full, 1);
+  if (error_is_full(code))
+    atomic_store(&log->header->upkeep.is_full,
+                 log->space->claim == SPACE_FOR_DELETES ? SHARE_FULL_FOR_DELETES
+                                                        : SHARE_FULL);
   return code;
 }
 
@@ -195,7 +198,8 @@ static bool may_wait(struct transaction *transaction,
                      const struct queued_put *put) {
   const struct space *space = transaction->writer->log.space;
   bool is_worth_it = space_size(space) >= SPACE_PIECES_FROM &&
-                     space_has_spare(space, PUT_QUEUE_ROOM_BYTES);
+                     space_has_spare(space, PUT_QUEUE_ROOM_BYTES) &&
+                     !space_is_crowded(space);
   if (!is_worth_it && !BROKEN(TESTING_QUEUE)) return false;
   if (put->key.size + put->value_size > PUT_QUEUE_RECORD_MAX) return false;
   if (transaction->queue == NULL) {
@@ -212,7 +216,9 @@ static int put_later(struct transaction *transaction,
   if (!put_queue_has_room(transaction->queue, map, put))
     code = empty_queue(transaction);
   if (code != MMCMAP_OK) return code;
-  put_queue_add(transaction->queue, map, put);
+  struct queued_put promised = *put;
+  promised.life.is_promised = true;
+  put_queue_add(transaction->queue, map, &promised);
   return MMCMAP_OK;
 }
 
