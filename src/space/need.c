@@ -317,8 +317,9 @@ static uint64_t reserve_of(const struct log *log,
 }
 
 /* Beside large values some stays empty, and what snapshots hold is as good as alive; what
-   is not counted counts for nothing until it is. What is left beside the reserve has to be enough for
-   cleaning to give more than it takes, and for deletes, each of which copies branches. */
+   is not counted counts for nothing until it is. What is left beside the reserve has to be
+   enough for cleaning to give more than it takes, and for deletes, each of which copies
+   branches. */
 bool log_is_crowded(const struct log *log, const struct usage_totals *totals) {
   const struct space *space = log->space;
   uint64_t limit = space_limit(space);
