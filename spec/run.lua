@@ -16,7 +16,7 @@
 --   MMCMAP_LUA                            the interpreter, for further processes
 -- MMCMAP_RUN_WITH is put before the second process's command (valgrind ...).
 -- It and its children are killed after MMCMAP_SPEC_SECONDS (300, 900 with
--- MMCMAP_LONG; 0 for never).
+-- MMCMAP_LONG or MMCMAP_RUN_WITH; 0 for never).
 -- Options are busted's, with '=' (--filter=word).
 --
 -- It exits with 0 only if at least one test ran and all passed.
@@ -104,8 +104,8 @@ local function outer()
   end
   local inside = temporary .. "/files"
   os.execute("mkdir " .. quoted(inside))
-  local limit = os.getenv("MMCMAP_SPEC_SECONDS")
-    or os.getenv("MMCMAP_LONG") and "900" or "300"
+  local is_slow = os.getenv("MMCMAP_LONG") or os.getenv("MMCMAP_RUN_WITH")
+  local limit = os.getenv("MMCMAP_SPEC_SECONDS") or is_slow and "900" or "300"
   local command = table.concat({
     quoted(source .. "/spec/support/within.sh"), quoted(limit), quoted(inside),
     environment(source, build, inside),

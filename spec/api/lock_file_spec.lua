@@ -279,9 +279,13 @@ describe("the lock file", function()
         bytes:sub(1, 4095), bytes:sub(1, -2), bytes .. "x",
         MAGIC .. helper.bytes(#bytes), ("\0"):rep(10), ("\0"):rep(#bytes),
         ("\0"):rep(4096) .. bytes:sub(4097) } -- the first page was not written
-      for i = #MAGIC + 1, 64 do -- among them the layout version
-        cases[#cases + 1] = bytes:sub(1, i - 1)
-          .. string.char((bytes:byte(i) + 1) % 256) .. bytes:sub(i + 1)
+      -- The layout version is the first. Each takes half a second, so some are tried.
+      local is_long = os.getenv("MMCMAP_LONG")
+      for i = #MAGIC + 1, 64 do
+        if is_long or i == #MAGIC + 1 or (i + os.time()) % 8 == 0 then
+          cases[#cases + 1] = bytes:sub(1, i - 1)
+            .. string.char((bytes:byte(i) + 1) % 256) .. bytes:sub(i + 1)
+        end
       end
       for i, case in ipairs(cases) do
         helper.write(lock, case)

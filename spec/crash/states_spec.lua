@@ -12,6 +12,9 @@ local LEVELS = { "sync", "manual", "async" }
 local WORDS = { "p0", "p1", "P2", "d0", "s_", "n_" }
 local MORE_WORDS = { "p0", "p2", "d2", "e0", "e2", "x_", "w_", "S0", "k_", "s_" }
 
+-- How many states of a window are tried, where there are more.
+local BOUND = crash.is_long and 150 or 50
+
 describe("crash states", function()
   teardown(crash.remove_folder)
 
@@ -46,7 +49,7 @@ describe("crash states", function()
   } do
     it("keep the promise: " .. name, function()
       for _, level in ipairs(LEVELS) do
-        assert.is_nil(crash.world { ops = ops, durability = level, bound = 150,
+        assert.is_nil(crash.world { ops = ops, durability = level, bound = BOUND,
           second = ops:find("c") and 400 or 37, second_bound = 4, seed = 1 })
       end
       crash.report(ops)
@@ -143,10 +146,10 @@ describe("crash states", function()
 
   it("of all short worlds keep the promise", function()
     local seed, is_long = crash.seed(), crash.is_long
-    short_worlds(WORDS, is_long and { 1, 1, 1, 1, 1 } or { 1, 1, 20 }, seed)
-    short_worlds(MORE_WORDS, is_long and { 1, 1, 1, 4 } or { 1, 8, 200 }, seed)
+    short_worlds(WORDS, is_long and { 1, 1, 1, 1, 1 } or { 1, 1, 40 }, seed)
+    short_worlds(MORE_WORDS, is_long and { 1, 1, 1, 4 } or { 1, 16, 400 }, seed)
     if crash.has_hooks then
-      short_worlds(WORDS, is_long and { 1, 1, 1, 1 } or { 1, 4, 100 }, seed, 1)
+      short_worlds(WORDS, is_long and { 1, 1, 1, 1 } or { 1, 8, 200 }, seed, 1)
     end
     crash.report(is_long and "all worlds of 1 to 5 operations"
       or "all worlds of 2 operations, some of 3")
