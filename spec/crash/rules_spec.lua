@@ -64,7 +64,9 @@ local CASES = {
   { "space that a saved snapshot holds is not used again", "REUSE_HELD",
     "unit/space_churn", "of a saved snapshot stays" },
   { "the last segments are kept for what frees space", "NO_RESERVE",
-    "unit/space_churn", "at max_size takes deletions" },
+    "unit/space_full", "is a cache of values of 300" },
+  { "what is alive leaves room to clean", "NO_CROWD",
+    "unit/space_full", "is a cache of values of 40" },
   { "closing does not forget what was dropped", "FORGET_MAP",
     "unit/space_churn", "of a map of few records" },
 }

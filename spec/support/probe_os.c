@@ -131,6 +131,16 @@ static int os_identity_or_fail(lua_State *L, int code,
   return 2;
 }
 
+/* file_available(fd): bytes, or nil if the file system does not tell */
+static int os_file_available(lua_State *L) {
+  uint64_t bytes;
+  int code = file_available(probe_check_int(L, 1), &bytes);
+  if (code != MMCMAP_OK || bytes != UINT64_MAX)
+    return os_number_or_fail(L, code, bytes);
+  lua_pushnil(L);
+  return 1;
+}
+
 /* file_identify(fd): device, inode */
 static int os_file_identify(lua_State *L) {
   struct file_identity identity;
@@ -542,6 +552,7 @@ static const luaL_Reg os_functions[] = {
     {"file_sync_folder_of", os_file_sync_folder_of},
     {"file_size", os_file_size},
     {"file_allocate", os_file_allocate},
+    {"file_available", os_file_available},
     {"file_truncate", os_file_truncate},
     {"file_identify", os_file_identify},
     {"file_identify_path", os_file_identify_path},

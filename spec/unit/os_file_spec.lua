@@ -874,6 +874,25 @@ describe("os.file", function()
         failure(os_.file_is_network(fd)))
     end)
 
+    it("knows what a file system has left, if it tells", function()
+      local fd = new_file()
+      local left = tonumber((os_.file_available(fd)), 16)
+      local told = scratch.shell("stat -f -c '%a %S' "
+        .. scratch.quoted(scratch.folder()))
+      local blocks, size = told:match("(%d+) (%d+)")
+      local other = blocks * size
+      assert.is_true(math.abs(left - other) < 0.01 * other + 64 * 1048576,
+        left .. " bytes, " .. other)
+      os_.fail("fstatfs", 1, "EINTR")
+      assert.truthy((os_.file_available(fd)))
+      local nowhere = assert(os_.file_open("/proc/version", true))
+      assert.is_nil((os_.file_available(nowhere)))
+      os_.file_close(nowhere)
+      os_.fail("fstatfs", 1, "ENOSYS")
+      assert.same({ "ENOTSUP", "fstatfs", "ENOSYS" },
+        failure(os_.file_available(fd)))
+    end)
+
     it("knows the file systems of other machines", function()
       local fd = new_file()
       for _, magic in ipairs { 0x6969, 0x517b, 0xff534d42, 0xfe534d42,

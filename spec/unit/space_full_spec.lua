@@ -5,7 +5,9 @@
 -- reserve and never eats it up in vain.
 
 local binary = require "spec.support.binary"
+local crash = require "spec.support.crash"
 local helper = require "spec.support.helper"
+local peers = require "spec.support.peers"
 
 local MIB = 1048576
 local SEED = binary.seed("full")
@@ -26,6 +28,16 @@ local CASES = {
 
 describe("a store at its max_size, from which some is deleted,", function()
   local store, keys, value
+
+  -- Full stores commit for nearly each change: there it waits for no disk.
+  local function new_path()
+    local path = crash.path()
+    os.remove(path)
+    os.remove(path .. "-lock")
+    return path
+  end
+
+  local function open_in_memory(options) return helper.store(options, new_path()) end
 
   local function fill()
     keys = {}
@@ -65,14 +77,18 @@ describe("a store at its max_size, from which some is deleted,", function()
 
   local function prepare(case)
     math.randomseed(SEED)
-    store = helper.store { max_size = case[1], durability = "manual" }
+    store = open_in_memory { max_size = case[1], durability = "manual" }
     value = ("v"):rep(case[2])
     fill()
     delete(math.floor(#keys * (1 - case[3] / 100)))
     assert(store:sync())
   end
 
-  after_each(helper.close_all)
+  teardown(crash.remove_folder)
+  after_each(function()
+    peers.kill_all()
+    helper.close_all()
+  end)
 
   for _, case in ipairs(CASES) do
     local name = ("of %d MiB, with values of %d bytes, %d %% of which stay, ")
@@ -105,7 +121,7 @@ describe("a store at its max_size, from which some is deleted,", function()
       case[1], case[2], case[3])
     it(name, function()
       math.randomseed(SEED)
-      store = helper.store { max_size = case[1] * MIB, durability = "manual" }
+      store = open_in_memory { max_size = case[1] * MIB, durability = "manual" }
       value, keys = ("v"):rep(case[3]), {}
       local i, replaced = 0, 0
       while replaced < 1000 do
@@ -123,6 +139,87 @@ describe("a store at its max_size, from which some is deleted,", function()
         end
         if i % 300 == 0 then assert(store:step(0.001)) end
       end
+      assert.is_true(store:check())
+    end)
+  end
+
+  -- Who has a transaction cannot make room: it may take none that deletes need.
+  for _, way in ipairs { "update", "put_many" } do
+    it("leaves room to delete when transactions go on, by " .. way, function()
+      store, keys = open_in_memory { max_size = 16 * MIB, durability = "manual" }, {}
+      value = ("v"):rep(20000)
+      fill()
+      local refused = 0
+      for i = 1, 60 do
+        local ok, _, code
+        if way == "update" then
+          ok, _, code = store:update(function(txn) return txn:put("more " .. i, value) end)
+        else
+          ok, _, code = store:put_many { ["more " .. i] = value }
+        end
+        if ok then
+          keys[#keys + 1] = "more " .. i
+        else
+          assert.equal("EFULL", code)
+          refused = refused + 1
+        end
+      end
+      assert.is_true(refused > 30, refused .. " of 60 refused")
+      delete(#keys)
+      assert.is_true(store:check())
+    end)
+  end
+
+  it("has room for a transaction at once when it has been cleared", function()
+    store, value = open_in_memory { max_size = 16 * MIB }, ("v"):rep(300)
+    fill()
+    assert(store:clear())
+    assert.is_true(store:update(function(txn)
+      for i = 1, 1000 do assert(txn:put(i, value)) end
+      return true
+    end))
+    assert.equal(1000, #store)
+  end)
+
+  -- Records may become no longer there.
+  it("says EFULL, and why, and takes shorter values", function()
+    store, value = open_in_memory { max_size = 16 * MIB, durability = "manual" }, ("v"):rep(300)
+    fill()
+    local put, message, code = store:put("another", value)
+    assert.is_nil(put)
+    assert.equal("EFULL", code)
+    assert.truthy(message:find("leaving room to delete", 1, true), message)
+    put, message, code = store:put(keys[1], value .. value)
+    assert.is_nil(put)
+    assert.equal("EFULL", code)
+    assert.truthy(message:find("leaving room to delete", 1, true), message)
+    for i = 1, 1000 do
+      assert(store:put(keys[i], value))
+      assert(store:put(keys[i], "short"))
+    end
+    assert.is_true(store:check())
+  end)
+
+  -- What is not counted then counts for nothing, or a put would wait for deletes.
+  for _, level in ipairs { "manual", "async" } do
+    it("takes puts after the machine went down, level " .. level, function()
+      local path = new_path()
+      local options = ("{ max_size = %d, durability = '%s' }"):format(32 * MIB, level)
+      local peer = peers.start(path, { open = options })
+      local filled = tonumber(peer:ask([[
+        local value, i = ("v"):rep(...), 0
+        while db:put(i + 1, value) do i = i + 1 end
+        for j = 1, i, 5 do assert(db:delete(j)) end
+        assert(db:sync())
+        return i]], 300))
+      peer:kill()
+      assert(os.remove(path .. "-lock"))
+      store = helper.store({ max_size = 32 * MIB, durability = level }, path)
+      local done = 0
+      for j = 1, 2000 do
+        if store:put("after " .. j, ("v"):rep(300)) then done = done + 1 end
+      end
+      assert.equal(2000, done, filled)
       assert.is_true(store:check())
     end)
   end
@@ -161,7 +258,7 @@ describe("a store at its max_size, from which some is deleted,", function()
   for _, bytes in ipairs { 4, 16, 40 } do
     it("or after most of it has been deleted, values of " .. bytes .. " bytes", function()
       math.randomseed(SEED)
-      store = helper.store { durability = "manual" }
+      store = open_in_memory { durability = "manual" }
       value = ("v"):rep(bytes)
       for i = 1, 200000 do assert(store:put(i, value)) end
       for i = 1, 200000 do
@@ -178,7 +275,7 @@ describe("a store at its max_size, from which some is deleted,", function()
   -- Nor where much has been emptied.
   it("or without one, goes on giving space back as it is emptied", function()
     math.randomseed(SEED)
-    store = helper.store { durability = "manual" }
+    store = open_in_memory { durability = "manual" }
     local left, large = {}, ("v"):rep(600000)
     for i = 1, 300 do
       assert(store:put(i, large))

@@ -77,6 +77,7 @@ enum testing_break {
 #define BREAK_FORGET_DROPPED \
   BREAK_OF_BIT(60) /* a drop that is not on disk holds nothing */
 #define BREAK_NO_RESERVE BREAK_OF_BIT(61) /* the last space is for anything */
+#define BREAK_NO_CROWD BREAK_OF_BIT(31)   /* puts fill all but the reserve */
 #define BREAK_FORGET_MAP \
   BREAK_OF_BIT(62) /* closing forgets that a map was dropped */
 /* Who looks ahead of the cleaner is not pinned, */

@@ -29,8 +29,7 @@ enum {
   SLIDE_WAITING_PARTS = 20, /* of what is used wait while compacting slides, */
   SLIDE_WAITING = 8,        /* and segments more, to find room side by side */
   ROOM_TRIES = 12, /* looks, until a segment's room has been made, or not, */
-  ROOM_TRIES_LAST = 256, /* for deletes, */
-  ROOM_PARTS = 16        /* but such a part of it */
+  ROOM_PARTS = 16  /* but such a part of it */
 };
 
 int upkeep_init(struct upkeep *upkeep, struct committer *committer) {
@@ -69,7 +68,6 @@ static int look_as(struct upkeep *upkeep, uint32_t timeout_ms,
     totals_out->is_named_longer = log_is_named_longer(log, totals_out);
     /* Others may change what this comes from as soon as the lock is free. */
     totals_out->spare_bytes = log_spare_bytes(log, totals_out);
-    totals_out->is_crowded = log_is_crowded(log, totals_out);
     totals_out->has_spare = space_has_room_for_puts(log->space);
     totals_out->wants_commit = log_wants_commit(log, totals_out);
     totals_out->is_in_vain = log_cleans_in_vain(log, totals_out);
@@ -583,9 +581,8 @@ bool upkeep_make_room(struct upkeep *upkeep, uint32_t timeout_ms,
   if (!for_delete && totals.is_crowded && totals.has_spare) return false;
   uint64_t spare = totals.spare_bytes;
   uint64_t segment = upkeep->writer->log.space->segment_size;
-  atomic_store(&upkeep->writer->header->upkeep.is_full, 1);
-  int tries = for_delete ? ROOM_TRIES_LAST : ROOM_TRIES;
-  for (int i = 0; i < tries && code == MMCMAP_OK && found; i++) {
+  atomic_store(&upkeep->writer->header->upkeep.is_full, SHARE_FULL);
+  for (int i = 0; i < ROOM_TRIES && code == MMCMAP_OK && found; i++) {
     code = make_some_room(upkeep, timeout_ms, for_delete, &totals, &found);
     if (code == MMCMAP_OK) code = look(upkeep, timeout_ms, &totals);
     if (code == MMCMAP_OK && totals.spare_bytes >= spare + segment) break;

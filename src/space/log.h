@@ -465,9 +465,6 @@ enum space_claim log_claim_for_room(const struct log *log,
                                     const struct usage_totals *totals,
                                     bool for_delete);
 
-/* Whether so much is alive, for the limit, that puts have to wait for deletes. */
-bool log_is_crowded(const struct log *log, const struct usage_totals *totals);
-
 /* Bytes, for usage_totals. */
 uint64_t log_spare_bytes(const struct log *log,
                          const struct usage_totals *totals);

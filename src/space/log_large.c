@@ -175,8 +175,7 @@ static int begin_run(struct log *log, uint64_t size) {
   uint64_t run = run_of(space, size);
   log_look(log, run);
   bool is_short = log_is_compacting(log);
-  /* At last others need what is free, one by one. */
-  if (!is_short && !space_is_at_last(space)) run = run_for(space, size, run);
+  if (!is_short) run = run_for(space, size, run);
   uint64_t number = is_short ? choose_to_extend(log, run)
                              : space_choose_segments(space, SEGMENT_LARGE, run);
   int code = begin_at(log, number, run, size);

@@ -20,17 +20,16 @@ enum {
                                 commit until it is made, */
   WAITING_PARTS_PIECES = 12, /* where whole pieces are cleaned, */
   WAITING_PARTS_LATE = 11,   /* or those who make changes wait for it; */
-  CROWDED_PARTS = 16,    /* of the limit are not alive, beside the reserve; */
-  LARGE_WASTE_PARTS = 6, /* of large values, as of victims, if they are */
-  LARGE_WASTE_SEGMENTS = 3, /* no longer than that */
-  GAIN_PARTS = 8, /* of what is used: after a commit it may be moved */
+  CROWDED_PARTS = 16, /* of the limit are not alive, beside the reserve; */
+  WASTE_RUN_MOST = 3, /* segments: longer values lie in runs of their own */
+  GAIN_PARTS = 8,     /* of what is used: after a commit it may be moved */
   WAITING_COPY_BYTES =
       32, /* of branches for a record: so much waits where there
                                 is no space, in whole segments, */
-  WAITING_COPIES_MOST = 256, /* so many at most; */
-  VAIN_TIMES = 8,            /* what is used has been moved since, in vain; */
-  WAITING_PARTS_OUT = 32,    /* or fewer, and */
-  OUT_SEGMENTS = 2,          /* more, if not more are free */
+  WAITING_COPIES_MOST = 32, /* so many at most; */
+  VAIN_TIMES = 8,           /* what is used has been moved since, in vain; */
+  WAITING_PARTS_OUT = 32,   /* or fewer, and */
+  OUT_SEGMENTS = 2,         /* more, if not more are free */
   OFTEN_PARTS = 64,     /* of the store, appended from one commit to the next */
   OFTEN_SEGMENTS = 128, /* in a smaller store enough is copied together, and one
                            commit frees a great part of all; */
@@ -316,25 +315,34 @@ static uint64_t reserve_of(const struct log *log,
          (branches < most ? branches : most);
 }
 
-/* Beside large values some stays empty, and what snapshots hold is as good as alive; what
-   is not counted counts for nothing until it is. What is left beside the reserve has to be
-   enough for cleaning to give more than it takes, and for deletes, each of which copies
-   branches. */
-bool log_is_crowded(const struct log *log, const struct usage_totals *totals) {
+/* What no record can use: at the end of a segment, or of a run of them, there is no room
+   for half of one on average. */
+static uint64_t waste_of(const struct log *log, uint64_t alive) {
+  uint64_t segment = log->space->segment_size;
+  uint64_t record =
+      log->mean_bytes < segment / 3 ? log->mean_bytes : segment / 3;
+  return log_large_run(log) <= WASTE_RUN_MOST ? alive / segment * record / 2
+                                              : 0;
+}
+
+/* What snapshots hold is as good as alive; what is not counted counts for nothing until
+   it is. What is left beside the reserve has to be enough for cleaning to give more than
+   it takes, and for deletes, each of which copies branches. */
+static bool is_crowded(const struct log *log,
+                       const struct usage_totals *totals) {
   const struct space *space = log->space;
   uint64_t limit = space_limit(space);
   uint64_t held = totals->held_count + totals->wait_snapshot_count;
   uint64_t alive = totals->live_bytes - totals->held_live_bytes +
                    (held << space->segment_shift);
-  if (log_large_run(log) <= LARGE_WASTE_SEGMENTS)
-    alive += totals->large_live_bytes / LARGE_WASTE_PARTS;
+  alive += waste_of(log, alive);
   uint64_t reserve = reserve_of(log, totals);
   uint64_t kept =
       (reserve < limit / 4 ? reserve : limit / 4) + limit / CROWDED_PARTS;
   /* What has no blocks takes some of the disk's. */
   if (limit != space->max_size_bytes)
     kept += totals->hole_count << space->segment_shift;
-  return limit != 0 && !space_is_small(space) && !BROKEN(BREAK_NO_RESERVE) &&
+  return limit != 0 && !space_is_small(space) && !BROKEN(BREAK_NO_CROWD) &&
          alive + kept > limit;
 }
 
@@ -364,7 +372,8 @@ void log_sweep(struct log *log, struct usage_totals *totals_out) {
                     (atomic_load(&header->change.count) | 1);
   space_set_reserve(log->space,
                     BROKEN(BREAK_NO_RESERVE) ? 0 : reserve_of(log, totals_out));
-  atomic_store(&header->upkeep.is_crowded, log_is_crowded(log, totals_out));
+  totals_out->is_crowded = is_crowded(log, totals_out);
+  atomic_store(&header->upkeep.is_crowded, totals_out->is_crowded);
   atomic_store(&header->upkeep.need, need_of(log, totals_out));
   if (totals_out->wait_commit_count > 0 && totals_out->free_count == 0)
     atomic_store(&header->commit.wants_superblock, 1);

@@ -58,10 +58,10 @@ struct usage_totals {
   uint64_t narrow_count; /* of them, too few side by side for a large value */
   uint64_t hole_count;   /* of them, without blocks */
   uint64_t forgotten_count; /* of them, the last ones, begun no more since */
+  bool is_crowded;          /* too much is alive for another record */
   bool is_named_longer;     /* by superblocks, than what is in use */
   uint64_t spare_bytes;     /* may be written before the file must grow, */
   bool is_in_vain;          /* to clean gains nothing, */
-  bool is_crowded;          /* too much is alive for another record, */
   bool has_spare;           /* puts may begin a segment, */
   bool wants_commit;        /* so many wait for a commit, */
   bool is_late;             /* or many more: all as upkeep looks */

@@ -188,20 +188,6 @@ static void add_victim(struct usage_victims *list, unsigned most,
   list->all[i] = *victim;
 }
 
-/* A run is moved as a whole, or in vain. For deletes what is moved has to give more than
-   it takes: large values may leave half of a segment empty. */
-static bool is_worth_it(const struct log *log, const struct usage_victim *run) {
-  const struct space *space = log->space;
-  if (!space_is_at_last(space) || log_is_compacting(log) ||
-      !usage_is(usage_entry(space, run->number), SHARE_SEGMENT_LARGE) ||
-      run->live_bytes <= 0)
-    return true;
-  bool is_least = run->live_bytes <= space->segment_size / 2;
-  bool fits = run->run == 1 ||
-              space_has_spare(space, (uint64_t)run->live_bytes * run->run * 2);
-  return fits && (is_least || atomic_load(&space->claim) == SPACE_FOR_ROOM);
-}
-
 static void list_victims(const struct log *log, const struct readers_held *held,
                          struct usage_victims *list) {
   const struct space *space = log->space;
@@ -216,7 +202,6 @@ static void list_victims(const struct log *log, const struct readers_held *held,
     run.run = run_at(space, run.number);
     if (!run_may_be_victim(log, false, &run, held)) continue;
     run.live_bytes = live_in(space, &run);
-    if (!is_worth_it(log, &run)) continue;
     run.copies = copies_for(log, &run);
     run.rank = is_at_last ? run.live_bytes + run.copies
                           : rank_in_piece(space, &run, &piece);

@@ -110,15 +110,21 @@ static int open_map(struct transaction *transaction, const struct trie_key *map,
   return code;
 }
 
+/* Who begins the next one makes room for it, and for deletes if one was refused. */
+static void note_full(struct log *log) {
+  uint32_t is_full = log->space->claim == SPACE_FOR_DELETES
+                         ? SHARE_FULL_FOR_DELETES
+                         : SHARE_FULL;
+  if (atomic_load(&log->header->upkeep.is_full) < is_full)
+    atomic_store(&log->header->upkeep.is_full, is_full);
+}
+
 static int end_change(struct transaction *transaction, int code,
                       const struct log_mark *mark) {
   struct log *log = &transaction->writer->log;
   if (code == MMCMAP_OK) return code;
   log_return_to(log, mark);
-  if (error_is_full(code))
-    atomic_store(&log->header->upkeep.is_full,
-                 log->space->claim == SPACE_FOR_DELETES ? SHARE_FULL_FOR_DELETES
-                                                        : SHARE_FULL);
+  if (error_is_full(code)) note_full(log);
   return code;
 }
 
