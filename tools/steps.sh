@@ -4,6 +4,13 @@
 
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
+# Each call of the compiler goes through libtool, a script, which bash takes twice as long
+# for.
+if test -z "${CONFIG_SHELL-}" && has dash; then
+  CONFIG_SHELL=$(command -v dash)
+  export CONFIG_SHELL
+fi
+
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 logs=$top/build/logs
 
@@ -147,7 +154,7 @@ in_build() {
 
 # configure_build NAME [ARGUMENT of configure ...]: build/NAME, ready for make.
 configure_build() {
-  local name=$1 folder=$top/build/$1
+  local name=$1 folder=$top/build/$1 is_new=
   shift
   mkdir -p "$folder" || return 1
   : >"$folder/build.log"
@@ -155,8 +162,9 @@ configure_build() {
     test "$*" != "$(cat "$folder/configured" 2>/dev/null)" ||
     test "$top/configure" -nt "$folder/config.status"; then
     rm -f "$folder/configured"
-    in_build "$name" ../../configure "$@" || return 1
-    in_build "$name" make clean || return 1
+    test -f "$folder/config.status" || is_new=yes
+    in_build "$name" "${CONFIG_SHELL:-sh}" ../../configure "$@" || return 1
+    test -n "$is_new" || in_build "$name" make clean || return 1
     say "$*" >"$folder/configured"
   fi
 }

@@ -11,9 +11,9 @@ local scratch = require "spec.support.scratch"
 -- The world keeps its promise, but not with these mistakes.
 local function notices(world, ...)
   world.bound = world.bound or 150
-  assert.is_nil(crash.world(world))
+  assert.is_nil(crash.world(world, true))
   probe.crash.breaks(...)
-  local failure = crash.world(world)
+  local failure = crash.world(world, true)
   probe.crash.breaks()
   assert.truthy(failure, "not noticed")
 end

@@ -55,10 +55,10 @@ crash.totals = { worlds = 0, states = 0, second_states = 0, repeated = 0,
   windows = 0, exhausted = 0, superblocks = 0 }
 
 -- Runs one world; its failure, or nil. A checking tool sees nothing in one state that
--- it does not see in another, so it gets fewer.
-function crash.world(world)
+-- it does not see in another, so it gets fewer, unless all count.
+function crash.world(world, all_count)
   world.path = world.path or crash.path()
-  if crash.thinning > 1 then world.bound = math.ceil(world.bound / 5) end
+  if crash.thinning > 1 and not all_count then world.bound = math.ceil(world.bound / 5) end
   local result = probe.crash.world(world)
   local totals = crash.totals
   totals.worlds = totals.worlds + 1
