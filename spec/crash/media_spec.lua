@@ -157,7 +157,7 @@ for _, case in ipairs { { "ext4", 20 }, { "xfs", 320 } } do
         local free = tonumber(shell("df --output=avail -k . | tail -n 1"))
         shell(("fallocate -l %dk ballast"):format(free - 8 * 1024))
         local keys, replaced, i = {}, 0, 0
-        while replaced < 1000 do
+        while replaced < 300 do
           i = i + 1
           local tries = 0
           while true do

@@ -32,8 +32,9 @@ function crash.seed()
   return seed
 end
 
--- How much slower than plain this run is: worlds are left out accordingly.
-crash.thinning = (probe.sanitizer and 8 or 1)
+-- How much slower than plain this run is, or shorter it is to be: worlds are left out
+-- accordingly.
+crash.thinning = (probe.sanitizer and 8 or os.getenv("MMCMAP_BRIEF") and 2 or 1)
   * ((os.getenv("LD_PRELOAD") or ""):find("vgpreload", 1, true) and 40 or 1)
 
 -- What a word of eight bytes that anybody may have written is turned into, to
@@ -55,7 +56,7 @@ crash.totals = { worlds = 0, states = 0, second_states = 0, repeated = 0,
   windows = 0, exhausted = 0, superblocks = 0 }
 
 -- Runs one world; its failure, or nil. A checking tool sees nothing in one state that
--- it does not see in another, so it gets fewer, unless all count.
+-- it does not see in another, so it gets fewer, and so does a brief run, unless all count.
 function crash.world(world, all_count)
   world.path = world.path or crash.path()
   if crash.thinning > 1 and not all_count then world.bound = math.ceil(world.bound / 5) end
