@@ -279,10 +279,10 @@ MMCMAP_API int mmcmap_get_many(mmcmap *store, const mmcmap_slice *keys,
    MMCMAP_ETOOBIG, MMCMAP_EREADONLY, MMCMAP_ENOSPC, MMCMAP_EFULL (these two only
    when cleaning has found no room, or when so much is alive that records may
    only be deleted, or replaced by such as are no longer), MMCMAP_EBUSY (no lock
-   within timeout_ms): nothing has changed. With MMCMAP_SYNC also what the commit failed with, mostly
-   MMCMAP_EIO: the change is visible but not known
-   to be on disk; if it was the sync that failed, whatever its code, the store
-   takes no more changes, from no process, until all have closed it. */
+   within timeout_ms): nothing has changed. With MMCMAP_SYNC also what the commit
+   failed with, mostly MMCMAP_EIO: the change is visible but not known to be on
+   disk; if it was the sync that failed, whatever its code, the store takes no
+   more changes, from no process, until all have closed it. */
 MMCMAP_API int mmcmap_put(mmcmap *store, mmcmap_slice key, mmcmap_slice value);
 
 /* Deletes `key`. MMCMAP_NOTFOUND if absent; other errors as mmcmap_put(). */
